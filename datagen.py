@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         section="datagen",
         rules=(*RULES, flags.SHARD_RULE),
         check=check_needed,
-        incomplete="target not reached, or nothing kept in a language",
+        incomplete="target not reached, sentences without an answer, or nothing kept in a language",
         uses_apis=True,
     )
 
@@ -328,7 +328,7 @@ def datagen(args: argparse.Namespace) -> int:
         if "generate" in args.stages:
             complete = take_paragraphs(config) if args.paragraphs else generate(config)
         if "translate" in args.stages:
-            translate(config)
+            complete &= translate(config)
         if "score" in args.stages:
             score(config)
         complete &= report(config)

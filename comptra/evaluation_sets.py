@@ -11,6 +11,7 @@ from typing import NamedTuple
 from topxgen.common import shards
 from topxgen.common.checksums import sha256_of
 from topxgen.common.errors import UsageError, unknown_choice
+from topxgen.common.lines import split_lines
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, tables
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
@@ -226,7 +227,7 @@ def _refuse_empty(split: Split) -> None:
 
 
 def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
-    """The pairs of two parallel sides, stripped, and facts. Raises UsageError when they are not parallel."""
+    """The pairs of two parallel sides, each text on one line, as a translation is, and facts. Raises UsageError when they are not parallel."""
     facts = {
         side: {"from": _absolute(split), "part": split.name, "sha256": split.fingerprint}
         | ({"published_texts": split.published_size} if split.is_partial else {})
@@ -238,7 +239,11 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
     else:
         _check_parallel(first, second)
         pairs = zip(first.texts, second.texts, strict=True)
-    return [(source.strip(), target.strip()) for source, target in pairs], facts
+    return [(_on_one_line(source), _on_one_line(target)) for source, target in pairs], facts
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(filter(None, map(str.strip, split_lines(text))))
 
 
 def _absolute(split: Split) -> str:

@@ -8,9 +8,9 @@ from comptra.scores import comet, neural, scoring
 from comptra.scores.metrics import AUTO, DEFAULT, MetricSettings
 from topxgen import inference
 from topxgen.common import needs
-from topxgen.common.needs import COMET, SENTENCEPIECE, SPACY, Need
+from topxgen.common.needs import SENTENCEPIECE, SPACY, Need
 from topxgen.corpora import benchmarks
-from topxgen.quality import blaser, mt5, sonar
+from topxgen.quality import blaser, comet_models, mt5, sonar
 from topxgen.text import language_id, languages
 from topxgen.text.languages import Language
 from topxgen.text.spacy_pipelines import SPACY_MODELS
@@ -34,7 +34,7 @@ def of_translation(
     if args.retriever_type == "SONAR" and checks.shows_demonstrations(args):
         found += sonar.needs(args.sonar_name_or_path)
     if checks.judges_quality(args) and args.selection_method == "comet-qe":
-        found.append(Need(COMET, args.comet_name_or_path))
+        found += comet_models.needs(args.comet_name_or_path, args.comet_python)
     if args.steps:
         found += language_id.needs(args.lid_model)
     if _parses(args):
@@ -91,5 +91,5 @@ def of_metric(name: str, settings: MetricSettings) -> list[Need]:
     if name == "mt-ranker":
         return mt5.needs(settings.mt_ranker_name_or_path)
     if name in comet.MODELS:
-        return [Need(COMET, settings.model_of(name, comet.MODELS[name]))]
+        return comet_models.needs(settings.model_of(name, comet.MODELS[name]), settings.comet_python)
     return []

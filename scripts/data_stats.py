@@ -45,6 +45,7 @@ from topxgen.statistics.describe import Options, describe, encoding
 logger = logging.getLogger("topxgen.data_stats")
 EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that the judge did not answer
 JUDGE_FLAGS = ("output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", *flags.MODEL_FLAGS)
+RECORDED = ("sample", "seed", "tokenizer", "judge_model_name_or_path", "inference_api", "judge_prompt", "judge_sample")
 # fmt: off
 RULES = (
     Rule(("sonar_name_or_path", "encoder_device"), "--encoder sonar", lambda args: args.encoder == "sonar" or ":" in (args.encoder or "")),
@@ -150,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     )
     topics = read_topics(args.seed_topics_path) if args.seed_topics_path else None
     categories = read_categories(args.seed_topics_path) if args.seed_topics_path else {}
-    topic_judge = make_judge(args) if args.judge_model_name_or_path else None
+    ask_judge = make_judge(args) if args.judge_model_name_or_path else None
     encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
     encode = encoding(encoder) if encoder else None
     options = Options(args.sample, args.seed, encode, token_counter(args.tokenizer), topics, categories)
@@ -166,41 +167,43 @@ def run(args: argparse.Namespace) -> int:
             bar.update(1)
     if encoder:
         encoder.close()
-    if topic_judge:
+    if ask_judge:
         corpora = [corpus for group in groups.values() for corpus in group]
-        for part, judged in zip(described, topic_judge(corpora), strict=True):
+        for part, judged in zip(described, ask_judge(corpora), strict=True):
             part["judge"] = judged
     show(tables.table(described))
+    write_files(args, described, encoder.version if encoder else None)
+    unanswered = warn_of_judge(
+        args.judge_model_name_or_path, [part["judge"] for part in described if part.get("judge")]
+    )
+    return EXIT_INCOMPLETE if unanswered or any(part["is_cut"] for part in described) else 0
+
+
+def write_files(args: argparse.Namespace, described: list[dict], encoder: str | None) -> None:
     if args.csv:
         write_atomic(args.csv, [tables.csv_text(described)])
     if args.markdown:
         write_atomic(args.markdown, [tables.markdown(described)])
     if args.json:
-        recorded = (
-            "sample",
-            "seed",
-            "tokenizer",
-            "judge_model_name_or_path",
-            "inference_api",
-            "judge_prompt",
-            "judge_sample",
-        )
-        settings = {flag: getattr(args, flag) for flag in recorded} | {"encoder": encoder.version if encoder else None}
+        settings = {flag: getattr(args, flag) for flag in RECORDED} | {"encoder": encoder}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
     for path in filter(None, (args.csv, args.markdown, args.json)):
         checksums.claim_file(path)
-    judged = [part["judge"] for part in described if part.get("judge")]
+
+
+def warn_of_judge(model: str, judged: list[dict]) -> int:
+    """Warn of a judge that tells nothing, and of requests without a response; their number."""
     if not all(map(judge.tells_apart, judged)):
         logger.warning(
-            f"the judge {args.judge_model_name_or_path} does not say yes more often to the paragraphs' own topics than to those of "
-            "others (control): its share says nothing; pass a stronger model, or more paragraphs (--judge_sample)"
+            f"the judge {model} does not say yes more often to the paragraphs' own topics than to those of others (control): its share "
+            "says nothing; pass a stronger model, or more paragraphs (--judge_sample)"
         )
     unanswered = sum(counts["unanswered"] for of_corpus in judged for counts in of_corpus.values())
     if unanswered:
         logger.warning(
             f"{unanswered} requests to the judge got no response; re-run the same command to send them again"
         )
-    return EXIT_INCOMPLETE if unanswered or any(part["is_cut"] for part in described) else 0
+    return unanswered
 
 
 def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], list[dict | None]]:

@@ -148,7 +148,11 @@ def add_model_flags(add) -> None:
         "capability 8.0 or more)",
     )
     add("--lora_rank", type=int_range(1), default=16, help="largest rank of a LoRA adapter to load")
-    add("--trust_remote_code", **FLAG, help="run Python code that comes with a model; off by default")
+    add(
+        "--trust_remote_code",
+        **FLAG,
+        help="run Python code that comes with a model, or that --engine_args name; off by default",
+    )
 
 
 _VLLM_FLAGS = ("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic")

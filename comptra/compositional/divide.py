@@ -22,7 +22,7 @@ from topxgen.prompting import toml_prompts
 from topxgen.prompting.style import CHAT, RAW, Prompt
 from topxgen.text import spacy_pipelines
 from topxgen.text.languages import Language
-from topxgen.text.words import unicode_words
+from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 
 DEFAULT_SEGMENTS = 4  # of space and char without --number_of_subproblems
 MAX_PHRASE_RATIO = 3  # length of a phrase by that of its sentence, in characters; what is longer is not a part of it
@@ -64,8 +64,12 @@ def load(name: str) -> Divider:
 
 
 def check(name: str, language: Language, settings: DividerSettings) -> None:
-    """Raise UsageError, before any model is loaded, if the divider, its prompt file or its parser is missing."""
+    """Raise UsageError, before any model is loaded, if the divider, its prompt file, its parser or what it divides at is missing."""
     load(name)
+    if name in ("space", "keyword") and language.script in UNSPACED_SCRIPTS:
+        raise UsageError(
+            f"--method_divide {name} divides at spaces, and {language.name} is written without: pass char or llm"
+        )
     if name == "llm":
         _prompts(settings)
     if name == "structural":

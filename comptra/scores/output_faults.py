@@ -4,17 +4,19 @@ False alarms on published translations: docs/results.md, measured by scripts/per
 """
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+
+import regex
 
 from comptra.scores.metrics import Test
 from comptra.scores.surface import identifier_of
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.text.languages import Language
-from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
+from topxgen.text.sentence_splitting import UNMARKED_SCRIPTS
+from topxgen.text.words import UNSPACED_SCRIPTS, length, unicode_words
 
 logger = logging.getLogger(__name__)
 FAULTS = ("empty", "copied", "truncated", "wrong_language", "repeated", "over_long")
@@ -23,13 +25,10 @@ COPY_SIMILARITY = 0.9
 MIN_LETTERS = 20  # of a text whose language is identified
 MAX_PERIOD, MIN_REPETITIONS = 20, 4  # a run of up to so many words that follows itself: so many times in all
 OVER_LONG, OVER_LONG_CHARS = 2.0, 40  # times the length of the reference, and so many characters more
-_WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Han and Kana: one is about as long as three letters
 _ENDS = frozenset(".!?…:;。！？।|")
 _AFTER_END = "\"'”’»›)]}」』】）*_ \u200e\u200f"
-_WITHOUT_ENDS = ("Thai", "Laoo")  # scripts in which a space, not a mark, ends a sentence
-_NO_LETTERS = re.compile(r"[\W_]+")
-# A group of letters inside a word, ten times in a row.
-_IN_WORD = re.compile(r"([^\W\d_]{1,4})\1{9}")
+# A group of letters, with their marks, inside a word, ten times in a row.
+_IN_WORD = regex.compile(r"([\p{L}\p{M}]{1,4})\1{9}")
 
 
 def find(test: Test, translations: Sequence[str], cut: Collection[int], lid_model: str) -> dict[str, list[bool] | None]:
@@ -69,7 +68,7 @@ def count(test: Test, translations: Sequence[str], cut: Collection[int], lid_mod
 
 
 def is_copy(source: str, translation: str) -> bool:
-    """Whether the letters and digits of both are nearly the same, letter case ignored."""
+    """Whether the letters (with their marks) and digits of both are nearly the same, letter case ignored."""
     from rapidfuzz.distance import Indel
 
     ours, theirs = _letters(translation), _letters(source)
@@ -78,12 +77,12 @@ def is_copy(source: str, translation: str) -> bool:
 
 @lru_cache(1 << 16)
 def _letters(text: str) -> str:
-    return _NO_LETTERS.sub("", text.casefold())
+    return "".join(unicode_words(text))
 
 
 def lacks_end(model: str, translation: str, model_language: Language, language: Language) -> bool:
     """Whether the source or reference `model` ends with a mark, as sentences do, and the translation does not."""
-    if language.script in _WITHOUT_ENDS and model_language != language:
+    if language.script in UNMARKED_SCRIPTS and model_language != language:
         return False
     return bool(translation.strip()) and _ends(model, model_language) and not _ends(translation, language)
 
@@ -128,8 +127,5 @@ def is_repeated(text: str, language: Language) -> bool:
 
 def is_over_long(model: str, translation: str) -> bool:
     """Whether the translation is OVER_LONG times as long as the reference, or without one the source."""
-    return _length(translation) > max(OVER_LONG * _length(model), _length(model) + OVER_LONG_CHARS)
-
-
-def _length(text: str) -> int:
-    return len(text.strip()) + 2 * len(_WIDE.findall(text))
+    expected = length(model.strip())
+    return length(translation.strip()) > max(OVER_LONG * expected, expected + OVER_LONG_CHARS)

@@ -202,15 +202,9 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
     else:
         src, tgt = direction_of(folder.name, args.languages_file)
     path = folder / f"translate_{args.step}.jsonl"
-    rows, problem = read_lines(path)
-    if args.max_samples is not None and len(rows) >= args.max_samples:
-        rows, problem = rows[: args.max_samples], None
-    if problem and not args.allow_partial:
-        raise UsageError(f"{problem}; let main.py finish it, or pass --allow_partial")
-    if problem:
-        logger.info(f"{problem}: skipped")
+    rows = _rows_to_score(path, args)
     sentences, translations = [row[0] for row in rows], [row[1] for row in rows]
-    unanswered = frozenset(i for i, row in enumerate(rows) if row[2])
+    unanswered, truncated = (frozenset(i for i, row in enumerate(rows) if row[mark]) for mark in (2, 3))
     if unanswered:
         logger.warning(
             f"{len(unanswered)} lines of {path} have no response of the LLM (a prompt too long, refused by an API) and are scored "
@@ -221,20 +215,9 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
         dataset = original_trees.dataset_of(folder)
     references, missing, facts = None, 0, {}
     if args.step == 0 and load_test_set:
-        if not dataset:
-            raise UsageError(
-                f"{folder} does not say which test set it translates (no {MANIFEST}); pass --dataset_name_or_path, one of "
-                + ", ".join(evaluation_sets.DATASETS)
-            )
-        files = args.test_files or (_files_of(folder, manifest) if dataset == "files" else None)
-        if dataset == "files" and not files:
-            raise UsageError(
-                f"{folder} has no {MANIFEST} that names its test files: let main.py finish it, or pass --test_files SRC REF"
-            )
+        files = _test_files(folder, manifest, dataset, args)
         limits = [limit for limit in (settings.get("max_samples"), args.max_samples) if limit is not None]
-        test_set = load_test_set(
-            dataset, src, tgt, max_samples=min(limits, default=None), test_files=files and tuple(files)
-        )
+        test_set = load_test_set(dataset, src, tgt, max_samples=min(limits, default=None), test_files=files)
         what = f"{dataset} from {src.name} into {tgt.name}"
         _check_sentences(path, sentences, test_set.sources, what)
         missing = len(test_set.sources) - len(sentences)
@@ -255,9 +238,35 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
             raise UsageError(f"{path} is empty")
         logger.info(f"{path} has no translations yet: skipped")
         return None
-    truncated = frozenset(i for i, row in enumerate(rows) if row[3])
     texts = sentences, translations, references
     return System(folder, dataset or "", src, tgt, *texts, missing, unanswered, settings, facts, truncated)
+
+
+def _rows_to_score(path: Path, args: argparse.Namespace) -> list[tuple[str, str, bool, bool]]:
+    """The rows of `read_lines`, at most --max_samples. Raises UsageError for a broken line among them, unless --allow_partial."""
+    rows, problem = read_lines(path)
+    if args.max_samples is not None and len(rows) >= args.max_samples:
+        return rows[: args.max_samples]
+    if problem and not args.allow_partial:
+        raise UsageError(f"{problem}; let main.py finish it, or pass --allow_partial")
+    if problem:
+        logger.info(f"{problem}: skipped")
+    return rows
+
+
+def _test_files(folder: Path, manifest: dict, dataset: str | None, args: argparse.Namespace) -> tuple[Path, ...] | None:
+    """The user's own files of the test set; None for another one. Raises UsageError if it is not known which test set that is."""
+    if not dataset:
+        raise UsageError(
+            f"{folder} does not say which test set it translates (no {MANIFEST}); pass --dataset_name_or_path, one of "
+            + ", ".join(evaluation_sets.DATASETS)
+        )
+    files = args.test_files or (_files_of(folder, manifest) if dataset == "files" else None)
+    if dataset == "files" and not files:
+        raise UsageError(
+            f"{folder} has no {MANIFEST} that names its test files: let main.py finish it, or pass --test_files SRC REF"
+        )
+    return files and tuple(files)
 
 
 def _references_digest(facts: dict) -> str | None:

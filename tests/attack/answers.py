@@ -5,15 +5,20 @@ from collections.abc import Iterator
 
 from tests.attack.faults import Undisturbed
 from tests.attack.hostile import VALUES, json_instead
-from tests.attack.shooting_range import Outcome, Range, differences, results
+from tests.attack.shooting_range import Outcome, Range, differences, results, shaped
 from tests.attack.table import STAGES
 
-STAGES_WITH_LLM = ("translate", "candidates", "few-shot", "comptra")
-_ANSWER = {
+# Rows: (stage, API).
+ROWS = {stage: (stage, "openai") for stage in ("translate", "candidates", "few-shot", "comptra")}
+ROWS |= {f"{stage}, {api}": (stage, api) for stage in ("translate", "few-shot") for api in ("cohere", "anthropic")}
+_OPENAI = {
     "id": "x", "object": "o", "created": 1, "model": "stub-1",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Kaixo."}}],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }  # fmt: skip
+_ANSWERS = {
+    api: shaped(path, _OPENAI) for api, path in (("openai", ""), ("cohere", "/v2/chat"), ("anthropic", "/v1/messages"))
+}
 WHOLE = {
     "an empty body": (b"", {}),
     "no JSON": (b"<html>busy</html>", {}),
@@ -24,15 +29,23 @@ WHOLE = {
 }
 
 
-def attacks() -> Iterator[tuple[str, tuple[bytes, dict]]]:
+def command_of(row: str) -> tuple[str, ...]:
+    stage, api = ROWS[row]
+    words = {"openai": api, "{url}": "{url}" if api == "openai" else "{root}"}
+    return tuple(words.get(word, word) for word in STAGES[stage].command)
+
+
+def attacks(api: str) -> Iterator[tuple[str, tuple[bytes, dict]]]:
     yield from WHOLE.items()
-    for what, raw in json_instead(_ANSWER):
+    for what, raw in json_instead(_ANSWERS[api]):
         yield what, (raw.encode("utf-8", "surrogatepass"), {})
 
 
-def attack(place: Range, stage: Undisturbed, what: str, response: tuple[bytes, dict]) -> list[Outcome]:
+def attack(
+    place: Range, stage: Undisturbed, command: tuple[str, ...], what: str, response: tuple[bytes, dict]
+) -> list[Outcome]:
     """The outcomes with something wrong, of a run that gets nothing but `response` and of the one after it."""
-    command, folder = STAGES[stage.name].command, place.new_folder(stage.ready)
+    folder = place.new_folder(stage.ready)
     place.stub.hostile = lambda _: response
     try:
         hit = place.run(folder, command, timeout=30, expect=(0, 2, 3, 4))
@@ -47,6 +60,7 @@ def attack(place: Range, stage: Undisturbed, what: str, response: tuple[bytes, d
 def _is_an_answer(what: str) -> bool:
     """Whether a server may answer so: the results are then others."""
     place, _, value = what.partition(" is ")
-    if place.rpartition(".")[2] != "content":
-        return not place.startswith("choices") or place.endswith(("index", "role", "finish_reason"))
+    if place.removesuffix(".0").rpartition(".")[2] not in ("content", "text"):
+        is_inside = place.split(".")[0] in ("choices", "message", "content")
+        return not is_inside or place.endswith(("index", "role", "finish_reason", "type"))
     return VALUES.get(value, "").startswith('"') or value == "list of text parts"

@@ -67,7 +67,7 @@ class Campaign:
         if kind in ("kills", "faults"):
             return stages
         if kind == "answers":
-            return [name for name in answers.STAGES_WITH_LLM if name in stages]
+            return [row for row, (stage, _) in answers.ROWS.items() if stage in stages]
         if kind == "files":
             return [row.id for row in formats.FORMATS if row.stage in stages]
         return [script for script in flags.BASES if (script in flags.HEAVY) == self.heavy]
@@ -103,9 +103,11 @@ class Campaign:
             yield name, lambda name=name, content=content: [formats.attack(self.place, prepared, name, content)]
 
     def _answers(self, row: str, rounds: int, what: str):
-        stage = self.undisturbed(row)
-        for name, response in self._chosen(list(answers.attacks()), row, rounds, what):
-            yield name, lambda name=name, response=response: answers.attack(self.place, stage, name, response)
+        name, api = answers.ROWS[row]
+        command = answers.command_of(row)
+        stage = self.undisturbed(name, command)
+        for what_, response in self._chosen(list(answers.attacks(api)), row, rounds, what):
+            yield what_, lambda n=what_, r=response: answers.attack(self.place, stage, command, n, r)
 
     def _flags(self, row: str, rounds: int, what: str):
         ready, rng = self.flags_folder, self.rng(row)

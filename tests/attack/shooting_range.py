@@ -12,7 +12,6 @@ import select
 import shlex
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +46,7 @@ class Stub(ApiServer):
         self.hostile = None
 
     async def _reply(self, writer, path, body, headers, name, attempt) -> bool:
-        answer = self.answer(body)
+        answer = shaped(path, self.answer(body))
         whole, fields = self.hostile(answer) if self.hostile else (json.dumps(answer).encode(), {})
         await self._send(writer, 200, whole, fields)
         self.delivered[name] += 1
@@ -79,6 +78,19 @@ class Stub(ApiServer):
         return {
             "id": "x", "object": "o", "created": 1, "model": body["model"], "choices": choices, "usage": usage,
         }  # fmt: skip
+
+
+def shaped(path: str, answer: dict) -> dict:
+    """An answer of OpenAI's API as the API of that path gives it."""
+    if path not in ("/v2/chat", "/v1/messages"):
+        return answer
+    content = [{"type": "text", "text": answer["choices"][0]["message"]["content"]}]
+    tokens = {"input_tokens": 100, "output_tokens": 50}
+    if path == "/v2/chat":
+        message = {"role": "assistant", "content": content}
+        return {"id": "x", "finish_reason": "COMPLETE", "message": message, "usage": {"tokens": tokens}}
+    whole = {"id": "x", "type": "message", "role": "assistant", "model": "stub-1", "content": content}
+    return {**whole, "stop_reason": "end_turn", "usage": tokens}
 
 
 @dataclass
@@ -152,7 +164,8 @@ class Range:
         if not self._is_ready:
             assert self._answer(180).strip() == "ready"
             self._is_ready = True
-        arguments = [str(word).replace("{url}", self.url) for word in arguments]
+        root = self.stub.url("cohere")  # of the other APIs
+        arguments = [str(word).replace("{url}", self.url).replace("{root}", root) for word in arguments]
         scratch = self.folder / "scratch"
         for name in ("tmp", "home"):
             (scratch / name).mkdir(parents=True, exist_ok=True)
@@ -160,7 +173,7 @@ class Range:
         job = {
             "arguments": arguments, "cwd": str(folder), "out": str(scratch / "out"), "err": str(scratch / "err"),
             "record": str(scratch / "record"), "fault": plan, "timeout": timeout, "kill_after": kill_after,
-            "environment": {"OPENAI_API_KEY": KEY, "TMPDIR": str(scratch / "tmp"), "HOME": str(scratch / "home")},
+            "environment": {**dict.fromkeys(("OPENAI_API_KEY", "CO_API_KEY", "ANTHROPIC_API_KEY"), KEY), "TMPDIR": str(scratch / "tmp"), "HOME": str(scratch / "home")},
         }  # fmt: skip
         (scratch / "record").unlink(missing_ok=True)
         print(json.dumps(job), file=self._children.stdin, flush=True)
@@ -262,7 +275,10 @@ def _of_same_answers(whole: dict[str, str], other: dict[str, str]) -> list[dict[
     both = [dict(whole), dict(other)]
     for name in whole.keys() & other.keys():
         if name.endswith("answers.jsonl"):
-            lines = [files[name].strip("\n").split("\n") for files in both]
+            # One that failed stays before the one that came later.
+            lines = [
+                [line for line in files[name].strip("\n").split("\n") if '"error": ' not in line] for files in both
+            ]
             for files, own in zip(both, lines, strict=True):
                 ids = Counter(line.partition(",")[0] for line in own)
                 doubled = [line for line, count in ids.items() if count > 1]
@@ -276,9 +292,3 @@ def _difference(whole: str | None, other: str | None) -> str:
     same = next((i for i, (a, b) in enumerate(zip(whole, other, strict=False)) if a != b), min(len(whole), len(other)))
     start = max(0, same - 40)
     return f"is different: {other[start : start + 80]!r} for {whole[start : start + 80]!r}"
-
-
-def wait_until(condition, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)

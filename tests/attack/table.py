@@ -188,10 +188,6 @@ NO_ROW = {
 SCRIPTS = tuple(PARSERS)
 
 
-def scripts_with_rows() -> set[str]:
-    return {stage.command[0] for stage in STAGES.values()}
-
-
 def make_inputs(folder: Path) -> None:
     """The inputs of all stages but the heavy ones, below folder/in."""
     inputs = folder / "in"

@@ -72,7 +72,7 @@ def test_hostile_files_are_refused_in_one_line_or_read_right(campaign, row):
     survives(campaign, "files", row, 1)
 
 
-@pytest.mark.parametrize("stage", ["translate", "few-shot"])
+@pytest.mark.parametrize("stage", ["translate", "few-shot, cohere", "few-shot, anthropic"])
 def test_hostile_responses_leave_nothing_behind(campaign, stage):
     survives(campaign, "answers", stage, 1)
 

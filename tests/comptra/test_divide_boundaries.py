@@ -6,6 +6,7 @@ import pytest
 
 from comptra.compositional import divide
 from comptra.compositional.divide import DividerSettings, clean_phrases
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
 TASK = SimpleNamespace(src=languages.find("Basque"))
@@ -39,6 +40,14 @@ def test_pieces_of_equal_length(count, phrases):
 
 def test_characters_keep_their_marks():
     assert divide.char(["नमस्ते"], TASK, DividerSettings(number_of_subproblems=2)) == [["नम", "स्ते"]]
+
+
+@pytest.mark.parametrize("name", ["space", "keyword"])
+def test_words_without_spaces_are_not_divided_at_spaces(name):
+    for language in ("Chinese (Simplified)", "Khmer"):
+        with pytest.raises(UsageError, match=f"{name} divides at spaces, and .* without: pass char or llm"):
+            divide.check(name, languages.find(language), DividerSettings())
+    divide.check(name, languages.find("Korean"), DividerSettings())
 
 
 def test_keywords_are_runs_of_at_most_three_rare_words():

@@ -44,6 +44,9 @@ def files(tmp_path, sources: list[str], references: list[str], name="t"):
 def test_sides_are_stripped_and_parallel(tmp_path):
     assert load("files", test_files=files(tmp_path, [" a ", "b"], ["x", " y"])).references == ["x", "y"]
     assert load("files", test_files=files(tmp_path, [" a ", "b"], ["x", " y"])).sources == ["a", "b"]
+    (tmp_path / "t.jsonl").write_text('{"English": "a\\nb\\r\\n\\r\\n c ", "Basque": "x\\n\\ny"}\n')
+    lines = load("files", test_files=(tmp_path / "t.jsonl", tmp_path / "t.jsonl"))
+    assert (lines.sources, lines.references) == (["a b c"], ["x y"]), "a translation is one line, too"
     for more in (["x"], ["x", "y", "z"]):
         with pytest.raises(UsageError, match="parallel"):
             load("files", test_files=files(tmp_path, ["a", "b"], more))

@@ -20,6 +20,7 @@ def test_copies_differ_in_little():
         assert output_faults.is_copy(source, text), text
     for text in ("", "...", "Batzordea 1994ko martxoaren 24an bildu zen Genevan.", source[:45]):
         assert not output_faults.is_copy(source, text), text
+    assert not output_faults.is_copy("का की के कि को कु", "कु को कि के की का"), "words differ in their vowel signs"
     # 0.9 exactly: of 10 + 10 letters 18 are in both
     assert output_faults.is_copy("abcdefghij", "abcdefghiX") and not output_faults.is_copy("abcdefghij", "abcdefghXY")
 
@@ -66,6 +67,9 @@ def test_thai_needs_no_mark_unless_its_reference_has_one():
         ("- - - - - -", False),
         ("ha" * 10, True),
         ("ha" * 9, False),
+        ("हा" * 10, True),
+        ("हा" * 9, False),
+        ("का की के कि को", False),  # words that differ in their vowel signs alone
         ("10000000000000000", False),
         ("", False),
     ],

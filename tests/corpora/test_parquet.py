@@ -23,12 +23,12 @@ READERS = {
 }
 REFUSED = {
     "bytes": {
-        "benchmark": "item 6: Basque is \"b'Hau da 5. esaldia.'\", not a text",
+        "benchmark": "item 1: Basque is \"b'Hau da 0. esaldia.'\", not a text",
         "paragraphs": "row 1: Basque holds b'Hau da 0. esaldia.', which is not a text",
         "training": "row 1: Basque holds b'Hau da 0. esaldia.', which is not a text",
     },
     "numbers": dict.fromkeys(READERS, "row 1: Basque holds 0, which is not a text")
-    | {"benchmark": "item 6: Basque is 5, not a text; null stands for no text"},
+    | {"benchmark": "item 1: Basque is 0, not a text; null stands for no text"},
     "dates beyond all calendars": dict.fromkeys(READERS, "cannot read {path}: OverflowError: date value out of range"),
     "bad UTF-8": dict.fromkeys(READERS, "cannot read {path}: UnicodeDecodeError"),
     "two columns of one name": dict.fromkeys(READERS, "{path} has 2 columns 'Basque'; rename or remove the others"),

@@ -1,6 +1,8 @@
 """What run files need from elsewhere, and which files of a repository that is."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ from comptra import needs as of_comptra
 from comptra.scores.metrics import METRICS, MetricSettings
 from tests.support.runs import ROOT
 from topxgen.common import hub_files, needs
-from topxgen.common.needs import COMET, DATASET, FILES, MODEL, SENTENCEPIECE, TOKENIZER, Need
-from topxgen.experiments.assets import Asset, assets, read_commands
+from topxgen.common.needs import COMET, COMET_PYTHON, DATASET, FILES, MODEL, SENTENCEPIECE, TOKENIZER, Need
+from topxgen.experiments.assets import Asset, assets, read_commands, state
+from topxgen.quality import comet_models
 
 
 def found(name: str, home: Path, *changes: str) -> dict[str, Asset]:
@@ -57,7 +60,13 @@ def test_every_metric_with_a_model_names_it():
     for name, row in METRICS.items():
         names = of_comptra.of_metric(name, settings)
         assert bool(names) == ((row.of_segments and row.family != "gemba") or name in ("bleu", "bleu-flores101", "bleu-flores200", "bleu-spBLEU-1K")), name  # fmt: skip
-    assert of_comptra.of_metric("xcomet", settings) == [Need(COMET, "Unbabel/XCOMET-XL")]
+    python = Need(COMET_PYTHON, "/nowhere/python")
+    assert of_comptra.of_metric("xcomet", MetricSettings(comet_python=python.name)) == [
+        Need(COMET, "Unbabel/XCOMET-XL"),
+        python,
+    ]
+    assert state(python, None) == ("there is no interpreter", comet_models.REMEDY)
+    assert state(replace(python, name=sys.executable), None) == ("", "")
     assert of_comptra.of_metric("metricx-23-qe", settings) == [
         Need(MODEL, "google/metricx-23-qe-large-v2p0"),
         Need(TOKENIZER, "google/mt5-xl"),

@@ -11,10 +11,11 @@ from collections import Counter
 
 import pytest
 
+from tests.attack.table import SELECTOR
 from tests.support import api_server
 from tests.support.api_server import KEY
 from tests.support.runs import ROOT, contents, datagen, in_process, lines_in, records
-from tests.support.writer import Writer, answer, command
+from tests.support.writer import Writer, answer, command, digest
 
 pytestmark = pytest.mark.usefixtures("answers")
 
@@ -263,3 +264,44 @@ def test_empty_answers_are_asked_for_again(value, tmp_path, monkeypatch):
 def emptied(response: dict, value) -> dict:
     response["choices"][0]["message"]["content"] = value
     return response
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_sentences_without_an_answer_are_asked_for_again(several, tmp_path, monkeypatch):
+    """The other sentences of their paragraphs are kept meanwhile; in the end all is as if the server had been good."""
+
+    def some(path, body, _):
+        response = answer(path, body, _)
+        is_hit = "Translate this sentence" in body["messages"][-1]["content"] and int(digest(body), 16) % 3 == 0
+        return emptied(response, []) if is_hit else response
+
+    selector = tmp_path / "selector.py"
+    selector.write_text(SELECTOR)
+    candidates = ("--number_of_candidates", 2, "--select_by", f"{selector}:Length") if several else ()
+    lines = {}
+    for name in ("good", "hit"):
+        with Writer(delay=0) as server:
+            flags = (*command(server, tmp_path / name), "--number_of_instructions", 6)
+            datagen(*flags, "--stages", "generate")
+            flags, folder = (*flags, "--stages", "translate", *candidates), tmp_path / name / "writer-1"
+            if name == "hit":
+                monkeypatch.setattr(api_server, "answer", some)
+                result = datagen(*flags, check=3)
+                rejected = [
+                    one for line in records(folder / "Basque_translate_rejects.jsonl") for one in line["rejected"]
+                ]
+                failed = sum(one["reason"] == "translation_unanswered" for one in rejected)
+                assert f"{failed} sentences have no answer" in result.stderr
+                assert failed and sum(len(line["propositions"]) for line in records(folder / "Basque_translate.jsonl"))
+                for scope in ("", "_Basque"):
+                    assert json.loads((folder / f"manifest_translate{scope}.json").read_text())["complete"] is False
+                monkeypatch.setattr(api_server, "answer", answer)
+                server.given.clear()
+            datagen(*flags)
+            assert name == "good" or 0 < server.given.total() <= failed  # a sentence may be there twice
+            before, server.bodies[:] = contents(tmp_path / name), []
+            datagen(*flags)
+            assert not server.bodies and contents(tmp_path / name) == before
+        names = ("translate", "translate_rejects", *(("translate_others",) if several else ()))
+        lines[name] = {part: sorted((folder / f"Basque_{part}.jsonl").read_text().split("\n")) for part in names}
+    assert lines["good"] == lines["hit"]

@@ -1,18 +1,18 @@
 """Which pairs are kept, and how paragraphs are grouped for translation."""
 
-from types import SimpleNamespace
+import pytest
 
 from topxgen.common.records import Paragraph
 from topxgen.generation import back_translation
 from topxgen.text import languages
-from topxgen.translation import by_steps
+from topxgen.translation import Translation, by_steps
 
 BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
 LONG = "This sentence is long enough to be kept here"
 
 
 def translation(text: str, error=None, segments=1):
-    return SimpleNamespace(text=text, error=error, segments=segments, confidence=0.5)
+    return Translation(text, 0.5, segments, error)
 
 
 def pairs(*translations) -> tuple[dict, list[dict]]:
@@ -39,6 +39,24 @@ def test_a_pair_needs_a_full_stop_and_a_translation_without_an_error():
         ("s5", "translation_too_short"),
     ]
     assert rejects[2]["detail"] == "HTTP 400" and "detail" not in rejects[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "dropped"),
+    [
+        ("English", ".", "!?…;।。"),
+        ("Nepali", "।.", "?!"),
+        ("Urdu", "۔.", "؟"),
+        ("Chinese (Traditional)", "。", "？！"),
+        ("Amharic", "።", "፧"),
+        ("Greek", ".", ";"),
+        ("Thai", ".? ก", ""),  # which has no full stop
+    ],
+)
+def test_a_full_stop_is_that_of_the_target_language(name, kept, dropped):
+    language = languages.find(name)
+    reasons = back_translation.pair_reject_reasons([LONG + end for end in kept + dropped], None, language)
+    assert reasons == [None] * len(kept) + ["no_full_stop"] * len(dropped)
 
 
 def test_segments_are_recorded_when_a_sentence_was_divided():

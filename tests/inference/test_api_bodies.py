@@ -14,7 +14,7 @@ from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import in_process, records
 from topxgen import translation
 from topxgen.common.errors import UsageError
-from topxgen.inference import REMOTE, ModelSettings, SamplingSettings, http
+from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, http
 from topxgen.inference.response_cache import CachedSampler, read_responses
 from topxgen.text import languages
 from topxgen.text.thoughts import without_thoughts
@@ -122,6 +122,15 @@ def test_lists_of_parts_and_empty_answers(api, value, text):
         return  # its client cannot read that
     assert ending is None and answer.texts == ([] if text is None else [text])
     assert (answer.error or "").endswith("" if text else "an empty answer")
+
+
+def test_a_completion_that_is_null_is_no_answer():
+    """Unlike one that is empty, as a base model may give."""
+    for text, texts in ((None, []), ("", [""])):
+        edit = lambda name, body, text=text: (body["choices"][0].update(text=text) or body, None)  # noqa: E731
+        with ApiServer(edit=edit) as server:
+            [answer], ending, _ = run("openai", server, [Request("p0", "p0 please", 0)], max_retries=0)
+        assert ending is None and answer.texts == texts and bool(answer.error) != bool(texts)
 
 
 FILTERED = {"openai": "content_filter", "anthropic": "refusal", "cohere": "ERROR_TOXIC"}

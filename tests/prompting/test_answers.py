@@ -160,8 +160,9 @@ def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):
     assert chat_answer(answer, "Hello world.", "Basque") == ""
 
 
-def test_a_source_that_is_repeated_before_its_translation():
-    assert chat_answer("Hello, my good friend.\nKaixo, laguna.", "Hello, my good friend.", "Basque") == "Kaixo, laguna."
+@pytest.mark.parametrize("source", ["Hello, my good friend.", "你好，我的朋友。", "សួស្តីមិត្តល្អរបស់ខ្ញុំ។"])
+def test_a_source_that_is_repeated_before_its_translation(source):
+    assert chat_answer(f"{source}\nKaixo, laguna.", source, "Basque") == "Kaixo, laguna."
 
 
 def test_an_english_translation_has_no_ordinal_with_a_full_stop():

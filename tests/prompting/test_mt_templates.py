@@ -154,6 +154,7 @@ def test_a_template_of_the_users_own(tmp_path, monkeypatch):
         ('prefix = "a"\nmiddle = "b"\nsufix = "c"', "needs middle, prefix, may have"),
         ('prefix = "a"\nmiddle = 3', "middle is 3, not a string in quotation marks"),
         ('prefix = "{source}"\nmiddle = "b"', "prefix has the unknown placeholder {{source}}; choose {{src}}"),
+        ('prefix = "{ src }"\nmiddle = "b"', "prefix has the unknown placeholder {{ src }}; choose {{src}}"),
         ('prefix = "a"\nmiddle = "b"\nsuffix = ""', "suffix '' cannot mark the end of an answer"),
         ('prefix = "a"\nmiddle = "b"\nsuffix = "  "', "suffix '  ' cannot mark"),
         ('prefix = "a"\nmiddle = "b"\nlabels = "c"', "labels is not a table"),

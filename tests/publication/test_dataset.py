@@ -409,11 +409,11 @@ def test_the_hub_gets_a_whole_private_folder_after_the_token_is_checked(tmp_path
     words = ("--formats", "tmx", "moses", "--push_to_hub")
     with client_of(tmp_path / "hub", monkeypatch) as server:
         monkeypatch.setenv("HF_TOKEN", "hf_other")
-        assert "the Hub does not accept your token" in refused(folder, out, *words, "me/pairs")
+        assert "the Hub does not accept your token" in refused(folder, out, *words, "me/pairs") and not out.exists()
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         result = publish(folder, out, *words, "me/pairs")
         sent = server.files("datasets", "me/pairs")
-        assert "uploaded to https://huggingface.co/datasets/me/pairs (" in result.stdout
+        assert "uploaded to https://huggingface.co/datasets/me/pairs (private)" in result.stdout
         assert server.created == {"me/pairs": True}, "private"
         here = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
         assert {name: path.read_bytes() for name, path in sent.items()} == here

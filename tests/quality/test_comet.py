@@ -277,6 +277,15 @@ def test_what_comet_lacks_is_said_before_anything_is_translated(tmp_path, monkey
     assert "No module named 'pkg_resources_that_is_gone'); make it with scripts/setup.sh --comet" in run.stderr
 
 
+def test_a_missing_environment_is_in_the_list_of_all_that_is_missing(tmp_path):
+    more = dict(num_return_sequences=2, temperature=1.0, selection_method="comet-qe")
+    for python, is_named in ((tmp_path / "python", True), (sys.executable, False)):
+        flags = options("nobody/nothing", comet_name_or_path="nobody/qe", comet_python=python, **more)
+        run = in_process("main.py", *flags, "--output_dir", tmp_path / "out")
+        assert run.returncode == 2 and "model nobody/nothing" in run.stderr and "model nobody/qe" in run.stderr
+        assert (f"COMET environment {python}" in run.stderr) == ("scripts/setup.sh --comet" in run.stderr) == is_named
+
+
 @pytest.mark.parametrize(
     "script_text, says",
     [

@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             "siblings": siblings,
             "gated": gated,
             "safetensors": {"parameters": counts, "total": sum(counts.values())},
-            "private": False,
+            "private": self.server.created.get(name, False),
         }
         return self._send(200, json.dumps(info | {"downloads": 0, "likes": 0, "tags": []}).encode())
 

@@ -48,6 +48,12 @@ def test_sorani_is_not_kurmanji():
 
 def test_labels_of_fasttext_models():
     assert language_id._labels(NEPALI) == {"npi_Deva", "npi", "ne", "nep_Deva", "nep"}
+    for name, labels in (
+        ("Chinese (Traditional)", {"cmn_Hani", "cmn_Hant"}),
+        ("Yue Chinese", {"yue_Hani"}),
+        ("Estonian", {"ekk_Latn"}),
+    ):
+        assert labels < language_id._labels(languages.find(name)), "as GlotLID and OpenLID have them"
     other = replace(NEPALI, flores="xxx_Latn", iso639_1="", iso639_3="yyy", ntrex="", script="Deva")
     assert language_id._labels(other) == {"xxx_Latn", "yyy", "yyy_Deva"}
 

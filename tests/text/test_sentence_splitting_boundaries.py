@@ -26,6 +26,8 @@ class Identifier:
 def test_forty_characters_are_enough():
     assert MIN_CHARACTERS == 40
     assert sentence_reject_reasons(["a" * 39, "a" * 40, "a" * 41], None, BASQUE) == ["too_short", None, None]
+    for char in "字かカ가":  # each is as long as three letters
+        assert sentence_reject_reasons([char * 13, char * 14], None, BASQUE) == ["too_short", None]
 
 
 def test_the_first_reason_counts():

@@ -14,6 +14,8 @@ from topxgen.text.words import ascii_words, unicode_words
         ("e\u0301a \u00e9a", ["éa", "éa"]),  # composed and decomposed are the same word
         ("می\u200cخواهم", ["میخواهم"]),  # joiners only shape letters
         ("so\u00adft", ["soft"]),
+        ("سلا\u200eم \u2067ab\u2069c d\u202be", ["سلام", "abc", "de"]),  # marks of direction inside words
+        ("İki ISSIZ ıssız", ["iki", "issiz", "issiz"]),  # Turkish
         ("日本語abc", ["日", "本", "語", "abc"]),
         ("ที่นี่", ["ที่", "นี่"]),  # a character with its marks
         ("བོད", ["བོ", "ད"]),

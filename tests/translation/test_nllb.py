@@ -1,6 +1,7 @@
 """NLLB and its relatives: CTranslate2 against transformers' own `generate`, names of languages, bad checkpoints."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,9 @@ RELATIVES = {
     "madlad": (tiny_models.build_madlad, "MADLAD-400", BASQUE),
     "marian": (tiny_models.build_marian, "bilingual", BASQUE),
     "opus-many": (
-        lambda folder, texts: tiny_models.build_marian(folder, texts, (">>eng<<", ">>npi<<")),
+        lambda folder, texts: tiny_models.build_marian(
+            folder, texts, (">>eng<<", ">>npi<<", ">>zho<<", ">>zho_Hant<<")
+        ),
         "multilingual Marian",
         BASQUE,
     ),
@@ -138,7 +141,7 @@ RELATIVES = {
 
 
 @pytest.mark.parametrize("name", RELATIVES)
-def test_relatives_of_nllb(name, tmp_path, cache):
+def test_relatives_of_nllb(name, tmp_path, cache, caplog):
     """Each family's way of naming languages, in both engines, with the same translations."""
     build, family, source = RELATIVES[name]
     sentences = [text for text, _ in tiny_models.udhr_pairs(source.name)]
@@ -148,6 +151,9 @@ def test_relatives_of_nllb(name, tmp_path, cache):
         translator = open_translator(folder, cache, nllb_engine=engine)
         assert translator.family.name == family
         translator.check(source, ENGLISH)
+        if name in ("m2m100", "opus-many"):
+            for script in ("Simplified", "Traditional"):
+                translator.check(source, languages.find(f"Chinese ({script})"))
         if name == "m2m100":  # __no__ and __ns__ are its own codes
             for norwegian_or_sotho in ("Norwegian Bokmål", "Norwegian", "Northern Sotho"):
                 translator.check(languages.find(norwegian_or_sotho), ENGLISH)
@@ -156,6 +162,8 @@ def test_relatives_of_nllb(name, tmp_path, cache):
         both[engine] = texts(translator.translate(sentences[:4], source, ENGLISH))
         translator.close()
     assert both["ctranslate2"] == both["transformers"] and all(both["ctranslate2"])
+    warned = re.findall(r"(\S+) of \S+ names no script, and (.+) is not written", caplog.text)
+    assert set(warned) == ({("__zh__", "Chinese (Traditional)")} if name == "m2m100" else set())
 
 
 def test_sentences_without_words_and_repeated_ones(fast):

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import TypeVar
 from topxgen.common import checksums, hub_files, masks, schemas
 from topxgen.common.console import ONCE
 from topxgen.common.errors import Unreachable, UsageError, reason
-from topxgen.common.needs import DATASET, MODEL, SPACY, Need
+from topxgen.common.needs import COMET_PYTHON, DATASET, MODEL, SPACY, Need
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -124,6 +125,8 @@ def require(needs: Iterable[Need]) -> None:
         for need in every:  # so that they are not missed next
             if need.kind == SPACY and not need.is_local and find_spec(need.name.replace("-", "_")) is None:
                 names, commands = f"{names}, {SPACY} {need.name}", f"{commands}; python -m spacy download {need.name}"
+            elif need.kind == COMET_PYTHON and shutil.which(need.name) is None:
+                names, commands = f"{names}, {COMET_PYTHON} {need.name}", f"{commands}; scripts/setup.sh --comet"
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
             f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"

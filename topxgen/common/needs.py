@@ -12,6 +12,7 @@ MODEL = "model"  # configuration, tokenizer and weights; or a LoRA adapter
 TOKENIZER = "tokenizer"  # with the configuration
 FILES = "files"  # certain files of a repository
 COMET = "COMET checkpoint"
+COMET_PYTHON = "COMET environment"  # by its interpreter
 DATASET = "data set"
 SENTENCEPIECE = "sacreBLEU model"
 SPACY = "spaCy pipeline"

@@ -352,33 +352,37 @@ def _refuse_no_texts(
     def holds_texts(label: str) -> bool:
         return label == only or (label in mapped if mapping else bool(language_of(label, known)))
 
+    unit = "line" if path.suffix.lower() == ".jsonl" else "item"
     usual = Counter(type(row) for _, row in rows).most_common(1)
-    stack = [
-        (f"line {number}" if path.suffix.lower() == ".jsonl" else f"item {number}", "", row) for number, row in rows
-    ]
-    for place, _, row in stack:
+    for number, row in rows:
         if type(row) is not usual[0][0]:
             raise UsageError(
-                f"{path}, {place}: {_shown(row)} where other rows are of type {usual[0][0].__name__}; remove it"
+                f"{path}, {unit} {number}: {_shown(row)} where other rows are of type {usual[0][0].__name__}; remove it"
             )
-    while stack:
-        place, label, value = stack.pop()
-        is_leaf = not value or not isinstance(value, (list, tuple) if holds_texts(label) else (dict, list, tuple))
-        if holds_texts(label) and is_leaf and value not in none and not isinstance(value, str):
-            raise UsageError(f"{path}, {place}: {label} is {_shown(value)}, not a text; null stands for no text")
-        inner = (
-            value.items()
-            if isinstance(value, dict)
-            else ((label, item) for item in value)
-            if isinstance(value, (list, tuple))
-            else ()
-        )
-        stack += [(place, str(key), item) for key, item in inner]
+    for number, row in rows:
+        for label, value in _values(row):
+            is_list = bool(value) and isinstance(value, (list, tuple))
+            if holds_texts(label) and not (is_list or isinstance(value, str) or value in none):
+                raise UsageError(
+                    f"{path}, {unit} {number}: {label} is {_shown(value)}, not a text; null stands for no text"
+                )
     for label, texts in columns:
         without = len(rows) - len({place.split(".")[0] for place, text in texts if text.strip()})
         if holds_texts(label) and without:
             logger.info(f"{path}: {without} of {len(rows)} rows have no text in {label or 'their column'}", extra=ONCE)
     return columns
+
+
+def _values(row: object) -> Iterator[tuple[str, object]]:
+    """What is in a row at any depth, with the key of the mapping that it is in; a mapping or list before what it holds."""
+    stack = [("", row)]
+    while stack:
+        label, value = stack.pop()
+        yield label, value
+        if isinstance(value, dict):
+            stack += [(str(key), item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            stack += [(label, item) for item in value]
 
 
 def _shown(value: object) -> str:

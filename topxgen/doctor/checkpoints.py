@@ -103,43 +103,45 @@ def at_hub(asset: Asset, shaped: bool, timeout: float) -> Listed:
     info = HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True, timeout=timeout)
     files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     if kind == "dataset":
-        card = _small_file(name, hub_files.CARD, timeout, kind) if hub_files.CARD in files else b""
+        card = _small_file(asset, hub_files.CARD, timeout) if hub_files.CARD in files else b""
         return Listed(files, card=card.decode("utf-8", "replace"))
     weights = hub_files.weights(file for file in files if "/" not in file)
     if not weights:
         return Listed(files)
     counts, shapes = dict(info.safetensors.parameters) if info.safetensors else {}, None
-    config = _config_at_hub(name, timeout) if "config.json" in files else {}
+    config = _config_at_hub(asset, timeout) if "config.json" in files else {}
     if shaped and all(file.endswith(".safetensors") for file in weights):
-        shapes = _shapes_at_hub(name, weights)
+        shapes = _shapes_at_hub(asset, weights)
     return Listed(files, Checkpoint(sum(map(files.get, weights)), counts, shapes, attention(config)))
 
 
-def _config_at_hub(name: str, timeout: float) -> Config:
+def _config_at_hub(asset: Asset, timeout: float) -> Config:
     """{} if the repository is gated, or the file damaged: sizes are known without it."""
     try:
-        config = schemas.decode(_small_file(name, "config.json", timeout))
+        config = schemas.decode(_small_file(asset, "config.json", timeout))
         schemas.check(config, Config)
         return config
     except Exception:  # of the client, or no JSON
         return {}
 
 
-def _small_file(name: str, file: str, timeout: float, kind: str = "model") -> bytes:
+def _small_file(asset: Asset, file: str, timeout: float) -> bytes:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    answer = get_session().get(hf_hub_url(name, file, repo_type=kind), headers=build_hf_headers(), timeout=timeout)
+    url = hf_hub_url(asset.name, file, repo_type=asset.repo_type, revision=asset.wanted_revision)
+    answer = get_session().get(url, headers=build_hf_headers(), timeout=timeout)
     hf_raise_for_status(answer)
     return answer.content
 
 
-def _shapes_at_hub(name: str, files: list[str]) -> dict[str, tuple[int, ...]] | None:
+def _shapes_at_hub(asset: Asset, files: list[str]) -> dict[str, tuple[int, ...]] | None:
     from huggingface_hub import HfApi
 
+    read, revision = HfApi().parse_safetensors_file_metadata, asset.wanted_revision
     try:
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda file: HfApi().parse_safetensors_file_metadata(name, file), files))
+            found = list(pool.map(lambda file: read(asset.name, file, revision=revision), files))
     except Exception:  # gated, or of the client
         return None
     return {key: tuple(row.shape) for one in found for key, row in one.tensors.items()}

@@ -12,8 +12,9 @@ from topxgen.experiments.assets import Asset
 
 def assets(situation: Situation) -> Iterator[Finding]:
     """One problem for each thing that is missing or damaged; where the Hub can be asked, what it has is downloaded by the run."""
-    whole = [one for one in situation.assets if not one.problem]
-    for one in situation.assets:
+    every = [one for one in situation.assets if one.kind != needs.COMET_PYTHON]  # see environments
+    whole = [one for one in every if not one.problem]
+    for one in every:
         if not one.problem:
             continue
         by_itself = one.is_on_hub or one.kind == needs.SENTENCEPIECE
@@ -29,7 +30,7 @@ def assets(situation: Situation) -> Iterator[Finding]:
             yield Finding(level, one.name, text + without, one.remedy)
     if whole:
         size = sum(one.size for one in whole) / 1e9
-        yield ok("downloads", f"{len(whole)} of {len(situation.assets)} models and data sets are there, {size:,.2f} GB")
+        yield ok("downloads", f"{len(whole)} of {len(every)} models and data sets are there, {size:,.2f} GB")
 
 
 def access(situation: Situation) -> Iterator[Finding]:

@@ -219,9 +219,14 @@ def _of_apertium(need: Need, _: Path | None) -> tuple[str, str]:
     return ("", "") if need.name in listed else ("not installed", remedy)
 
 
+def _of_comet(need: Need, _: Path | None) -> tuple[str, str]:
+    return ("", "") if shutil.which(need.name) else ("there is no interpreter", comet_models.REMEDY)
+
+
 _CHECKS: dict[str, Callable[[Need, Path | None], tuple[str, str]]] = {
     needs.SENTENCEPIECE: _of_file,
     needs.UDHR_TEXT: _of_udhr,
     needs.SPACY: _of_spacy,
+    needs.COMET_PYTHON: _of_comet,
     needs.APERTIUM: _of_apertium,
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from topxgen.common import signals
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl
+from topxgen.common.files import Appender, read_jsonl, to_line, write_atomic
 from topxgen.common.records import (
     Candidate,
     Layout,
@@ -20,6 +20,9 @@ from topxgen.common.records import (
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
 from topxgen.translation import Translation, by_steps, translate_lists
+
+UNANSWERED = "translation_unanswered"
+_NO_FULL_STOPS = frozenset("!?…؟;！？፧߹")  # among the marks that end sentences
 
 
 @dataclass
@@ -48,6 +51,18 @@ def translated_ids(layout: Layout, language: Language) -> set[str]:
         paragraph_id
         for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name), TranslationRecord), "sentence")
     }
+
+
+def forget_unanswered(layout: Layout, language: str) -> None:
+    """Take out the paragraphs with a sentence for which an API had no answer: they are translated again, and only that sentence
+    is asked for."""
+    path = layout.translation_rejects(language)
+    rejects = read_jsonl(path, TranslationRejects)
+    unanswered = {line["id"] for line in rejects if any(one["reason"] == UNANSWERED for one in line["rejected"])}
+    # The rejects come last: after a kill they still say what is to be taken out.
+    for file in (layout.translations(language), layout.other_candidates(language), path) if unanswered else ():
+        if file.exists():
+            write_atomic(file, (to_line(line) for line in read_jsonl(file) if line.get("id") not in unanswered))
 
 
 def back_translate(config, language: Language, identifier, progress: Progress) -> None:
@@ -180,6 +195,8 @@ def judged(translations: list[Translation], identifier, target: Language) -> lis
         candidate = {"translation": translation.text, "confidence": translation.confidence}
         if translation.error is not None or reason is not None:
             candidate["reason"] = f"translation_{'failed' if translation.error is not None else reason}"
+        if translation.unanswered:
+            candidate["reason"] = UNANSWERED
         if translation.error:
             candidate["detail"] = translation.error
         if translation.segments > 1:
@@ -209,9 +226,11 @@ def pairs_record(paragraph: Paragraph, kept: list[tuple[str, Candidate]]) -> dic
 
 
 def pair_reject_reasons(translations: list[str], identifier, target: Language) -> list[str | None]:
-    """For each translation None, or why its pair is rejected: the reasons of sentences, or no "." at its end."""
+    """For each translation None, or why its pair is rejected: the reasons of sentences, or no full stop (। in Hindi) at its end."""
+    stops = (".", *(set(target.terminators) - _NO_FULL_STOPS))
+    has_stops = target.script not in sentence_splitting.UNMARKED_SCRIPTS
     reasons = sentence_splitting.sentence_reject_reasons(translations, identifier, target)
     return [
-        "no_full_stop" if reason is None and not text.rstrip().endswith(".") else reason
+        "no_full_stop" if reason is None and has_stops and not text.rstrip().endswith(stops) else reason
         for text, reason in zip(translations, reasons, strict=True)
     ]

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from topxgen.common.registry import Choice, load_choice
 from topxgen.text.languages import Language
-from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
+from topxgen.text.words import UNSPACED_SCRIPTS, length, unicode_words
 
 Filter = Callable[[str, Language], bool | str | None]
 
@@ -89,7 +89,7 @@ def too_few_words(text: str, language: Language) -> bool:
 
 
 def too_short(text: str, language: Language) -> bool:
-    return len(text) < MIN_CHARS
+    return length(text) < MIN_CHARS
 
 
 def repeated_word_bigram(text: str, language: Language) -> bool:

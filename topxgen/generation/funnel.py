@@ -19,6 +19,7 @@ from topxgen.common.records import (
     with_ids,
 )
 from topxgen.generation import min_score
+from topxgen.generation.back_translation import UNANSWERED
 from topxgen.generation.filters import FILTERS, TOPXGEN_FILTERS
 from topxgen.generation.paragraphs import is_generated, is_native
 from topxgen.inference.response_cache import read_responses
@@ -32,6 +33,7 @@ PAIR_REASONS = (
     "sentence_too_short",
     "sentence_no_words",
     "sentence_other_language",
+    UNANSWERED,
     "translation_failed",
     "translation_too_short",
     "translation_no_words",
@@ -42,8 +44,8 @@ PAIR_REASONS = (
 SCORE_COUNTS = ("scored", "mean_score")  # of translation_counts
 # Shown only if there are any.
 RARE_REASONS = (
-    "prompt_too_long", "answer_failed", "unfinished", "too_long", "binary", "too_short", "sentence_no_words", "translation_failed",
-    "translation_no_words", *min_score.REASONS,
+    "prompt_too_long", "answer_failed", "unfinished", "too_long", "binary", "too_short", "sentence_no_words", UNANSWERED,
+    "translation_failed", "translation_no_words", *min_score.REASONS,
 )  # fmt: skip
 
 
@@ -123,6 +125,12 @@ def count_translation(translations: Iterable[TranslationRecord], rejects: Iterab
         "scored": scored,
         "mean_score": total / scored if scored else None,
     }
+
+
+def translate_result(translator: str, counts: dict) -> dict:
+    """What the translate stage's manifest has of a language: nothing of the score stage, whose work must not change it."""
+    unanswered = {"complete": False} if counts["rejected"].get(UNANSWERED) else {}
+    return {"translator_version": translator, **unanswered, "counts": before_scores(counts)}
 
 
 def before_scores(counts: dict) -> dict:

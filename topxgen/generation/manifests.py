@@ -141,8 +141,8 @@ def _combine(layout: Layout, stage: str) -> None:
     whole["started"] = min(part["started"] for part in parts)
     whole["settings"] = {name: value for part in parts for name, value in part["settings"].items()}
     whole |= {name: sum(part.get(name) or 0 for part in parts) for name in SUMS if any(name in part for part in parts)}
-    if stage == "generate":
-        whole["complete"] = all(part.get("complete") for part in parts)
+    if stage == "generate" or any("complete" in part for part in parts):
+        whole["complete"] = all(part.get("complete", stage != "generate") for part in parts)
     whole |= {
         name: latest[name]
         for name in latest

@@ -223,7 +223,7 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
             continue
         if stage == "translate":
             versions = sorted({manifest["translator_version"] for manifest in finished})
-            result = {"translator_version": "; ".join(versions), "counts": funnel.before_scores(counts)}
+            result = funnel.translate_result("; ".join(versions), counts)
         else:
             truncated = sum(manifest.get("truncated_texts", 0) for manifest in finished)
             result = ({"truncated_texts": truncated} if truncated else {}) | {"counts": counts}

@@ -15,7 +15,14 @@ from topxgen.common.files import Appender, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
-from topxgen.generation.back_translation import back_translate, blocks_of, read_paragraphs, translated_ids
+from topxgen.generation.back_translation import (
+    UNANSWERED,
+    back_translate,
+    blocks_of,
+    forget_unanswered,
+    read_paragraphs,
+    translated_ids,
+)
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
 from topxgen.generation.manifests import (
@@ -257,8 +264,8 @@ def _check_origin(config: GenerationConfig) -> None:
             )
 
 
-def translate(config: GenerationConfig) -> None:
-    """Paragraphs to sentence pairs."""
+def translate(config: GenerationConfig) -> bool:
+    """Paragraphs to sentence pairs; whether each sentence got an answer."""
     args, layout, target, started = config.args, config.layout, config.target_language, provenance.now()
     translator, languages = config.translator, config.languages.values()
     for language in languages:
@@ -276,6 +283,7 @@ def translate(config: GenerationConfig) -> None:
         sharded.take_paragraphs(config, language, blocks_of(config, language, identifier, paragraphs))
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
+        forget_unanswered(layout, language.name)
         translated = translated_ids(layout, language)
         collected = translated if config.selector is None else translated | collected_ids(layout, language)
         ids = [paragraph.id for paragraph in read_paragraphs(layout, language)]
@@ -303,19 +311,18 @@ def translate(config: GenerationConfig) -> None:
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
         Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
-    # Scores are the next stage's: its work must not change this manifest.
-    results = {
-        name: {
-            "translator_version": translator.version,
-            "counts": funnel.before_scores(count),
-        }
-        for name, count in counts.items()
-    }
+    results = {name: funnel.translate_result(translator.version, count) for name, count in counts.items()}
     write_manifests(layout, "translate", started, args.seed, settings, results, config.languages)
     for name in config.languages:
         layout.candidates(name).unlink(missing_ok=True)
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
     logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
+    if unanswered := sum(count["rejected"].get(UNANSWERED, 0) for count in counts.values()):
+        logger.warning(
+            f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl): run the "
+            "same command again to ask for them again"
+        )
+    return not unanswered
 
 
 def _select(config: GenerationConfig, languages: list[Language], total: int, done: int) -> None:

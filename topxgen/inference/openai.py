@@ -113,7 +113,7 @@ class OpenAISampler(RemoteSampler):
                 refusals.append(text_of(refusal) or "content filter")
             elif not text.strip() and reason == "length":
                 refusals.append("no text within --max_new_tokens; reasoning may have used them up")
-            elif not text.strip() and chat:
+            elif not text.strip() and (chat or choice.text is None):
                 refusals.append("an empty answer")
             else:
                 texts.append(text)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from topxgen.common.lines import separators_to_spaces, split_lines
 from topxgen.text.thoughts import without_thoughts
+from topxgen.text.words import unicode_words
 
 MIN_REPETITIONS = 8  # of a word bigram, as in the published system
 _FENCED = re.compile(r"\A(?:[^\n]*\n)?\s*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
@@ -17,7 +18,7 @@ _COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b
 _HERE_IS = r"(?:here(?:['’]s| is| are)|this is|below is|the)\b[^\n:：]{0,60}\btranslat(?:ion|ed)\b[^\n:：]{0,60}"
 _ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECASE)
 _PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}[:：][*_]*\s*(?=\S)", re.IGNORECASE)
-_BLOCK_MARK = re.compile(r"(?:>|#{1,6}|[-*•])\s+(?=\S)")
+_BLOCK_MARK, _BULLET = re.compile(r"(?:>|#{1,6}|[-*•])\s+(?=\S)"), re.compile(r"\s*[-*•]\s")
 # Marks of chat templates that a server decodes as text: of a turn's beginning, and of its end.
 _TURN_BEGINS = re.compile(
     r"\A\s*(?:<(?:s|bos)>\s*)?(?:<\|im_start\|>\s*assistant|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>|<start_of_turn>\s*model"
@@ -68,6 +69,26 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     type, and what `source` does not have: quotation marks, a JSON object, \\boxed{}, the number of a list's only item. "" for an
     object, boxes or a list in which it is not clear what the translation is.
     """
+    own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
+    names = rf"(?:{own}(?:final )?(?:translation|answer|output|result|response)\b) ?(?:\([^()\n]{{1,30}}\))?"
+    line = _first_line(_lines_of_translation(_content(text, source), source, target, names))
+    for fence in ("```", '"""'):
+        line = line.removeprefix(fence).removesuffix(fence)
+    line = unwrapped(line, source)
+    if source and line.startswith(source) and (arrow := _ARROW.match(line, len(source))):
+        line = line[arrow.end() :]
+    if not _BLOCK_MARK.match(source):
+        line = _behind(_BLOCK_MARK, line)
+    if target != "English" and not _PREFACE.match(source):
+        line = _behind(_PREFACE, line)
+    if source and not re.search("[:：]", source):
+        line = _behind(re.compile(rf"[*_]*{names}[*_]*\s*[:：][*_]*\s*(?=\S)", re.IGNORECASE), line)
+    return unwrapped(line, source)
+
+
+def _content(text: str, source: str) -> str:
+    """What holds the translation: an answer without thoughts, marks of a chat template, a tag, box or fence around it; "" if it
+    calls a tool."""
     text = without_thoughts(text)
     if not (_TURN_BEGINS.search(source) or _TURN_ENDS.search(source)):
         text = _TURN_ENDS.split(_TURN_BEGINS.sub("", text), maxsplit=1)[0]
@@ -77,10 +98,12 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
         text = tagged[2]
     if not _BOX.search(source) and _BOX.search(text):
         text = _boxed(text)
-    if fenced := _FENCED.match(text):
-        text = fenced[2] if fenced[2].strip() else text
-    own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
-    names = rf"(?:{own}(?:final )?(?:translation|answer|output|result|response)\b) ?(?:\([^()\n]{{1,30}}\))?"
+    fenced = _FENCED.match(text)
+    return fenced[2] if fenced and fenced[2].strip() else text
+
+
+def _lines_of_translation(text: str, source: str, target: str, names: str) -> list[str]:
+    """The lines of `text` from the translation on, taken out of a JSON object or a list of one; [] for a list of several."""
     lines = [line for line in split_lines(text) if line.strip()]
     while len(lines) > 1 and (
         (_SEPARATOR.fullmatch(lines[0]) and not _SEPARATOR.fullmatch(source))
@@ -90,27 +113,19 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
         del lines[0]
     if not source.startswith("{") and _JSON_OBJECT.match(whole := "\n".join(lines).lstrip()):
         lines = split_lines(_of_object(whole, target))
-    if not re.match(r"\W*\d", source) and lines and _FIRST_ITEM.match(unwrapped(lines[0].strip())):
+    first = unwrapped(lines[0].strip()) if lines else ""
+    if not re.match(r"\W*\d", source) and _FIRST_ITEM.match(first):
         if any(map(_SECOND_ITEM.match, lines[1:])):
-            return ""
-        lines[0] = _without_number(unwrapped(lines[0].strip()), source, target)
-    if not _BLOCK_MARK.match(source) and len(lines) > 1 and all(map(re.compile(r"\s*[-*•]\s").match, lines)):
-        return ""
-    line = _first_line(lines)
-    for fence in ("```", '"""'):
-        line = line.removeprefix(fence).removesuffix(fence)
-    line = unwrapped(line, source)
-    if source and line.startswith(source):
-        line = (
-            line.removeprefix(source).removeprefix(arrow[0]) if (arrow := _ARROW.match(line[len(source) :])) else line
-        )
-    if not _BLOCK_MARK.match(source):
-        line = re.sub(rf"\A{_BLOCK_MARK.pattern}", "", line)
-    if target != "English" and not _PREFACE.match(source):
-        line = re.sub(rf"\A{_PREFACE.pattern}", "", line, flags=re.IGNORECASE)
-    if source and not re.search("[:：]", source):
-        line = re.sub(rf"^[*_]*{names}[*_]*\s*[:：][*_]*\s*(?=\S)", "", line, flags=re.IGNORECASE)
-    return unwrapped(line, source)
+            return []
+        lines[0] = _without_number(first, source, target)
+    are_bullets = len(lines) > 1 and all(map(_BULLET.match, lines))
+    return [] if are_bullets and not _BLOCK_MARK.match(source) else lines
+
+
+def _behind(beginning: re.Pattern, line: str) -> str:
+    """`line` without the `beginning`, if it has that."""
+    found = beginning.match(line)
+    return line[found.end() :] if found else line
 
 
 def _announces(line: str, following: str, source: str, names: str) -> bool:
@@ -129,7 +144,7 @@ def _echoes(line: str, following: str, source: str) -> bool:
     if not source or not bare.endswith(source) or _NOTE.match(following):
         return False
     label = bare.removesuffix(source)
-    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(source.split()) > 3
+    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(unicode_words(source)) > 3
 
 
 def _of_object(text: str, target: str) -> str:

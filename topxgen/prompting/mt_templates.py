@@ -149,7 +149,7 @@ def _checked_template(row: object, where: str, name: str) -> Row:
     """All parts of the template. Raises UsageError for a missing or unknown part, or a suffix that cannot end an answer."""
     row = _checked(row, ("middle", "prefix"), ("name", *PARTS), where)
     for part in PARTS:
-        for placeholder in re.findall(r"\{\w+\}", row.get(part, "")):
+        for placeholder in re.findall(r"\{\s*\w+\s*\}", row.get(part, "")):
             if not _PLACEHOLDER.fullmatch(placeholder):
                 raise UsageError(
                     f"{where}: {part} has the unknown placeholder {placeholder}; choose {{src}}, {{src_endonym}}, "

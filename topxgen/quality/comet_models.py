@@ -19,7 +19,7 @@ from typing import NotRequired, TypedDict
 from topxgen.common import hub, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
-from topxgen.common.needs import COMET, TOKENIZER, Need
+from topxgen.common.needs import COMET, COMET_PYTHON, TOKENIZER, Need
 from topxgen.common.provenance import digest, weights_id
 from topxgen.common.records import replace_surrogates
 
@@ -125,6 +125,10 @@ def _from_hub(name: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(name, file))
+
+
+def needs(name: str, python: str | None) -> list[Need]:
+    return [Need(COMET, name), Need(COMET_PYTHON, interpreter(python))]
 
 
 def python_of(flag_value: str | None) -> str:

@@ -22,6 +22,9 @@ _NO_TEXT = re.compile(
     + "]+"
 )
 
+# ISO 639-3 codes of the languages for which FLORES-200 has those of macrolanguages.
+CURRENT_CODES = {"est": "ekk", "zho": "cmn"}
+
 
 def load(name_or_path: str):
     """The identifier "cld2" or "langid", or the fastText model at a path or in a Hub repository (`org/name` with a `model.bin`, or
@@ -128,32 +131,24 @@ class FastText(_Identifier):
 def is_in_script(text: str, script: str) -> bool:
     if not (pattern := _letters_of(script)):
         return True
-    letters = pattern.findall(text)
+    letters = "".join(pattern.findall(text))
     if script in ("Hans", "Hant"):
-        # A character in only one of these sets is of the writing that the set was made for.
-        simplified, traditional = (
-            sum(_encodes(letter, charset) for letter in letters) for charset in ("gb2312", "big5")
-        )
+        # A character in only one of these sets, of two bytes each, is of the writing that the set was made for.
+        simplified, traditional = (len(letters.encode(charset, "ignore")) for charset in ("gb2312", "big5"))
         if simplified != traditional and (simplified > traditional) != (script == "Hans"):
             return False
     return len(letters) >= MIN_SCRIPT_SHARE * sum(map(str.isalpha, text))
 
 
-def _encodes(letter: str, charset: str) -> bool:
-    try:
-        return bool(letter.encode(charset))
-    except UnicodeEncodeError:
-        return False
-
-
 @cache
 def _letters_of(script: str):
-    """A pattern of the letters of a script (ISO 15924); None for one that Unicode does not know, as a table of the user's may have."""
+    """A pattern of runs of letters of a script (ISO 15924); None for one that Unicode does not know, as a table of the user's may have."""
     import regex
 
     names = UNSPACED_SCRIPTS[script].unicode_scripts if script in UNSPACED_SCRIPTS else (script,)
+    scripts = "".join(rf"\p{{Script={name}}}" for name in names)
     try:
-        return regex.compile("|".join(rf"[\p{{L}}&&\p{{Script={name}}}]" for name in names), regex.V1)
+        return regex.compile(rf"[\p{{L}}&&[{scripts}]]+", regex.V1)
     except regex.error:
         return None
 
@@ -179,6 +174,12 @@ def _labels(language: Language) -> set[str]:
     codes = {language.flores, language.iso639_3, language.iso639_1, f"{language.iso639_3}_{language.script}"}
     # NLLB and GlotLID use different codes for a few macrolanguages; NTREX's code is often the other one.
     codes |= {language.ntrex, language.ntrex.split("_")[0]}
+    # So do GlotLID, which has one Chinese script, and OpenLID.
+    current = CURRENT_CODES.get(language.iso639_3, language.iso639_3)
+    codes |= {
+        f"{current}_{'Hani' if language.script in ('Hans', 'Hant') else language.script}",
+        f"{current}_{language.script}",
+    }
     return codes - {""}
 
 

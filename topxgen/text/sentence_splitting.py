@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 
 from topxgen.common.registry import Choice, load_choice
 from topxgen.text.languages import Language
-from topxgen.text.words import unicode_words
+from topxgen.text.words import length, unicode_words
 
 # Classes built of (language, paragraphs), with split(paragraph) -> sentences.
 SPLITTERS: dict[str, Choice] = {
     "sentencex": Choice("topxgen.text.sentence_splitting:Sentencex", "Wikimedia's rules for each language"),
     "punkt": Choice("topxgen.text.sentence_splitting:Punkt", "NLTK's Punkt, trained on the paragraphs themselves"),
 }
-MIN_CHARACTERS = 40  # of a sentence, as in the published system (docs/generation.md)
+MIN_CHARACTERS = 40  # of a sentence (words.length), as in the published system: docs/generation.md
 _ALWAYS_CLOSING = frozenset("”)]」』》〉】）")
 # “ ‘ « ‹ close in German and its neighbours; the others are apostrophes.
 _CLOSING = _ALWAYS_CLOSING | frozenset("\"“„«»‹›'‘’‚‛`´ʻʼʽʹ′ꞌ")
@@ -38,7 +38,7 @@ _GOES_ON = {
     ),
     "Hang": re.compile(r"[\"”’'」』]+(?=[가-힣])"),
 }
-_UNMARKED = frozenset(["Thai", "Laoo"])  # scripts without a mark for the end of a sentence
+UNMARKED_SCRIPTS = frozenset(["Thai", "Laoo"])  # scripts without a mark for the end of a sentence
 _VOWELS = "aeiouyɔɛəɩʋ"
 _SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "twi", "yor"])  # m and n are words, too
 # In small letters before a capital.
@@ -190,7 +190,7 @@ class Punkt:
 
 def warning(language: Language) -> str | None:
     """What users of a language should know whose sentences nothing separates."""
-    if language.script not in _UNMARKED:
+    if language.script not in UNMARKED_SCRIPTS:
         return None
     return (
         f"{language.name} is written without a mark between sentences: paragraphs are split at . ? ! and line breaks only, and most "
@@ -205,7 +205,7 @@ def load(name: str, language: Language, paragraphs: Iterable[str]):
 
 def sentence_reject_reasons(sentences: list[str], identifier, language: Language) -> list[str | None]:
     """For each sentence None if it is kept, or too_short, no_words or other_language."""
-    reasons: list[str | None] = ["too_short" if len(sentence) < MIN_CHARACTERS else None for sentence in sentences]
+    reasons: list[str | None] = ["too_short" if length(sentence) < MIN_CHARACTERS else None for sentence in sentences]
     for i, sentence in enumerate(sentences):
         if reasons[i] is None and not unicode_words(sentence):
             reasons[i] = "no_words"

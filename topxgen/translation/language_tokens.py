@@ -4,12 +4,16 @@ NLLB-200 (NLLB Team 2022), M2M-100 (Fan et al. 2021), MADLAD-400 (Kudugunta et a
 language tokens, a row of `FAMILIES`; the vocabulary of a checkpoint tells its family.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 
+from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.text.languages import Language
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ FAMILIES = (
     Family("M2M-100", r"__[a-z]{2,3}__", ("__{iso639_1}__", "__{iso639_3}__", "__{other}__"), True, "target"),
     Family("MADLAD-400", r"<2[a-z]{2,3}(_\w+)?>",
            ("<2{iso639_1}_{script}>", "<2{iso639_3}_{script}>", "<2{iso639_1}>", "<2{iso639_3}>", "<2{other}>"), False, "source"),
-    Family("multilingual Marian", r">>[\w-]+<<", (">>{iso639_3}<<", ">>{iso639_3}_{script}<<", ">>{iso639_1}<<"), False, "source"),
+    Family("multilingual Marian", r">>[\w-]+<<", (">>{iso639_3}_{script}<<", ">>{iso639_3}<<", ">>{iso639_1}<<"), False, "source"),
 )
 # fmt: on
 # Codes that are not in the language table: Norwegian for Bokmål, and one of M2M-100's own.
 OTHER_CODES = {"nob_Latn": "no", "nso_Latn": "ns"}
+# Of languages with several rows in the table: the script that a token without one stands for.
+MAIN_SCRIPTS = dict(ace="Latn", arb="Arab", bjn="Latn", kas="Arab", knc="Latn", min="Latn", taq="Latn", zho="Hans")
 BILINGUAL = Family("bilingual", "", (), False, "none")
 
 
@@ -66,7 +72,20 @@ class LanguageTokens:
             return [], []
         before = [self._code(source)] if family.source_token else []
         to = [self._code(target)]
+        self._check_script(target, to[0])
         return (before, to) if family.target_token == "target" else (to + before, [])
+
+    def _check_script(self, target: Language, id: int) -> None:
+        """Warn if the token of `target`, as __zh__, stands for the language in another script."""
+        token = next(token for token, number in self._vocabulary.items() if number == id)
+        of_table = [row.script for row in languages.load().values() if row.iso639_3 == target.iso639_3]
+        main = MAIN_SCRIPTS.get(target.iso639_3, *of_table[:1] or [target.script])
+        if target.script not in (main, "") and target.script not in token:
+            logger.warning(
+                f"{token} of {self._name} names no script, and {target.name} is not written in that of most texts ({main}): "
+                "translations into it are likely to be in the wrong script, unless the model was fine-tuned",
+                extra=ONCE,
+            )
 
     def _code(self, language: Language) -> int:
         """The id of the token that names `language`; never <unk>."""

@@ -198,7 +198,9 @@ class LLM:
         def read(answer: Answer, sentence: str) -> list[Translation]:
             """The translations in an answer; one without text, with the error, if there is none."""
             if not answer.texts:
-                return [Translation("", error=answer.error)]
+                return [
+                    Translation("", error=answer.error, unanswered=self._settings.inference_api in inference.REMOTE)
+                ]
             translations = []
             for i, whole in enumerate(answer.texts):
                 text = clean_answer(whole, raw.stop) if raw else chat_answer(whole, sentence, target.name)
