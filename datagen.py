@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         section="datagen",
         rules=(*RULES, flags.SHARD_RULE),
         check=check_needed,
-        incomplete="target not reached, sentences without an answer, or nothing kept in a language",
+        incomplete="target not reached, sentences without a response, or nothing kept in a language",
         uses_apis=True,
     )
 

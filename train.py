@@ -268,6 +268,7 @@ def train(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"all pairs are longer than --max_length {args.max_length} tokens; the shortest has {shortest}"
             )
+        facts["too_long"] = len(texts.too_long)  # of the training pairs
         rows = model.rows(texts)
         run.log_plan(args, model, texts, rows)
 

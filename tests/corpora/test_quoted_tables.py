@@ -108,7 +108,13 @@ def test_a_cell_that_would_be_cut_or_passed_over_is_refused(name, text, says, tm
 
 
 @pytest.mark.parametrize(
-    "text", ["English,Basque,\nOne.,Bat.,\n", 'English, Basque\n"One.", "Bat."\n', "English,Basque\nOne.,Bat.\n\n"]
+    "text",
+    [
+        "English,Basque,\nOne.,Bat.,\n",
+        "English,Basque\nOne.,Bat., \n",
+        'English, Basque\n"One.", "Bat."\n',
+        "English,Basque\nOne.,Bat.\n\n",
+    ],
 )
 def test_empty_cells_and_spaces_beside_separators(text, tmp_path):
     (tmp_path / "a.csv").write_text(text)

@@ -181,7 +181,14 @@ def test_numbers_have_bounds(tmp_path, datagen_here, change):
     assert result.returncode == 2 and "is not a" in result.stderr and change[0] in result.stderr, result.stderr
 
 
-def test_a_language_without_marks_between_sentences_is_warned_of(tmp_path, datagen_here):
-    result = datagen_here(*flags(tmp_path, *API, *SCORES, "--languages", "Thai"))
-    assert result.returncode == 0 and result.stderr.count("Thai is written without a mark between sentences") == 1
-    assert "without a mark" not in datagen_here(*flags(tmp_path, *API, *SCORES)).stderr
+@pytest.mark.parametrize(
+    ("more", "warning"),
+    [
+        ((), "Thai is written without a mark between sentences"),
+        (("--rouge_tokenizer", "rouge_score"), "near-duplicates in Thai are not found"),
+    ],
+)
+def test_a_language_whose_script_a_rule_does_not_know_is_warned_of(tmp_path, datagen_here, more, warning):
+    result = datagen_here(*flags(tmp_path, *API, *SCORES, *more, "--languages", "Thai"))
+    assert result.returncode == 0 and result.stderr.count(warning) == 1
+    assert warning.partition("Thai")[2] not in datagen_here(*flags(tmp_path, *API, *SCORES, *more)).stderr

@@ -390,9 +390,10 @@ def test_a_dry_run_shows_the_source_and_counts_it(tmp_path, monkeypatch):
     result = run(tmp_path / "out", f"{source}[:20]", *flags, stages=())
     assert f"Basque: {source}[:20], 20 texts, SHA-256 " in result.stdout and not (tmp_path / "out").exists()
     assert f"--- text 2\n{UDHR[1]}\n---" in result.stdout and UDHR[2] not in result.stdout
-    assert "up to 20 paragraphs" in result.stdout and "80 to 240 sentences" in result.stdout
+    assert "up to 20 paragraphs" in result.stdout and "20 to 240 sentences" in result.stdout
     result = run(tmp_path / "out", source, *flags, "--number_of_instructions", 5, stages=())
     assert "up to 5 paragraphs" in result.stdout
+    assert "up to 40 paragraphs" in run(tmp_path / "out", f"{source}[:40]", "--dry_run").stdout  # no LLM at all
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     result = run(tmp_path / "out", "org/native:eu", *flags)

@@ -2,10 +2,50 @@
 
 import pytest
 
-from tests.support.runs import in_process, records
+from tests.support.runs import TOPICS, datagen, in_process, records
 from tests.support.writer import command, generate, shard
 
 pytestmark = pytest.mark.usefixtures("answers")
+
+
+@pytest.mark.slow
+def test_shards_of_a_real_model(gemma, tmp_path):
+    """Gemma 3 270M on transformers, in float32 and without batches: responses, paragraphs and translations are those of one run."""
+    model = ("--model_name_or_path", gemma, "--inference_api", "hf", "--dtype", "float32", "--request_batch_size", 1)
+    words = (
+        *model, "--languages", "Basque", "--seed_topics_path", TOPICS, "--example_paragraphs", "udhr", "--example_sentences", "udhr",
+        "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 2, "--max_new_tokens", 64, "--temperature", 0.7,
+        "--stages", "generate", "--output_dir",
+    )  # fmt: skip
+    split = [("--num_shards", 2, "--shard_index", index) for index in range(2)]
+    for index in range(2):
+        datagen(*words, tmp_path / "split", "--number_of_instructions", 4, *split[index])
+    merged = in_process("scripts/merge.py", tmp_path / "split")
+    assert merged.returncode == 0, merged.stderr
+    answered = responses(tmp_path / "split")
+    datagen(*words, tmp_path / "one", "--number_of_instructions", 4)
+    one = responses(tmp_path / "one")
+    shared = one.keys() & answered.keys()
+    assert len(shared) > 3 and all(one[name] == answered[name] for name in shared)
+    # Shards stop at different prompts: what is judged is equal up to the first that none has answered.
+    gap = next(n for n in range(len(answered) + 1) if f"Basque-{n:06d}" not in answered)
+
+    def judged(folder, kind):
+        return [r for r in records(folder / f"Basque{kind}.jsonl") if int(r["id"].split("-")[1].split(".")[0]) < gap]
+
+    for kind in ("", "_rejects"):
+        ours, theirs = (judged(tmp_path / name, kind) for name in ("split", "one"))
+        assert ours[: len(theirs)] == theirs[: len(ours)] and (ours or kind)
+
+    pair = ("--dataset_name_or_path", "udhr", "--src", "Basque", "--tgt", "English", "--k", 1, "--template_key", 14)
+    words = (*model, *pair, "--max_samples", 2, "--max_new_tokens", 8, "--output_dir")
+    for folder, more in {"alone": [()], "parts": split}.items():
+        for shard_flags in more:
+            result = in_process("main.py", *words, tmp_path / folder, *shard_flags)
+            assert result.returncode == 0, result.stderr
+    assert in_process("scripts/merge.py", tmp_path / "parts").returncode == 0
+    alone, parts = (next((tmp_path / name).glob("*/*/translate_0.jsonl")) for name in ("alone", "parts"))
+    assert alone.read_bytes() == parts.read_bytes() and len(records(alone)) == 2
 
 
 def responses(folder):

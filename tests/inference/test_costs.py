@@ -81,6 +81,8 @@ def test_no_request_is_sent_that_the_budget_does_not_cover(budget, outcome):
 def test_requests_wait_for_those_in_flight_which_may_cost_less():
     """After one dear response the others look too dear together; one by one they all fit."""
     assert spend([400_000, *[10_000] * 20], 1.0) == (21, 0.6, False)
+    dear_later = [400_000, *[1_000] * 5, *[400_000] * 4]  # short responses do not promise others
+    assert spend(dear_later, 1.0) == (7, 0.805, True)
 
 
 def test_what_is_on_disk_counts(tmp_path):

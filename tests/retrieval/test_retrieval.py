@@ -143,7 +143,7 @@ def test_only_the_sentence_itself_is_left_out(name):
     assert len(create(name, ["", "..."], ENGLISH).nearest(["A garden."], 2)[0]) == 2
 
 
-def test_tokens_of_the_original(pool):
+def test_tokens_of_the_original(pool, caplog):
     """Demonstrations are those of bm25s with its own tokens, English stop words left out, and mostly not ours."""
     import bm25s
     import Stemmer
@@ -161,6 +161,11 @@ def test_tokens_of_the_original(pool):
     assert sum(distinct) >= 5
     assert all(a == b[:3] for a, b, clear in zip(found, rows.tolist(), distinct, strict=True) if clear)
     assert found != ours.nearest(queries, 3)
+    assert "one word" not in caplog.text
+    retrieval.create(
+        "bm25s", ["他来了。"], languages.find("Chinese (Simplified)"), RetrieverSettings(retriever_tokens="original")
+    )
+    assert "reads Chinese (Simplified), written without spaces, as one word" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["bm25s", "bm25", "LCS", "chrf", "bleu"])

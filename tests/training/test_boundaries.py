@@ -68,7 +68,8 @@ class Words:
 @pytest.mark.parametrize("char", "#>")
 def test_a_pair_is_dropped_for_either_side(char):
     ten = "0123456789"
-    assert named_datasets.drop_reason(ten, ten) is None
+    assert named_datasets.drop_reason(ten, ten) is named_datasets.drop_reason(ten, "今天下雨") is None
+    assert named_datasets.drop_reason(ten, "今下雨") == "too_short"
     for sides in ((ten[1:], ten), (ten, ten[1:]), (f" {ten[1:]} ", ten), ("#", ten)):
         assert named_datasets.drop_reason(*sides) == "too_short"
     for sides in ((ten + char, ten), (ten, char + ten)):
@@ -312,6 +313,17 @@ def test_batches_of_translations(monkeypatch):
         [pair(0, target="Kaixo mundua hor."), pair(1, "Hausa", target="x")], ["Kaixo mundua hor.", "y"]
     )
     assert scores["chrf_English to Basque"] == 100 and scores["chrf_English to Hausa"] == 0 and scores["chrf"] == 50
+    chinese = eval_translation.score([pair(0, "Chinese (Simplified)", target="今天在下雨了。")], ["今天在下雨吗。"])
+    assert chinese["bleu"] > 40, "by characters, not by spaces"
+
+
+def test_a_translation_may_be_twice_as_long_as_either_side():
+    pairs = [pair(0, source="a b", target="a b c d e"), pair(1, source="a b c", target="a")]
+    limits = [
+        eval_translation._limit(lambda texts: {"input_ids": list(map(str.split, texts))}, some)
+        for some in (pairs, pairs[1:])
+    ]
+    assert limits == [2 * 5 + 16, 2 * 3 + 16]
 
 
 # Checkpoints

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import slurm
 from tests.support.runs import ROOT, records
 from tests.training.test_checkpoints import Bomb
 from topxgen.training import checkpoints
@@ -284,3 +285,46 @@ def test_checkpoints_of_zero3(environment, tiny_lm, tmp_path):
     assert values(again, "eval_loss")[-1] == pytest.approx(held_out[-1], abs=1e-4)
     assert values(again, "loss")[:3] == values(log, "loss")[:3] and len(values(again, "loss")) == 6
     assert values(again, "train_loss")[-1] == pytest.approx(values(log, "train_loss")[-1], rel=1e-3)
+
+
+RUN = """
+output_dir: out
+train:
+  model_name_or_path: {model}
+  dataset_name_or_path: udhr
+  target_languages: Basque
+  reverse: true
+  targets_only: true
+  max_length: 256
+  max_steps: 6
+  num_warmup_steps: 2
+  learning_rate: 1e-3
+  per_device_train_batch_size: 2
+  gradient_accumulation_steps: 2
+  logging_steps: 1
+  eval_steps: 3
+  save_steps: 3
+  launcher: [accelerate, launch, --config_file, {configs}/multi_node.yaml, --mixed_precision, "no"]
+slurm: {{train: {{gres: none, cpus: 1, nodes: 2}}}}
+"""
+
+
+@pytest.mark.skipif(bool(slurm.missing()), reason="no SLURM here")
+def test_zero3_on_two_nodes(environment, tiny_lm, tmp_path):
+    """Of a SLURM on this machine, a process on each, by scripts/slurm/submit.py: the losses of two processes on one node."""
+    launch = ["--config_file", CONFIGS / "zero3.yaml", "--num_processes", 2, "--mixed_precision", "no"]
+    one = fine_tune(environment, tmp_path / "one", launch, "--model_name_or_path", tiny_lm)
+    (tmp_path / "run.yaml").write_text(RUN.format(model=tiny_lm, configs=CONFIGS))
+    with slurm.Cluster(tmp_path / "slurm", nodes=2, cpus=4) as cluster:
+        own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "MAIN_PROCESS_IP": "127.0.0.1"}
+        variables = environment | own | {"SLURM_CONF": cluster.environment["SLURM_CONF"]}
+        command = [sys.executable, ROOT / "scripts/slurm/submit.py", "run.yaml"]
+        subprocess.run(command, env=variables, cwd=tmp_path, check=True)
+        states = slurm.wait_for_all(cluster, tmp_path, seconds=600)
+    logs = "".join(path.read_text() for path in tmp_path.glob("out/run/slurm/logs/*"))
+    assert set(states.values()) == {"COMPLETED"}, logs
+    nodes = records(tmp_path / "out" / "train" / "train_log.jsonl")
+    for name in ("loss", "eval_loss", "grad_norm"):
+        assert values(nodes, name) == pytest.approx(values(one, name), abs=1e-5) and len(values(nodes, name)) > 1
+    state = tmp_path / "out" / "train" / "checkpoint-3" / "global_step3"
+    assert len(list(state.glob("zero_pp_rank_?_mp_rank_00_model_states.pt"))) == 2

@@ -182,7 +182,14 @@ def test_a_source_longer_than_the_model_takes(fast):
 
 @pytest.mark.parametrize(
     "text",
-    ["Bat, bi; hiru. " * 40, "hitz " * 300, "luze" * 300, "एक वाक्य। " * 50, "。".join(["字" * 30] * 20)],
+    [
+        "Bat, bi; hiru. " * 40,
+        "hitz " * 300,
+        "luze" * 300,
+        "एक वाक्य। " * 50,
+        "。".join(["字" * 30] * 20),
+        "။".join(["က" * 30] * 20),
+    ],
 )
 def test_splitting_long_sources(text):
     """Nothing is lost, nothing is longer than the limit, and cuts fall behind punctuation where there is any."""
@@ -193,10 +200,10 @@ def test_splitting_long_sources(text):
     pieces = split_long(text.strip(), list(text.strip()), tokenize, 100)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert max(map(len, pieces)) <= 100
-    if any(mark in text for mark in ".।。"):
+    if any(mark in text for mark in ".।。။"):
         assert (
-            all(piece[-1] in ".।。字" for piece in pieces)
-            and sum(piece[-1] in ".।。" for piece in pieces) >= len(pieces) - 1
+            all(piece[-1] in ".।。။字က" for piece in pieces)
+            and sum(piece[-1] in ".।。။" for piece in pieces) >= len(pieces) - 1
         )
 
 

@@ -102,6 +102,16 @@ def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
         raise kind(cannot_load(name, error)) from None
 
 
+# By the kind of what no Hub has: whether the one of a name is installed, and the command that installs it.
+_INSTALLED: dict[str, tuple[Callable[[str], object], str]] = {
+    SPACY: (
+        lambda name: Path(name).expanduser().exists() or find_spec(name.replace("-", "_")),
+        "python -m spacy download {}",
+    ),
+    COMET_PYTHON: (shutil.which, "scripts/setup.sh --comet"),
+}
+
+
 def require(needs: Iterable[Need]) -> None:
     """Raise UsageError naming all of these on the Hub that are not in its cache, or not whole, if there is no Hub.
 
@@ -123,10 +133,9 @@ def require(needs: Iterable[Need]) -> None:
         options = {"model": "", "dataset": " --repo-type dataset"}
         commands = "; ".join(dict.fromkeys(f"hf download {name}{options[kind]}" for kind, name, _ in shown))
         for need in every:  # so that they are not missed next
-            if need.kind == SPACY and not need.is_local and find_spec(need.name.replace("-", "_")) is None:
-                names, commands = f"{names}, {SPACY} {need.name}", f"{commands}; python -m spacy download {need.name}"
-            elif need.kind == COMET_PYTHON and shutil.which(need.name) is None:
-                names, commands = f"{names}, {COMET_PYTHON} {need.name}", f"{commands}; scripts/setup.sh --comet"
+            is_there, command = _INSTALLED.get(need.kind, (lambda _: True, ""))
+            if not is_there(need.name):
+                names, commands = f"{names}, {need.kind} {need.name}", f"{commands}; {command.format(need.name)}"
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
             f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"

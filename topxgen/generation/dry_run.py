@@ -23,6 +23,7 @@ DRY_RUN_PROMPTS = 2  # and native texts, of each the first
 MAX_SHOWN = 1000  # characters
 SAMPLE_PROMPTS, SAMPLE_SENTENCES = 32, 16
 # What is assumed, (low, high), until the directory has files that tell; what pipelines' texts are like, they say themselves.
+NATIVE_SENTENCES = (1, 12)  # in a native text, which may be a sentence on a line
 ANSWER_TO_SENTENCE = (0.8, 1.5)  # tokens of a back-translation to those of its sentence's own translation in the pool
 
 
@@ -153,7 +154,7 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
     counts = [funnel.translation_counts(config.layout, name) for name in config.languages]
     done, sentences = (sum(count[key] for count in counts) for key in ("paragraphs", "sentences"))
     scored = sum(count["scored"] for count in counts)
-    each, kept = config.pipeline_class.sentences_per_text, (0.5, 1.0)
+    each, kept = config.pipeline_class.sentences_per_text if config.prompts else NATIVE_SENTENCES, (0.5, 1.0)
     if done:
         each = (sentences / done,) * 2
         kept = (sum(count["pairs"] for count in counts) / max(sentences, 1),) * 2
@@ -197,8 +198,8 @@ def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tup
 
 
 def _tokenizer(config: GenerationConfig):
-    """The LLM's; None for an API's, and where it cannot be reached."""
-    if config.args.inference_api in inference.REMOTE:
+    """The LLM's; None without one (native text, say), for an API's, and where it cannot be reached."""
+    if not config.args.model_name_or_path or config.args.inference_api in inference.REMOTE:
         return None
     try:
         return load_tokenizer(config.model_settings())

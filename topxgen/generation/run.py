@@ -70,6 +70,10 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         else:
             yield config.generate_settings  # reads the sources
         yield lambda: _check_origin(config)
+        if args.rouge_tokenizer == "rouge_score" and args.threshold < 1:
+            for language in (language for language in languages if language.script != "Latn"):
+                text = f"--rouge_tokenizer rouge_score reads a-z and 0-9 alone: near-duplicates in {language.name} are not found"
+                yield lambda text=text: logger.warning(text, extra=ONCE)
     if "translate" in args.stages:
         for language in languages:
             yield lambda language=language: config.translator.check(language, config.target_language)

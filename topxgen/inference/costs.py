@@ -50,11 +50,14 @@ class Meter:
         self.prices, self.budget = prices, budget
         self.progress = None  # a Progress that shows the running total
         self._tokens: dict[str, Counter[str]] = {}
+        self._dearest: Counter[str] = Counter()  # USD for the response of each stage that cost most
 
     def add(self, stage: str, response: dict) -> None:
         """Count the tokens of a record of a response cache."""
-        counts = self._tokens.setdefault(stage, Counter())
-        counts.update({"responses": 1, **{name: 0 + (response.get(name) or 0) for name in COUNTED}})
+        tokens = {name: 0 + (response.get(name) or 0) for name in COUNTED}
+        self._tokens.setdefault(stage, Counter()).update({"responses": 1, **tokens})
+        if self.prices is not None:
+            self._dearest[stage] = max(self._dearest[stage], self.prices.cost(*tokens.values()))
 
     def add_files(self, stage: str, paths: Iterable[Path]) -> None:
         """Count the responses in files, some of which other processes may be writing: whole lines only."""
@@ -142,12 +145,13 @@ class _MeteredSampler:
             )
 
     def _covered(self, request: Request, settings: SamplingSettings, in_flight: int) -> bool:
-        """Whether the budget is enough for the requests in flight and this one, at the mean cost of the stage so far."""
+        """Whether the budget is enough for the requests in flight and this one, each as dear as the stage's dearest so far: by the
+        mean, the short responses that arrive first would promise that the others are cheap."""
         meter = self._meter
         if meter.budget is None:
             return True
-        if count := meter.responses(self._stage):
-            expected = meter.spent(self._stage) / count
+        if meter.responses(self._stage):
+            expected = meter._dearest[self._stage]
         elif in_flight == 0:  # the first one shows what they cost
             expected = 1e-12
         else:  # at most

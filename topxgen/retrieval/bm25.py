@@ -4,9 +4,14 @@ The index of bm25s holds what each word adds to the score of each sentence. Its 
 scores are summed here, in the same order and precision.
 """
 
+import logging
+
+from topxgen.common.console import ONCE
 from topxgen.common.registry import Choice
 from topxgen.text.languages import Language
-from topxgen.text.words import unicode_words
+from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
+
+logger = logging.getLogger(__name__)
 
 ORIGINAL = "original"
 TOKENS = {
@@ -27,6 +32,9 @@ class BM25:
         algorithm = next((a for a in Stemmer.algorithms() if a in name.split()), None)
         self._stem = Stemmer.Stemmer(algorithm).stemWords if algorithm else list
         self._tokens = tokens
+        if tokens == ORIGINAL and language.script in UNSPACED_SCRIPTS:
+            text = f"--retriever_tokens original reads {language.name}, written without spaces, as one word: demonstrations are hardly similar"
+            logger.warning(text, extra=ONCE)
         self._numbers: dict[str, int] = {}
         ids = [[self._numbers.setdefault(word, len(self._numbers)) for word in self._words(text)] for text in pool]
         index = bm25s.BM25(method=method, k1=k1, b=b)

@@ -27,10 +27,10 @@ UNSPACED_SCRIPTS = {
     "Mymr": UnspacedScript(("Myanmar",), "char"),
     "Tibt": UnspacedScript(("Tibetan",), "char"),
 }
-# Dropped: zero-width joiners, non-joiners and spaces, which only shape glyphs, marks of direction, soft hyphens. The Turkish letters
-# i are one, as in decontamination: their capitals cannot be told apart in other languages.
+# Dropped: zero-width joiners, non-joiners and spaces, which only shape glyphs, marks of direction, soft hyphens. İ loses its dot, which
+# i has: a case-folded İ is i with a combining dot.
 _INVISIBLE = (0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF)
-_FOLDED = dict.fromkeys(_INVISIBLE, "") | dict.fromkeys(map(ord, "İı"), "i")
+_FOLDED = dict.fromkeys(_INVISIBLE, "") | {ord("İ"): "i"}
 
 _SYLLABLES = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import decode
 from topxgen.prompting.answers import clean_answer
+from topxgen.retrieval.ngram_similarity import bleu_tokenizer_name
+from topxgen.text import languages
 from topxgen.training.packing import attention_mask, pad
 from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
 
 BATCH_SENTENCES = 16
-EXTRA_TOKENS = 16  # a translation has at most twice the tokens of its source, and these
+EXTRA_TOKENS = 16  # a translation has at most twice the tokens of its source or reference, and these
 
 
 def choose(pairs: Sequence[Pair], per_direction: int) -> list[Pair]:
@@ -23,14 +25,17 @@ def choose(pairs: Sequence[Pair], per_direction: int) -> list[Pair]:
 
 
 def score(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, float]:
-    """chrF++ and BLEU (sacreBLEU's defaults) of each direction, and their means over directions."""
+    """chrF++ and BLEU (sacreBLEU's defaults; the tokenizer that fits the script) of each direction, and their means over
+    directions."""
     import sacrebleu
 
     metrics: dict[str, float] = {}
     for direction, indices in by_direction(pairs).items():
         hypotheses, references = [answers[i] for i in indices], [[pairs[i].target for i in indices]]
         metrics[f"chrf_{direction}"] = sacrebleu.corpus_chrf(hypotheses, references, word_order=2).score
-        metrics[f"bleu_{direction}"] = sacrebleu.corpus_bleu(hypotheses, references).score
+        language = languages.load().get(pairs[indices[0]].tgt)  # the user's own: None
+        tokenize = bleu_tokenizer_name(language) if language else "13a"
+        metrics[f"bleu_{direction}"] = sacrebleu.corpus_bleu(hypotheses, references, tokenize=tokenize).score
     for name in ("chrf", "bleu"):
         values = [value for key, value in metrics.items() if key.startswith(f"{name}_")]
         if values:
@@ -62,9 +67,8 @@ def translate(
     share = [batches[i % len(batches)] for i in range(rank, -(-len(batches) // world) * world, world)]
     answers: dict[int, str] = {}
     for batch in share:
-        longest = max(len(ids) for ids in tokenizer([pairs[i].source for i in batch])["input_ids"])
         options = dict(
-            max_new_tokens=2 * longest + EXTRA_TOKENS,
+            max_new_tokens=_limit(tokenizer, [pairs[i] for i in batch]),
             num_beams=1,
             do_sample=False,
             use_cache=True,
@@ -80,6 +84,12 @@ def translate(
             template = pair_tokenizer.template(pairs[i]) if is_decoder else None
             answers[i] = clean_answer(text, template.stop if template else None) if is_decoder else text.strip()
     return answers
+
+
+def _limit(tokenizer, pairs: Sequence[Pair]) -> int:
+    """New tokens at most; of both sides, since Burmese has a multiple of the tokens of English."""
+    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+    return 2 * max(map(len, tokenizer(texts)["input_ids"])) + EXTRA_TOKENS
 
 
 def _batches(pairs: Sequence[Pair], rows: list[list[int]]) -> list[list[int]]:

@@ -18,6 +18,7 @@ from topxgen.corpora import benchmarks, examples, hub_sets
 from topxgen.corpora.benchmarks import Split
 from topxgen.text.language_id import is_in_script
 from topxgen.text.languages import Language
+from topxgen.text.words import length
 from topxgen.training.dataset_spec import (
     DatasetSpec,
     LoadedPairs,
@@ -90,7 +91,7 @@ def _missing_language(folder: Path, language: Language) -> UsageError:
 
 def drop_reason(*sides: str) -> str | None:
     """Why a pair is not fit for training, or None."""
-    if min(len(side.strip()) for side in sides) < MIN_SIDE_CHARS:
+    if min(length(side.strip()) for side in sides) < MIN_SIDE_CHARS:
         return "too_short"
     return "forbidden_characters" if any(char in side for side in sides for char in FORBIDDEN_CHARS) else None
 

@@ -140,7 +140,9 @@ class NLLB:
 
 
 # From strong to weak; a piece ends after the match.
-_BOUNDARIES = tuple(map(re.compile, (r"[.!?…।॥۔؟。！？]+[\"'”’»)\]]*\s*", r"[;:؛；：]\s*", r"[,،、，]\s*", r"\s+")))
+_BOUNDARIES = tuple(
+    map(re.compile, (r"[.!?…।॥۔؟。！？။។።།։᱾᱿]+[\"'”’»)\]]*\s*", r"[;:؛；：]\s*", r"[,،、，၊፣]\s*", r"\s+"))
+)
 
 
 def split_long(text: str, ids: list[int], tokenize: Callable[[list[str]], list[list[int]]], limit: int) -> list[str]:

@@ -81,6 +81,7 @@ def test_a_real_training_is_shown_as_its_files_have_it(tiny_lm, tmp_path):
             assert points == expected, (name, label)
     left_out = records(folder / "left_out_pairs.jsonl")
     assert left_out and sum(shown["left_out"].values()) == len(left_out)
+    assert manifest["data"]["too_long"] == sum(one["set"] == "training" for one in left_out)
     assert {section._label(name) for name in manifest["worse_than_before_training"]} == {
         name for name, *_ in shown["worse"]
     }
