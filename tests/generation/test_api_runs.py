@@ -86,6 +86,12 @@ def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_pa
     assert f"{lines_in(answers) * 0.0007:.2f} USD" in result.stdout and re.search(r"translate: .*\d USD", result.stderr)
     assert lines_in(tmp_path / "Basque.jsonl") == 40
 
+    # A language that is added later changes nothing about the one that is finished.
+    more = ("--languages", "Basque", "Hausa", "--number_of_instructions_per_language", 40, 4, "--stages", "generate")
+    with Writer() as server:
+        datagen(*command(server, tmp_path, *more))
+    assert lines_in(tmp_path / "Hausa.jsonl") >= 4 and (translated.parent / "manifest_translate_Basque.json").exists()
+
 
 def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-key-000000")

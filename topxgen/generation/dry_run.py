@@ -10,10 +10,9 @@ from topxgen import inference
 from topxgen.common import rates
 from topxgen.common.console import ONCE, show
 from topxgen.common.errors import Unreachable
-from topxgen.common.files import read_jsonl
 from topxgen.generation import funnel, native
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import check_settings, preflight
+from topxgen.generation.run import check_settings, kept_on_disk, preflight
 from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
@@ -55,7 +54,7 @@ def estimates(config: GenerationConfig) -> list[Estimate]:
     """What dry_run prints at its end, without a tokenizer; prompts are counted for APIs alone, whose tokens are paid. Raises UsageError for
     what prompts are made of and is not there."""
     if "generate" in config.args.stages and config.prompts and config.args.inference_api not in inference.REMOTE:
-        kept = _kept(config)
+        kept = kept_on_disk(config)
         missing = config.target.missing(kept)
         wanted, found = kept.total() + missing, [_answers(config, missing)]
     else:
@@ -74,13 +73,9 @@ def _answers(config: GenerationConfig, wanted: int) -> Estimate:
     return Estimate("generate", f"{wanted:,} paragraphs", completion_tokens=tokens, hours=hours)
 
 
-def _kept(config: GenerationConfig) -> Counter:
-    return Counter({name: sum(1 for _ in read_jsonl(config.layout.paragraphs(name))) for name in config.languages})
-
-
 def _first_stage(config: GenerationConfig, tokenizer, say: Callable[[str], None]) -> tuple[int, list[Estimate]]:
     """(the paragraphs of all later stages, the estimate of the generate stage, if it is one of this run)."""
-    kept = _kept(config)
+    kept = kept_on_disk(config)
     if "generate" not in config.args.stages:
         return kept.total(), []
     wanted, estimate = _generation(config, kept, tokenizer, say) if config.prompts else _native(config, kept, say)

@@ -200,6 +200,10 @@ def take_paragraphs(config: GenerationConfig) -> bool:
     return complete
 
 
+def kept_on_disk(config: GenerationConfig) -> Counter:
+    return Counter({name: sum(1 for _ in read_jsonl(config.layout.paragraphs(name))) for name in config.languages})
+
+
 def generate(config: GenerationConfig) -> bool:
     """Topics to paragraphs; whether the target was reached."""
     args, layout, target, started = config.args, config.layout, config.target, provenance.now()
@@ -215,7 +219,8 @@ def generate(config: GenerationConfig) -> bool:
             )
             sampler = inference.load(args.inference_api, model)
             record(layout.settings("generate"), settings)
-            remove_manifests(layout, "generate", list(config.languages))
+            kept = kept_on_disk(config)
+            remove_manifests(layout, "generate", [name for name in config.languages if target.wants(kept, name)])
             progress.restart_clock()
             try:
                 generation.run(config.meter.wrap(sampler, "generate"), config.sampling_settings())
