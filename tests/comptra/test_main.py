@@ -244,7 +244,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--k", 2, "--dataset_name_or_path", "validation"), "data set openlanguagedata/flores_plus"),
         (("--tgt", "Klingon"), "unknown language 'Klingon'"),
         (("--tgt", "English"), "both English"),
-        (("--num_return_sequences", 4), "greedy decoding gives one answer"),
+        (("--num_return_sequences", 4), "greedy decoding gives one response"),
         (("--selection_method", "bleu"), "nothing to choose from"),
         (("--number_of_subproblems", 0, "--steps", 1), "--number_of_subproblems 0: pass a number of phrases, or -1"),
         (("--number_of_subproblems", -2), "--number_of_subproblems: '-2' is not a whole number of -1 or more"),

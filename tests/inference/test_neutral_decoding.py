@@ -39,6 +39,31 @@ OPINIONS = dict(
     temperature=5.0,
     top_k=3,
     forced_eos_token_id=5,
+    forced_bos_token_id=7,
+    top_p=0.3,
+    min_p=0.5,
+    typical_p=0.1,
+    epsilon_cutoff=0.2,
+    eta_cutoff=0.2,
+    min_length=30,
+    max_length=40,
+    max_time=0.001,
+    encoder_no_repeat_ngram_size=1,
+    sequence_bias=[[[9], 50.0]],
+    guidance_scale=3.0,
+    stop_strings=["a", "e", "i"],
+    num_return_sequences=2,
+    return_dict_in_generate=True,
+    remove_invalid_values=True,
+    renormalize_logits=True,
+    cache_implementation="static",
+    use_cache=False,
+    prompt_lookup_num_tokens=2,
+    num_beam_groups=2,
+    diversity_penalty=2.0,
+    penalty_alpha=0.6,
+    dola_layers="high",
+    watermarking_config={"bias": 9.0, "greenlist_ratio": 0.1},
 )
 
 
@@ -61,14 +86,15 @@ def test_hf(changes, tiny_lm, tmp_path):
     assert answers[0] == answers[1] and len(answers[0]) == len(PAIRS)
 
 
+@pytest.mark.parametrize("engine", ["transformers", "ctranslate2"])
 @pytest.mark.parametrize("family", ["nllb", "marian"])
-def test_encoder_decoders(family, tiny_nllb, tmp_path):
+def test_encoder_decoders(family, engine, tiny_nllb, tmp_path):
     model = tiny_nllb
     if family == "marian":
         model = tiny_models.build_marian(tmp_path / "eu-en", [text for pair in PAIRS for text in pair])
     texts = []
     for name in (model, opinionated(model, tmp_path / "copy")):
-        settings = TranslatorSettings(nllb_name_or_path=name, nllb_engine="transformers", nllb_compute_type="float32")
+        settings = TranslatorSettings(name, engine, "float32", cache_dir=str(tmp_path / "converted"))
         translator = translation.create("nllb", settings)
         translator.load()
         texts.append(translator.translate([basque for basque, _ in PAIRS], BASQUE, ENGLISH))

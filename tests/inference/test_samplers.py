@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from functools import partial
 import pytest
 
 from tests.support.runs import ROOT, datagen, lines_in, records
-from tests.support.tiny_models import without_weights
+from tests.support.tiny_models import quantize_weights, repeat_in_two_shards, without_weights
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
@@ -96,6 +97,17 @@ def test_a_checkpoint_that_lacks_a_layer(backend, tiny_lm, tmp_path):
     message = r"lacks model\.layers\.1\.\S+, .* and 3 more" if backend == "hf" else "vLLM could not load"
     with pytest.raises(UsageError, match=message):
         inference.load(backend, ModelSettings(str(folder), dtype="float32", max_model_len=512))
+
+
+@pytest.mark.parametrize(
+    "spoil, message", [(repeat_in_two_shards, "in both model-1"), (quantize_weights, r"quantized \(I8\)")]
+)
+def test_a_checkpoint_that_would_be_misread(spoil, message, tiny_lm, tmp_path):
+    """transformers takes one of two tensors of a name, and whole numbers for weights."""
+    folder = shutil.copytree(tiny_lm, tmp_path / "spoiled")
+    spoil(folder)
+    with pytest.raises(UsageError, match=message):
+        inference.load("hf", ModelSettings(str(folder), dtype="float32"))
 
 
 def test_hf_draws_from_the_models_distribution(hf):

@@ -19,6 +19,34 @@ def without_weights(source: str | Path, folder: Path, part: str) -> Path:
     return folder
 
 
+def repeat_in_two_shards(folder: Path) -> None:
+    """Split the weights in two shards, of which the second holds one of the first's tensors with other values."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    halves = {"model-1.safetensors": names[: len(names) // 2], "model-2.safetensors": names[len(names) // 2 :]}
+    for file, kept in halves.items():
+        save_file({name: tensors[name] for name in kept} | {names[0]: tensors[names[0]] + len(file)}, folder / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, kept in halves.items() for name in kept}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def quantize_weights(folder: Path) -> None:
+    """To 8 bits, of which config.json says nothing."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    small = {
+        name: (64 * tensor).to(torch.int8) if "proj.weight" in name else tensor for name, tensor in tensors.items()
+    }
+    save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def remove_weights(folder: Path, part: str) -> None:
     from safetensors.torch import load_file, save_file
 

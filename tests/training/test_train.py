@@ -559,3 +559,15 @@ def test_checkpoints_of_gemma_load_in_vllm_and_transformers(adapter, gemma, tmp_
         sampler.close()
     assert answers["hf"] == answers["vllm"]
     assert answers["hf"][0][0].strip()
+
+
+def test_a_generation_config_that_contradicts_itself_does_not_stop_the_saving(tiny_lm, tmp_path):
+    """transformers loads it, but saves none: a run would end at its first checkpoint."""
+    folder = shutil.copytree(tiny_lm, tmp_path / "lm")
+    before = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**before, "do_sample": False, "temperature": 0.6}))
+    result = in_process("train.py", *flags(folder, tmp_path / "run", max_steps=2, num_warmup_steps=0))
+    assert result.returncode == 0, result.stderr
+    [saved] = (tmp_path / "run").glob("checkpoint-2/generation_config.json")
+    after = json.loads(saved.read_text())
+    assert "temperature" not in after and after["eos_token_id"] == before["eos_token_id"]
