@@ -129,7 +129,10 @@ def test_languages_side_by_side_in_one_directory(tmp_path):
     manifests that have both. A second process for the same language is refused meanwhile."""
     together, apart, rng = tmp_path / "together", tmp_path / "apart", random.Random(3)
     with Writer() as server:
-        datagen(*two_languages(server, together, "Basque", "Hausa"))
+        assert (
+            "pairs have no score, as their translator gave no confidence"
+            in datagen(*two_languages(server, together, "Basque", "Hausa")).stderr
+        )
     refusals = 0
     with Writer(delay=0.02) as server:
         for attempt in range(12):

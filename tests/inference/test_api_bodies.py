@@ -124,6 +124,14 @@ def test_lists_of_parts_and_empty_answers(api, value, text):
     assert (answer.error or "").endswith("" if text else "an empty answer")
 
 
+@pytest.mark.parametrize("reason, texts", [("error", []), ("abort", []), ("model_length", ["answer to p0 please"])])
+def test_other_servers_reasons(reason, texts):
+    with ApiServer(edit=lambda name, body: (ended("openai", body, reason), None)) as server:
+        answers, ending, _ = run("openai", server, chats(1), max_retries=0)
+    assert [text for answer in answers for text in answer.texts] == texts and bool(ending) != bool(texts)
+    assert not texts or answers[0].finish_reasons == ("length",)
+
+
 def test_a_completion_that_is_null_is_no_answer():
     """Unlike one that is empty, as a base model may give."""
     for text, texts in ((None, []), ("", [""])):

@@ -380,7 +380,13 @@ def score(config: GenerationConfig) -> None:
     for name in config.languages:
         # It has the count of truncated texts until the manifest has it.
         layout.score_cache(name).unlink(missing_ok=True)
-    logger.info(f"score: {sum(count['scored'] for count in counts.values())} pairs have a score")
+    pairs, scored = (sum(count[key] for count in counts.values()) for key in ("pairs", "scored"))
+    logger.info(f"score: {scored} pairs have a score")
+    if scorer.id == "confidence" and scored < pairs:
+        logger.warning(
+            f"{pairs - scored} of {pairs} pairs have no score, as their translator gave no confidence (LLMs do not); choose --scorer "
+            "blaser or metricx-qe"
+        )
 
 
 def _drop_below_min_score(config: GenerationConfig) -> None:

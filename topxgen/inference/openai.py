@@ -102,8 +102,10 @@ class OpenAISampler(RemoteSampler):
         texts, reasons, refusals = [], [], []
         for choice in response.choices:
             chat, reason = hasattr(choice, "message"), choice.finish_reason
-            if reason is None:
-                raise MalformedResponse("a choice without finish_reason")
+            if reason in (None, "error", "abort"):  # OpenRouter's, vLLM's: the text ends where the server failed
+                raise MalformedResponse(f"finish_reason {reason}")
+            if reason in ("model_length", "max_tokens"):  # Mistral's, and what others pass on
+                reason = "length"
             text = text_of(choice.message.content if chat else choice.text)
             refusal = getattr(choice.message, "refusal", None) if chat else None
             self._separates_thoughts |= (
