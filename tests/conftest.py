@@ -29,6 +29,10 @@ def quick_garbage_collection() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or what is left at the end is reported as leaked
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """A lone surrogate in the output of a test about such would stop pytest-xdist."""

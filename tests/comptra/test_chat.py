@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_length_and_number_of_what_is_asked(flags, lengths, tmp_path, monkeypatc
         "org/chat", prompt_style=None, max_samples=2, inference_api="openai", dtype=None, k=None, max_new_tokens=None,
         max_new_tokens_merge=None, method_divide="space", number_of_subproblems=2, steps=0,
     )  # fmt: skip
-    with ApiServer() as server:
+    with ApiServer(respond=lambda prompt: f"answer {crc32(prompt.encode())}") as server:
         result = in_process("main.py", *common, *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
         assert result.returncode == 0, result.stderr
         assert Counter(body["max_tokens"] for body in server.bodies) == lengths

@@ -269,7 +269,7 @@ def test_segments_without_a_score_are_counted_not_averaged_away(workplace):
     assert {key: score_of(report)[key] for key in ("segments", "unscored")} == {"segments": total - 2, "unscored": 2}
     assert score_of(report, system=1) is None, "no mean of nothing"
     assert f"2 of {total} translations of runs/a" in said and f"its mean is over the other {total - 2}" in said
-    assert "it has no mean" in said and "nan" not in shown
+    assert "it has no mean" in said and " nan" not in shown
     scored(workplace)
     evaluate()
     assert set(scored(workplace)) == {"null"}, "the next run asks again for what had no score"

@@ -334,7 +334,7 @@ def test_what_a_killed_run_has_left_is_waited_for(place):
         assert process.stdout.readline() == "held\n"
         result = run()
         assert process.poll() == 0, "it was not waited for"
-    assert result.returncode == 0 and "waiting for the stage that a killed run has left" in result.stderr
+    assert result.returncode == 0 and "waiting for a stage that a killed run left running" in result.stderr
 
 
 def test_the_launcher_starts_train(place):
