@@ -80,9 +80,10 @@ def lines(audit, verbose: bool):
             if len(shown) < len(found):
                 yield f"  and {len(found) - len(shown)} more (--verbose)"
     checked = audit.checked
+    more = " (--verbose lists them)" if unclaimed and not verbose else ""
     yield (
         f"{checked['files']:,} files ({checked['bytes'] / 1e6:,.1f} MB), {checked['counts']:,} counts and digests, "
-        f"{checked['scores']:,} scores checked; {len(unclaimed):,} files claimed by nothing"
+        f"{checked['scores']:,} scores checked; {len(unclaimed):,} files claimed by nothing{more}"
     )
     yield f"{len(audit.problems):,} claims do not hold" if audit.problems else "everything checked holds"
 
