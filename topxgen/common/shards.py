@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -262,16 +261,13 @@ def check_merged(path: Path) -> None:
                     )
 
 
-class _Manifest(TypedDict, total=False):
-    finished: str
-
-
 def _state(folder: Path, stage: str, part: str) -> str:
-    """How far a stage of a part is, the same in a copy: when it was finished by its manifest; without one, the size of its files."""
+    """How far a stage of a part is, the same in a copy: what its manifest is, which is there once it is finished; else the size of
+    its files. (Two runs may end in the same second, so that the time in the manifest is not enough.)"""
     name, files = ("", ("translate_*.jsonl",)) if part == "main" else (f"_{part}", (f"{part}.jsonl", f"{part}_*.jsonl"))
-    with suppress(UsageError):
-        if finished := read_json(folder / f"manifest_{stage}{name}.json", _Manifest).get("finished"):
-            return finished
+    manifest = folder / f"manifest_{stage}{name}.json"
+    if manifest.is_file():
+        return checksums.sha256_of(manifest)
     return f"{sum(path.stat().st_size for pattern in files for path in folder.glob(pattern))} bytes"
 
 
