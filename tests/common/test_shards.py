@@ -41,7 +41,10 @@ def test_which_shard_a_command_line_is():
             {"num_shards": 4, "id": 3, "min": 3, "max": 7, "count": 2},
             "pass --num_shards as a number",
         ),  # tasks run again
-        ({"num_shards": 4, "id": 2, "min": 0, "max": 6, "count": 3}, "pass --num_shards as a number"),  # 0, 2, 6 of 0-6:2
+        (
+            {"num_shards": 4, "id": 2, "min": 0, "max": 6, "count": 3},
+            "pass --num_shards as a number",
+        ),  # 0, 2, 6 of 0-6:2
         ({"num_shards": "slurm", "id": 5, "min": 1, "max": 7, "count": 3}, "equal distances"),  # --array=1,5,7
         ({"num_shards": "slurm", "id": 3, "min": 1, "max": 8, "count": 3}, "equal distances"),  # --array=1,3,8
     ],
