@@ -183,7 +183,7 @@ OPTIMIZER = "global_step4/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"
 MODEL = "global_step4/zero_pp_rank_1_mp_rank_00_model_states.pt"
 LACKS = "checkpoint_files.json lists no "
 ZERO_DAMAGES = [
-    # the file, what happens to it, whether the list of files is made after that, what is said
+    # the file, what happens to it, whether the list of files is made after that, the message
     *((name, Path.unlink, False, f"{name} is missing") for name in (OPTIMIZER, MODEL, "latest")),
     (OPTIMIZER, Path.unlink, True, f"{LACKS}global_step4/zero_pp_rank_1_mp_rank_00_optim_states.pt"),
     (MODEL, Path.unlink, True, f"{LACKS}{MODEL}"),
