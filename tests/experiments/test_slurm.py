@@ -324,6 +324,20 @@ def test_only_what_is_missing_runs(place):
     )
 
 
+def test_an_audit_in_shards(place):
+    """Its result is the report of its merge, which leaves no other files."""
+    write(place, CHECKED.replace("num_workers: 1", "num_workers: 1, audit: true"), "slurm: {decontamination: {shards: 2}}")
+    for index in range(2):
+        carry_out(scripts()["decontamination"], index)
+    assert list(scripts()) == ["decontamination-merge"]
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
+    carry_out(scripts()["decontamination-merge"])
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    (place / "out/checked/decontamination_audit.json").unlink()
+    assert "decontamination_audit.json has changed" in scripts()["decontamination"]
+    assert not list(place.glob("out/checked/*.jsonl"))
+
+
 # Under a SLURM of the test's own
 
 
