@@ -119,7 +119,11 @@ def test_an_audit_in_shards_is_the_report_of_one(tmp_path, benchmark_dir):  # no
     assert one["hits"]["Basque"] and without_run(one) == without_run(merged)
     assert (tmp_path / "one/decontamination_audit.md").read_text() == (folder / "decontamination_audit.md").read_text()
     assert (folder / "Basque_translate_filtered.jsonl").exists() and not (folder / "audit").exists()
-    for command in (("scripts/verify.py", folder), ("scripts/data_stats.py", folder, "--stage", "filtered"), ("scripts/status.py", folder)):
+    for command in (
+        ("scripts/verify.py", folder),
+        ("scripts/data_stats.py", folder, "--stage", "filtered"),
+        ("scripts/status.py", folder),
+    ):
         result = in_process(*command)
         assert result.returncode == 0 and "not merged" not in result.stdout, result.stdout + result.stderr
     decontaminate(folder, benchmark_dir, *audit, 0, "--ngram_size", 9)
