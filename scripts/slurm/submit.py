@@ -32,7 +32,9 @@ def build_parser() -> Parser:
         help="the Python of the jobs, which all nodes must see [the one that runs this command]",
     )  # fmt: skip
     parser.add_argument("--allow_incomplete", **FLAG, help="continue after a stage that finished with exit code 3")
-    parser.add_argument("--dry_run", **FLAG, help="print the scripts of the jobs and a table of them; submit and write nothing")
+    parser.add_argument(
+        "--dry_run", **FLAG, help="print the scripts of the jobs and a table of them; submit and write nothing"
+    )
     return parser
 
 
