@@ -146,7 +146,12 @@ def load(
         sources=[source for source, _ in pairs],
         references=[reference for _, reference in pairs],
         pool=pool,
-        facts={"dataset": name, "test": {**facts, "pairs": len(pairs)}, "pool": pool_facts, "leak_guard": guard_facts},
+        facts={
+            "dataset": name,
+            "test": {**facts, "pairs": len(pairs), "of": len(test_pairs)},
+            "pool": pool_facts,
+            "leak_guard": guard_facts,
+        },
         leaks=leaks,
     )
 
