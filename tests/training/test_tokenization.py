@@ -94,7 +94,6 @@ def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokeniz
         assert pair.target.strip("“") in tokenizer.decode(ids[prompt:-1]) or "<unk>" in tokenizer.decode(ids)
 
 
-
 def test_pairs_are_learnt_on_one_line_as_main_py_sends_and_reads_them(tokenizer):
     """Without a template the texts are the user's own, line breaks included."""
     first = PAIRS[0]
