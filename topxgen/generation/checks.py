@@ -9,7 +9,7 @@ from collections.abc import Callable
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
-from topxgen.common.records import back_translator_of
+from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.registry import load_choice
 from topxgen.flags import WORKER_RULES, engine_rules
 from topxgen.generation.pipelines import PIPELINES
@@ -20,13 +20,11 @@ def back_translator(args: argparse.Namespace) -> str:
 
 
 def scorer(args: argparse.Namespace) -> str:
-    # Apertium is for machines without models; its own confidence costs nothing.
-    return args.scorer or ("confidence" if back_translator(args) == "apertium" else "blaser")
+    return scorer_of(vars(args))
 
 
 def selector(args: argparse.Namespace) -> str | None:
-    """What chooses among candidates; None if there is one translation of a sentence."""
-    return (args.select_by or "blaser") if args.number_of_candidates > 1 else None
+    return selector_of(vars(args))
 
 
 def check_needed(args: argparse.Namespace) -> None:
