@@ -147,6 +147,7 @@ RULES = (
     Rule(("template_key", "number_of_demonstrations"), "an LLM that back-translates (no --use_nllb)", _llm_translates, harmless=True),
     Rule(("prompt_style", "demonstration_pool"), "an LLM that back-translates (no --use_nllb)", _llm_translates),
     Rule(("demonstration_pool",), "--number_of_demonstrations", lambda args: args.number_of_demonstrations, switch="number_of_demonstrations"),
+    Rule(("accept_unanswered",), "an LLM that back-translates through an API", lambda args: _llm_translates(args) and not _is_local(args)),
     Rule(("select_by", "candidate_temperature"), "--number_of_candidates 2 or more", lambda args: args.number_of_candidates > 1),
     Rule(("candidate_temperature",), "an LLM that back-translates (no --use_nllb), with --num_beams 1",
          lambda args: _llm_translates(args) and args.num_beams == 1),

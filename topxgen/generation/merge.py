@@ -31,7 +31,7 @@ from topxgen.common.records import (
 )
 from topxgen.common.schemas import decode
 from topxgen.generation import deduplication, funnel, min_score, scoring
-from topxgen.generation.back_translation import unanswered_ids
+from topxgen.generation.back_translation import UNANSWERED, unanswered_ids
 from topxgen.generation.manifests import language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import Generation, is_generated, is_native
 from topxgen.generation.pipelines import Prompt
@@ -225,7 +225,12 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
             continue
         if stage == "translate":
             versions = sorted({manifest["translator_version"] for manifest in finished})
-            result = funnel.translate_result("; ".join(versions), counts)
+            result = funnel.translate_result("; ".join(versions), counts, config.args.accept_unanswered)
+            if not result.get("complete", True):
+                complete = False
+                logger.warning(
+                    f"{name}: {counts['rejected'][UNANSWERED]} sentences have no answer: run the shards again to send them again"
+                )
         else:
             truncated = sum(manifest.get("truncated_texts", 0) for manifest in finished)
             result = ({"truncated_texts": truncated} if truncated else {}) | {"counts": counts}
