@@ -12,22 +12,9 @@ from pathlib import Path
 import pytest
 
 from comptra import verify
+from tests.support import number_translator
 from tests.support.runs import ROOT, in_process, script
 
-TRANSLATOR = """
-import zlib
-from topxgen.translation import Translation
-
-class Numbers:
-    version, block_size, settings = "numbers 1", 10_000, {"numbers": 1}
-    def __init__(self, settings): ...
-    def check(self, source, target): ...
-    def load(self): ...
-    def translate(self, sentences, source, target, tick):
-        tick(len(sentences))
-        return [Translation(f"Everyone has the right to number {zlib.crc32(s.encode())} in the world.") for s in sentences]
-    def close(self): ...
-"""
 SMALL = """
 output_dir: {out}
 model: {model}
@@ -50,7 +37,7 @@ datagen:
   max_new_tokens: 48
   request_batch_size: 8
   number_of_instructions: 24
-  back_translator: {translator}:Numbers
+  back_translator: {translator}
   stages: [generate, translate]
 decontamination: {{benchmarks: udhr}}
 train:
@@ -97,8 +84,7 @@ def started(monkeypatch) -> list[str]:
 
 
 def small(tmp_path: Path, tiny_lm: str, **lines: str) -> Path:
-    (tmp_path / "translator.py").write_text(TRANSLATOR)
-    text = SMALL.format(out=tmp_path / "out", model=tiny_lm, translator=tmp_path / "translator.py")
+    text = SMALL.format(out=tmp_path / "out", model=tiny_lm, translator=number_translator.NAME)
     for old, new in lines.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
