@@ -115,7 +115,8 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
         if generation.needs_responses():
             raise AssertionError("a prompt without a response was scheduled")
     return {
-        name: {"complete": generation.is_complete(name), "prompts_asked": len(numbers[name])} for name in config.languages
+        name: {"complete": generation.is_complete(name), "prompts_asked": len(numbers[name])}
+        for name in config.languages
     }
 
 
