@@ -195,7 +195,7 @@ def _terms(models: list[Model]) -> str:
     for model in models:
         terms = model.licence
         title = (
-            f"[{escape(terms.title)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
+            f"[{escape(terms.name)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
         )
         binds = escape(terms.binds_outputs) if terms else ""
         rows.append([escape(model.name), escape(f"{model.made} {model.languages}"), title, binds])
