@@ -31,6 +31,7 @@ CHECKS = {
     "derived": Choice(
         "comptra.verify.derived:check", "scores in model cards and records of Every Eval Ever, by the reports"
     ),
+    "statistics": Choice("comptra.verify.statistics:check", "figures and tables of scripts/data_stats.py"),
     "comparisons": Choice("comptra.verify.comparisons:check", "scores and tables of scripts/compare.py, rounds"),
     "records": Choice("comptra.verify.records:check", "inputs and outputs of the stages of a run file"),
     "pages": Choice("comptra.verify.pages:check", "the files that a page was made from"),
