@@ -48,6 +48,7 @@ UNCLAIMED = {
     "translate_answers.jsonl": "of an older version",
     "events.out.tfevents.*": "TensorBoard's log",
     "last.json": "a cache",
+    "shards/merged_*.json": "which states of the shards were merged last",
     "run/failed/*.json": "how a stage failed, until its next start",
 }
 

@@ -67,6 +67,7 @@ def _check_made_again(audit: Audit, folder: Path, files: Files) -> None:
     options = dataset.Options(
         manifest["languages"], audit.options.languages_file, Selection(settings["min_score"], settings["percentile"]),
         settings["validation_size"], manifest["seed"], allow_undecontaminated=True, repository=settings["repository"],
+        command=manifest["command"],
     )  # fmt: skip
     with TemporaryDirectory() as temporary:
         made = Path(temporary) / "made"

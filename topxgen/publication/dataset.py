@@ -32,6 +32,10 @@ FORMATS: dict[str, Choice] = {
 STATISTICS_PARAGRAPHS = 10_000  # of each config; of more, a random sample
 
 
+def _command() -> list[str]:
+    return [masked_word(word) for word in provenance.command_line(())]
+
+
 @dataclass(frozen=True)
 class Options:
     names: Collection[str] | None = None  # of languages; None: all
@@ -43,6 +47,7 @@ class Options:
     atlas: object = None  # topxgen.publication.atlas.Atlas
     allow_undecontaminated: bool = False
     repository: str | None = None  # on the Hub
+    command: list[str] = field(default_factory=_command)  # as the card and the manifest have it
 
 
 @dataclass
@@ -260,7 +265,7 @@ def _write_manifest(run: Run, folder: Path, published: Published, options: Optio
     manifest = {
         "stage": "publish",
         "finished": provenance.now(),
-        "command": [masked_word(word) for word in provenance.command_line(())],
+        "command": options.command,
         **_decisive([part.config for part in published.parts], options),
         "versions": provenance.versions(),
         "code": provenance.code_id("topxgen"),
