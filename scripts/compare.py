@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     jobs, chosen = [*data, *runs], {*args.jobs}
     if unknown := sorted(chosen - {job.id for job in jobs}):
         raise unknown_choice("--jobs", unknown[0], [job.id for job in jobs])
-    check_results(runs)
+    check_results(job for job in runs if not chosen or job.id in chosen)
     if args.dry_run:
         for job in jobs:
             show(f"# {job.folder}/{Chain(job.folder).state(job.command)}")
