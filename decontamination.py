@@ -25,13 +25,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from topxgen import distributed
-from topxgen.common import hub
+from topxgen.common import hub, shards
 from topxgen.common.cli import FLAG, Parser, choice, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.needs import Need
 from topxgen.common.records import FilteredLayout
-from topxgen.common.shards import write_note
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, report
 from topxgen.decontamination.run import (
@@ -39,7 +38,7 @@ from topxgen.decontamination.run import (
     check_paths,
     filter_file,
     input_files,
-    report_paths,
+    layout_of,
     take_shard,
     target_language,
     write_reports,
@@ -187,18 +186,19 @@ def decontaminate(args: argparse.Namespace) -> int:
     take_shard(args)
     inputs = input_files(args)
     args.target_language = target_language(args)
-    reports = report_paths(args)
+    reports = FilteredLayout(args.output_dir).reports(args.report, args.audit)
     check_paths(args, inputs, reports)
     distributed.check(args.distributed)
     hub.require(needs(args, inputs))
     target = languages.find(args.target_language, args.languages_file).name
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decontamination-")))
-        layout = FilteredLayout(scratch if args.audit else args.output_dir)
-        for name in () if args.audit else inputs:
+        layout = layout_of(args, scratch)
+        for name in () if args.audit and args.shard is None else inputs:
             stack.enter_context(OutputLock(args.output_dir, name))
         for name in () if args.shard is None else inputs:
-            write_note(args.output_dir, args.shard, "decontamination", "decontaminate", name)
+            stage = shards.AUDIT if args.audit else "decontaminate"
+            shards.write_note(layout.output_dir, args.shard, "decontamination", stage, name)
         texts = benchmark_texts.load(inputs, args)
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         with wait_for_lock(reports[0].parent):

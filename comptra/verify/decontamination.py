@@ -51,7 +51,8 @@ def _check_manifest(audit: Audit, path: Path) -> None:
     if not audit.equal(path, f"SHA-256 of its input {source}", manifest["input_sha256"], audit.sha256(source)):
         return None
     found, kept = Counter(), hashlib.sha256()
-    shard = Shard.of_folder(path.parent) if shards.SETTING in manifest["settings"] else None
+    own = shards.folder_of(path) if shards.SETTING in manifest["settings"] else None
+    shard = own and Shard.of_folder(own)
     for line in _filtered(source, layout.hits(language), found, shard):
         kept.update(line)
     audit.equal(path, "counts", {key: counts[key] for key in found if key in counts}, found)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from topxgen.common.cli import FLAG, Parser, run_main
-from topxgen.common.console import show
+from topxgen.common.console import aligned, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic
 from topxgen.common.locks import OutputLock
@@ -32,7 +32,9 @@ def build_parser() -> Parser:
         help="the Python of the jobs, which all nodes must see [the one that runs this command]",
     )  # fmt: skip
     parser.add_argument("--allow_incomplete", **FLAG, help="continue after a stage that finished with exit code 3")
-    parser.add_argument("--dry_run", **FLAG, help="print the scripts of the jobs; submit and write nothing")
+    parser.add_argument(
+        "--dry_run", **FLAG, help="print the scripts of the jobs and a table of them; submit and write nothing"
+    )
     return parser
 
 
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         planned = slurm.plan(jobs, folder, args.allow_incomplete)
         for one in planned:
             show(slurm.script(one, folder, title, args.allow_incomplete))
-        show(f"# {_summary(jobs, planned)}")
+        for line in (*aligned(_table(planned), left=7), _summary(jobs, planned)):
+            show(f"# {line}")
         return 0
     with OutputLock(folder / RECORDS):
         if active := slurm.queued(folder):
@@ -101,6 +104,20 @@ def _of_experiment(experiment: comparison.Experiment, words: list[str]) -> list[
     scoring = argparse.Namespace(**vars(experiment.scoring) | {"json": experiment.folder / "comparison.json"})
     table = Command("evaluate", "comparison", ("comparison", *words), scoring)
     return [*found, slurm.Step(table, experiment.folder, ("scripts/compare.py", *words), "", tuple(range(len(found))))]
+
+
+def _table(planned: list[slurm.Planned]) -> list[tuple[str, ...]]:
+    """What each job requests, and after which jobs it starts."""
+    heading = ("job", "tasks", "nodes", "gres", "cpus", "time limit", "after")
+    names, rows = {one.job.name for one in planned}, []
+    for job, tasks, _ in planned:
+        asked, after = job.resources, [name for name in job.needs if name in names]
+        if len(after) > 3:
+            after = [*after[:2], f"{len(after) - 2} more"]
+        at_once = f", {asked.at_once} at once" if asked.at_once and job.shards else ""
+        row = (f"{len(tasks)}{at_once}" if job.shards else "1", asked.nodes, asked.gres, asked.cpus, asked.time)
+        rows.append((job.name, *(str(cell or "-") for cell in row), ", ".join(after) or "-"))
+    return [heading, *rows] if rows else []
 
 
 def _summary(jobs: list[slurm.Job], planned: list[slurm.Planned]) -> str:

@@ -89,13 +89,11 @@ def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):  #
     assert "has another input than" in merge(folder, check=2)
 
 
-def test_a_report_elsewhere_is_the_merges_and_an_audit_has_no_shards(tmp_path, benchmark_dir):  # noqa: F811
+def test_a_report_elsewhere_is_the_merges(tmp_path, benchmark_dir):  # noqa: F811
     folder = pairs(tmp_path, count=8)
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one", "--report", tmp_path / "of_one")
     for index in range(2):
         words = ("--num_shards", 2, "--shard_index", index)
-        said = decontaminate(folder, benchmark_dir, *words, "--audit", check=2).stderr
-        assert "--audit does not go with --num_shards" in said
         decontaminate(folder, benchmark_dir, *words, "--report", tmp_path / "reports" / "mine.json")
         assert not (tmp_path / "reports").exists()
     merge(folder)
@@ -103,6 +101,33 @@ def test_a_report_elsewhere_is_the_merges_and_an_audit_has_no_shards(tmp_path, b
     of_run = ("output", "input")
     assert one["hits"]["Basque"] and without_run(one, *of_run) == without_run(merged, *of_run)
     assert (tmp_path / "reports/mine.md").exists() and not (folder / "decontamination_report.json").exists()
+
+
+def test_an_audit_in_shards_is_the_report_of_one(tmp_path, benchmark_dir):  # noqa: F811
+    folder = pairs(tmp_path)
+    decontaminate(folder, benchmark_dir, "--audit", "--output_dir", tmp_path / "one")
+    audit, report = ("--audit", "--num_shards", 2, "--shard_index"), "decontamination_audit.json"
+    decontaminate(folder, benchmark_dir, *audit, 1)
+    said = merge(folder, check=3)
+    assert "shard 0000-of-0002 is missing (audit of Basque): python decontamination.py" in said and "--audit" in said
+    # The same shards of the same folder also filter.
+    for index in range(2):
+        decontaminate(folder, benchmark_dir, *audit[1:], index)
+    decontaminate(folder, benchmark_dir, *audit, 0)
+    assert "would be kept" in merge(folder)
+    one, merged = (json.loads((place / report).read_text()) for place in (tmp_path / "one", folder))
+    assert one["hits"]["Basque"] and without_run(one) == without_run(merged)
+    assert (tmp_path / "one/decontamination_audit.md").read_text() == (folder / "decontamination_audit.md").read_text()
+    assert (folder / "Basque_translate_filtered.jsonl").exists() and not (folder / "audit").exists()
+    for command in (
+        ("scripts/verify.py", folder),
+        ("scripts/data_stats.py", folder, "--stage", "filtered"),
+        ("scripts/status.py", folder),
+    ):
+        result = in_process(*command)
+        assert result.returncode == 0 and "not merged" not in result.stdout, result.stdout + result.stderr
+    decontaminate(folder, benchmark_dir, *audit, 0, "--ngram_size", 9)
+    assert "has other settings than" in merge(folder, check=2)
 
 
 def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):  # noqa: F811

@@ -154,6 +154,13 @@ def test_the_published_recipe_as_jobs(monkeypatch):
         "scripts.slurm.submit", "configs/runs/topxgen.yaml", "--dry_run", "--set", "output_dir=outputs/nowhere"
     )
     assert result.returncode == 0 and result.stdout.endswith("# 12 jobs\n"), result.stdout + result.stderr
+    table = result.stdout.rpartition("\n\n")[2].splitlines()
+    assert [line.split()[1:] for line in table[:4]] == [
+        ["job", "tasks", "nodes", "gres", "cpus", "time", "limit", "after"],
+        ["generate", "8", "1", "gpu:1", "8", "-", "-"],
+        ["generate-merge", "1", "1", "gpu:1", "8", "-", "generate"],
+        ["translate", "4", "1", "gpu:1", "8", "-", "generate-merge"],
+    ]
 
 
 def test_the_example_of_the_documentation(place):
@@ -300,6 +307,7 @@ def test_only_what_is_missing_runs(place):
     found = scripts()
     assert list(found) == ["decontamination", "decontamination-merge", "evaluate"]
     assert "#SBATCH --array=1\n" in found["decontamination"]
+    assert re.search(r"^# decontamination +1 +1 +- +16 +- +-$", found["evaluate"], re.M)
     assert "#SBATCH --array=0-1\n" in scripts("--set", "decontamination.ngram_size=9")["decontamination"]
     carry_out(found["decontamination"], 1)
     assert list(scripts()) == ["decontamination-merge", "evaluate"]
@@ -322,6 +330,22 @@ def test_only_what_is_missing_runs(place):
         "#SBATCH --array=0-1\n" in found["decontamination"]
         and "Basque_translate.jsonl has changed" in found["decontamination"]
     )
+
+
+def test_an_audit_in_shards(place):
+    """Its result is the report of its merge, which leaves no other files."""
+    write(
+        place, CHECKED.replace("num_workers: 1", "num_workers: 1, audit: true"), "slurm: {decontamination: {shards: 2}}"
+    )
+    for index in range(2):
+        carry_out(scripts()["decontamination"], index)
+    assert list(scripts()) == ["decontamination-merge"]
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
+    carry_out(scripts()["decontamination-merge"])
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    (place / "out/checked/decontamination_audit.json").unlink()
+    assert "decontamination_audit.json has changed" in scripts()["decontamination"]
+    assert not list(place.glob("out/checked/*.jsonl"))
 
 
 # Under a SLURM of the test's own

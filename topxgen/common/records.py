@@ -326,3 +326,13 @@ class FilteredLayout:
 
     def files(self, language: str) -> list[Path]:
         return [self.filtered(language), self.hits(language), self.malformed(language)]
+
+    def reports(self, report: Path | None, audit: bool) -> tuple[Path, Path]:
+        """The report as JSON and as Markdown. `report`: --report, None without."""
+        name = "decontamination_audit" if audit else "decontamination_report"
+        stem = report or self.output_dir / name
+        if stem.is_dir():
+            stem = stem / name
+        if stem.suffix in (".json", ".md"):
+            stem = stem.with_suffix("")
+        return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")

@@ -23,6 +23,7 @@ from topxgen.common.provenance import command_line
 FOLDER = "shards"
 SETTING = "shard"  # in the settings of a shard, besides those of the one run
 SLURM = "slurm"
+AUDIT = "audit"  # the stage, and in a shard the folder, of decontamination.py --audit, of which the whole directory has a report alone
 MAX_SHARDS = 9999
 _NAME = re.compile(r"(\d{4})-of-(\d{4})")
 _NOTE_NAME = re.compile(r"shard_([a-z]+)_(.+)\.json")
@@ -227,7 +228,7 @@ def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
     """Whether the whole directory has what a shard has done of a stage in `folder`: its last merge noted the shard as it is now."""
     whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
     noted = _merged(whole, part).get("stages", {}).get(_key(below, stage), {}).get(shard_folder.name)
-    is_there = stage == "generate" or (whole / below / _file(stage, part)).exists()
+    is_there = stage in ("generate", AUDIT) or (whole / below / _file(stage, part)).exists()
     return is_there and noted == _state(folder, stage, part)
 
 
@@ -240,7 +241,8 @@ def _file(stage: str, part: str) -> str:
 def files_of(whole: Path) -> set[Path]:
     """The files in the whole directory that its shards have parts of, whether or not these are merged."""
     notes = ((root, path.parent) for _, root in folders(whole) for path in root.rglob("shard_*_*.json"))
-    return {whole / at.relative_to(root) / _file(*noted) for root, at in notes for noted in stages_in(at)}
+    noted = ((root, at, *one) for root, at in notes for one in stages_in(at))
+    return {whole / at.relative_to(root) / _file(stage, part) for root, at, stage, part in noted if stage != AUDIT}
 
 
 def check_merged(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The shards of decontamination.py as one run: their files one after the other, their counts added up, one report."""
+"""The shards of decontamination.py as one run: their files one after the other, their counts added up, one report; of an audit that alone."""
 
 import argparse
 import logging
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from topxgen.common.files import read_json, read_jsonl
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import FilteredLayout
 from topxgen.decontamination import parallel_jsonl, report
-from topxgen.decontamination.run import add_to_reports, report_paths
+from topxgen.decontamination.run import add_to_reports
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +22,18 @@ def merge_languages(args: argparse.Namespace, works: list[shards.Work]) -> bool:
 
     `args`: the flags of the shards' command, for the whole directory. Raises UsageError if shards have different settings or inputs.
     """
-    layout, complete = FilteredLayout(args.output_dir), True
+    with tempfile.TemporaryDirectory(prefix="decontamination-") as scratch:
+        return _merge(args, works, FilteredLayout(Path(scratch) if args.audit else args.output_dir))
+
+
+def _merge(args: argparse.Namespace, works: list[shards.Work], layout: FilteredLayout) -> bool:
+    complete = True
     parts: dict[str, dict] = {}
     loaded: dict[str, list[dict]] = {}
     between: list[dict] = []
     done: list[shards.Work] = []
     for work in works:
-        lines = work.unfinished(lambda one, name=work.part: FilteredLayout(one.root).manifest(name).exists())
+        lines = work.unfinished(lambda one, name=work.part: FilteredLayout(one.folder).manifest(name).exists())
         for line in lines:
             logger.warning(line)
         if lines:
@@ -39,12 +45,12 @@ def merge_languages(args: argparse.Namespace, works: list[shards.Work]) -> bool:
         between += [row for row in first["between_benchmarks"] if row["language"] not in loaded]
         loaded |= first["benchmarks"]
     if parts:
-        paths = report_paths(args)
+        paths = FilteredLayout(args.output_dir).reports(args.report, args.audit)
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(paths[0].parent):
             add_to_reports(args, paths, layout, parts, loaded, between)
         shards.write_merged(args.output_dir, done)
-        logger.info(report.summary(parts, audit=False))
+        logger.info(report.summary(parts, args.audit))
     return complete
 
 
@@ -52,12 +58,9 @@ def _merge_language(
     args: argparse.Namespace, layout: FilteredLayout, name: str, of_shards: list[shards.Noted]
 ) -> tuple[dict, report.Report]:
     """(its part of the report, the first shard's report)."""
-    own = [FilteredLayout(one.root) for one in of_shards]
+    own = [FilteredLayout(one.folder) for one in of_shards]
     manifests = [read_json(folder.manifest(name), parallel_jsonl.Manifest) for folder in own]
-    reports = [
-        report.earlier(report_paths(argparse.Namespace(**vars(args) | {"output_dir": one.root, "report": None}))[0])
-        for one in of_shards
-    ]
+    reports = [report.earlier(FilteredLayout(one.root).reports(None, args.audit)[0]) for one in of_shards]
     settings = [{key: value for key, value in m["settings"].items() if key != shards.SETTING} for m in manifests]
     for one, manifest, of_shard, found in zip(of_shards, manifests, settings, reports, strict=True):
         if (of_shard, manifest["input"]) != (settings[0], manifests[0]["input"]):
@@ -73,8 +76,8 @@ def _merge_language(
     counts = sum((Counter(manifest["counts"]) for manifest in manifests), Counter())
     counts = {key: counts[key] for manifest in manifests for key in manifest["counts"]}
     parallel_jsonl.concatenate(
-        [one.root for one in of_shards],
-        [file.name for file in layout.files(name)],
+        [one.folder for one in of_shards],
+        {output for manifest in manifests for output in manifest["outputs"]},
         layout.malformed(name).name,
         layout.manifest(name),
         {
@@ -86,7 +89,7 @@ def _merge_language(
     )
     parts = [found["languages"][name] for found in reports]
     part = next((part for part in parts if part["counts"].get("records")), parts[0]) | {
-        "output": str(layout.filtered(name)),
+        "output": None if args.audit else str(layout.filtered(name)),
         "counts": Counter(counts),
         "overlaps": report.counted_overlaps(read_jsonl(layout.hits(name), report.Hit), parts[0]["overlaps"]),
     }

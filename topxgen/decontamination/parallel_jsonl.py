@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -126,15 +126,14 @@ def filter_jsonl(
     return _finish(manifest, {"started": started, **facts, **(origin or {})}, written)
 
 
-def concatenate(parts: list[Path], names: list[str], malformed: str, manifest: Path, facts: dict) -> dict:
+def concatenate(parts: list[Path], names: Collection[str], malformed: str, manifest: Path, facts: dict) -> dict:
     """The outputs of all shards, whose folders `parts` are, as one run would have written them; the manifest.
 
-    `facts`: what the manifest says besides the outputs. `names`: of the outputs; of `malformed` a shard may have none.
+    `facts`: what the manifest says besides the outputs. `names`: of the outputs; of `malformed` some shards have none.
     """
     folder, started = manifest.parent, now()
     with ExitStack() as stack:
-        found = [name for name in names if name != malformed or any((part / name).exists() for part in parts)]
-        outputs = {folder / name: stack.enter_context(closing(_Output(folder / name))) for name in found}
+        outputs = {folder / name: stack.enter_context(closing(_Output(folder / name))) for name in sorted(names)}
         for part in parts:
             for output, file in outputs.items():
                 if (part / output.name).exists():

@@ -83,28 +83,19 @@ def target_language(args: argparse.Namespace) -> str:
     return default if args.target_language is None else args.target_language
 
 
-def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
-    """The paths of the report as JSON and as Markdown."""
-    name = "decontamination_audit" if args.audit else "decontamination_report"
-    stem = args.report or args.output_dir / name
-    if stem.is_dir():
-        stem = stem / name
-    if stem.suffix in (".json", ".md"):
-        stem = stem.with_suffix("")
-    return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")
-
-
 def take_shard(args: argparse.Namespace) -> None:
     """Set the shard of the command line, and its folder as the output directory; --report is where the merge writes. Raises UsageError."""
     args.shard = shards.chosen(args)
     if args.shard is None:
         return
-    if args.audit:
-        raise UsageError(
-            "--audit does not go with --num_shards: it leaves no files that could be merged; drop one of them (an audit, too, runs on "
-            "all cores, or with --distributed ray on several nodes)"
-        )
     args.output_dir, args.report = args.shard.folder(args.output_dir), None
+
+
+def layout_of(args: argparse.Namespace, scratch: Path) -> FilteredLayout:
+    """Where the files of a run are; those of an audit are in `scratch`, of a shard of one in a folder of their own for the merge."""
+    if not args.audit:
+        return FilteredLayout(args.output_dir)
+    return FilteredLayout(scratch if args.shard is None else args.output_dir / shards.AUDIT)
 
 
 def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:

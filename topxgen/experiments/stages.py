@@ -13,6 +13,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, read_settings
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.registry import Choice
+from topxgen.common.shards import AUDIT, Shard
 from topxgen.corpora import benchmarks
 from topxgen.corpora.tables import split_source
 from topxgen.prompting.mt_templates import get_template
@@ -32,7 +33,11 @@ def _generated(args: Parsed) -> Iterator[Path]:
 
 
 def _decontaminated(args: Parsed) -> Iterator[Path]:
-    layout = FilteredLayout(args.output_dir or args.input_dir)
+    folder = args.output_dir or args.input_dir
+    if args.audit and Shard.of_folder(folder) is None:
+        yield from FilteredLayout(folder).reports(args.report, args.audit)
+        return
+    layout = FilteredLayout(folder / AUDIT if args.audit else folder)
     suffix = translations_name("")
     found = [path.name.removesuffix(suffix) for path in args.input_dir.glob(f"*{suffix}")]
     for name in args.languages or found:
@@ -189,10 +194,11 @@ def outputs(stage: str, args: Parsed) -> list[Path]:
 
 
 def is_complete(stage: str, args: Parsed) -> bool:
-    """Whether the manifests, which stages write last, of all languages or directions are there; of an evaluation, its files."""
-    if stage == "evaluate":
-        return all(path.is_file() for path in STAGES[stage].writes(args))
-    manifests = {path for path in STAGES[stage].writes(args) if path.name.startswith("manifest_")}
+    """Whether the manifests, which stages write last, of all languages or directions are there; of an evaluation or audit, its files."""
+    files = list(STAGES[stage].writes(args))
+    manifests = {path for path in files if path.name.startswith("manifest_")}
+    if stage == "evaluate" or (stage == "decontamination" and args.audit and not manifests):
+        return all(path.is_file() for path in files)
     if stage == "main":
         runs = len(_models(args)) * (1 if args.metadata_dir else len(_directions(args)))
         return len([path for path in manifests if path.is_file()]) >= runs
