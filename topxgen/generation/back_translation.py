@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from topxgen.common import signals
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, to_line, write_atomic
+from topxgen.common.files import Appender, read_jsonl, read_numbered_jsonl, to_line, write_atomic
 from topxgen.common.records import (
     Candidate,
     Layout,
@@ -51,6 +51,20 @@ def translated_ids(layout: Layout, language: Language) -> set[str]:
         paragraph_id
         for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name), TranslationRecord), "sentence")
     }
+
+
+def check_translated(layout: Layout, language: Language) -> None:
+    """Raise UsageError for translations of other paragraphs than those of that id: edited ones, or another run's."""
+    path, paragraphs = layout.translations(language.name), layout.paragraphs(language.name)
+    texts = {paragraph.id: hash(paragraph.text) for paragraph in read_paragraphs(layout, language)}
+    for number, record in read_numbered_jsonl(path, TranslationRecord):
+        key, text = record.get("id"), record.get("sentence")
+        if key is not None and text is not None and texts.get(str(key)) != hash(text):
+            problem = "has another text" if str(key) in texts else "is not there any more"
+            raise UsageError(
+                f"{path}, line {number}: paragraph {key} {problem} in {paragraphs}: pass another --translate_dir to translate all anew, or "
+                f"remove the line, and that of {key} in {layout.translation_rejects(language.name).name}"
+            )
 
 
 def forget_unanswered(layout: Layout, language: str) -> None:
