@@ -41,7 +41,8 @@ def outdated(path: Path) -> str | None:
     recorded, beside = Path(manifest.get("input", {}).get("path", "")), path.with_name(translations_name(language))
     # After a folder was copied, the pairs at the old place may go on, and those here are what counts.
     sources = [source for source in (recorded, beside) if source.is_file()]
-    if not (manifest and sources) or any(_is_input(source, manifest) for source in sources):
+    known = manifest.get("input_sha256")  # by versions that note what tells files apart
+    if not (known and sources) or any(_is_input(source, manifest) for source in sources):
         return None
     return (
         f"{path} was made of an earlier state of {sources[0]}: run decontamination.py --input_dir {sources[0].parent} --languages "
