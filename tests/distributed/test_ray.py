@@ -27,7 +27,7 @@ from tests.support.tiny_metricx import build_metricx
 from topxgen import distributed
 from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
-from topxgen.distributed import Call, Plan, ray_pool, worker
+from topxgen.distributed import Call, Plan, ray_cluster, worker
 from topxgen.distributed.ray_pool import share
 from topxgen.generation import scoring
 
@@ -45,7 +45,7 @@ def cluster():
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.delenv("RAY_ADDRESS", raising=False)
         yield
-        ray_pool.disconnect()
+        ray_cluster.disconnect()
 
 
 # A pool, with an object that costs nothing to load
@@ -92,9 +92,8 @@ def test_results_come_in_order_and_only_as_many_calls_are_taken_as_keep_the_work
     results = pool.map(calls)
     assert next(results) == 0 and next(taken) <= 2 * pool.capacity + 1
     results.close()  # what is in work is dropped
-    mixed = [Call("square", (i,)) if i > 40 and i % 2 else None for i in range(60)]  # what a resumed run has, first
-    assert list(pool.map(mixed)) == [i * i if call else None for i, call in enumerate(mixed)]
-    assert list(pool.map([])) == list(pool.map([None, None]))[2:] == []
+    assert list(pool.map([Call("square", (i,)) for i in range(60)])) == [i * i for i in range(60)]
+    assert list(pool.map([])) == []
 
 
 @pytest.mark.medium
@@ -258,7 +257,7 @@ def silent():
     ],
 )
 def test_an_address_that_does_not_answer(address, problem, silent, monkeypatch):
-    monkeypatch.setattr(ray_pool, "CONNECT_S", 0.5)
+    monkeypatch.setattr(ray_cluster, "CONNECT_S", 0.5)
     monkeypatch.setenv("RAY_ADDRESS", silent if address == "SILENT" else address)
     began = time.monotonic()
     with pytest.raises(UsageError, match=problem):
@@ -284,7 +283,7 @@ def test_a_server_that_is_not_ray(monkeypatch, silent):
                     time.sleep(0.2)
 
             threading.Thread(target=answer).start()
-            assert ray_pool._no_grpc(*server.getsockname()) == problem
+            assert ray_cluster._no_grpc(*server.getsockname()) == problem
 
 
 def test_one_line_exit_2_from_a_script(pairs, tmp_path):
@@ -527,26 +526,38 @@ def test_a_killed_command_leaves_a_running_cluster_as_it_was(command, one, tmp_p
 
 @pytest.mark.slow
 def test_metricx_in_two_workers(tmp_path):
-    """Scores of several blocks are those of one process."""
+    """Scores of several blocks are those of one process, also if some have been saved."""
     pairs = [pair for pair in tiny_models.udhr_pairs("Basque") for _ in range(30)]
     model = build_metricx(tmp_path / "metricx-24-tiny", [text for pair in pairs for text in pair])
     flags = (
         "--languages", "Basque", "--stages", "score", "--translate_dir", "t", "--scorer", "metricx-qe",
         "--metricx_name_or_path", model,
     )  # fmt: skip
-    scored = []
-    for folder, more in ((tmp_path / "one", ()), (tmp_path / "many", RAY)):
-        (folder / "t").mkdir(parents=True)
-        path = folder / "t" / "Basque_translate.jsonl"
+
+    def write_unscored(path: Path) -> None:
         with open(path, "w", encoding="utf-8") as file:
             for i, (text, sentence) in enumerate(pairs):
                 record = {"id": f"Basque-{i:06}.0", "sentence": sentence, "propositions": [sentence]}
                 record |= {"translations": [text], "scores": [None]}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    scored = []
+    for folder, more in ((tmp_path / "one", ()), (tmp_path / "many", RAY)):
+        (folder / "t").mkdir(parents=True)
+        path = folder / "t" / "Basque_translate.jsonl"
+        write_unscored(path)
         script_in({}, "datagen.py", *flags, "--output_dir", folder, *more)
         scored.append(path.read_bytes())
     assert scored[0] == scored[1] and len(pairs) > scoring.RECORDS_PER_BLOCK
     assert len({record["scores"][0] for record in records(path)}) > 20
+    cache, kept = path.with_name("Basque_scores.jsonl"), scoring.RECORDS_PER_BLOCK + 5
+    lines = cache.read_bytes().splitlines(keepends=True)
+    cache.write_bytes(b"".join(lines[:kept]))
+    write_unscored(path)
+    script_in({}, "datagen.py", *flags, "--output_dir", path.parents[1], *RAY)
+    assert path.read_bytes() == scored[0]
+    again = cache.read_bytes().splitlines(keepends=True)
+    assert again[:kept] == lines[:kept] and sorted(again[kept:]) == sorted(lines[scoring.RECORDS_PER_BLOCK :])
 
 
 # main.py
