@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 from topxgen.common import signals
 from topxgen.common.console import library_output_to
@@ -101,37 +100,34 @@ def connect(plan: Plan):
     ray = _import_ray()
     if ray.is_initialized():
         return ray
-    address = check_address(os.environ.get("RAY_ADDRESS") or "local")
-    options: dict[str, Any] = {"address": address}
+    address, folder, options = check_address(os.environ.get("RAY_ADDRESS") or "local"), None, {}
     if address == "local":
         cores = len(os.sched_getaffinity(0))
         folder = tempfile.mkdtemp(prefix="ray-")  # short: the paths of sockets are limited
-        options |= {"num_cpus": max(cores, plan.workers or 1), "include_dashboard": False, "_temp_dir": folder}
+        options = {"num_cpus": max(cores, plan.workers or 1), "include_dashboard": False, "_temp_dir": folder}
     try:
         # A scheduler's signals are for this process, which lets the workers finish.
         with (
             library_output_to(plan.log) if plan.log is not None else nullcontext(),
-            signals.blocked_in_children(signal.SIGTERM, signal.SIGUSR1),
+            signals.blocked_in_children(*signals.SIGNALS),
         ):
-            guard = (
-                EngineGuard() if address == "local" else None
-            )  # Ray's agents outlive a killed command by half a minute
+            guard = EngineGuard() if folder else None  # Ray's agents outlive a killed command by half a minute
             before, handlers = _children(), {number: signal.getsignal(number) for number in signals.SIGNALS}
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+            ray.init(address, **options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             own = _children() - before
             for number, handler in handlers.items():  # Ray's own for SIGTERM prints a stack and aborts
                 signal.signal(number, handler)
     except (Exception, SystemExit) as error:
-        if "_temp_dir" in options:
-            shutil.rmtree(options["_temp_dir"], ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
         raise UsageError(
-            f"cannot {'start Ray' if address == 'local' else f'join the Ray cluster at {address}'} ({reason(error)})"
-            + ("" if address == "local" else "; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster")
+            f"cannot {'start Ray' if folder else f'join the Ray cluster at {address}'} ({reason(error)})"
+            + ("" if folder else "; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster")
             + (f"; see the end of {plan.log}" if plan.log is not None else "")
         ) from None
     _quiet(ray, plan.log)
     atexit.register(disconnect)  # now, so that it comes before Ray's own, which waits seconds for each of its processes
-    _close_cluster.append(lambda: _disconnect(ray, own, options.get("_temp_dir"), guard))
+    _close_cluster.append(lambda: _disconnect(ray, own, folder, guard))
     return ray
 
 
