@@ -15,6 +15,7 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,7 @@ from topxgen.distributed import Call, Plan, Pool, ray_cluster, ray_pool, worker
 LANGUAGES = ("Basque", "Swahili")
 LOSSES = {"translate": ("none", "worker"), "score": ("none",), "decontaminate": ("none", "worker", "node")}
 TIMEOUT_S = 120
+PATH = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
 WORKERS = ("ray::Worker", "ray::MapWorker")
 PROGRESS = {
     "translate": f"{TRANSLATED}/*_translate.jsonl",
@@ -124,6 +126,8 @@ def note(what: str) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--stage"]:
         sys.exit(run_stage(*sys.argv[2:]))
+    if sys.argv[1:2] == ["--empty"]:
+        return empty_calls(sys.argv[2])
     parser = command_line(__doc__)
     parser.add_argument("--paragraphs", type=int, default=3000, metavar="N", help="paragraphs of each of two languages")
     parser.add_argument("--pairs", type=int, default=20_000, metavar="N", help="pairs of the file to decontaminate")
@@ -131,6 +135,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty folder for runs and models")
     args = parser.parse_args()
     args.out.mkdir(parents=True)
+    for engine in ("ray", "ray-data"):
+        environment = os.environ | {"VLLM_NOTES": str(args.out / f"{engine}.notes"), "PYTHONPATH": PATH}
+        subprocess.run([sys.executable, __file__, "--empty", engine], cwd=ROOT, env=environment, check=True)
     of_stage = commands(args)
     for stage in args.stages:
         for engine in ("one", "ray", "ray-data"):
@@ -172,7 +179,7 @@ def commands(args) -> dict[str, tuple]:
 def two_nodes() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
     """A cluster of two nodes of one core each: the process of the second, and the environment to join it by."""
     # Ray refuses a second node unless this is 1; then it listens on this machine's own address, so with a token.
-    several = token() | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    several = token() | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "PYTHONPATH": PATH}
     with running_cluster(cpus=1, **several) as (_, environment):
         log = Path(environment["RAY_TMPDIR"], "second")
         with ray_start(log, environment, f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1") as node:
@@ -187,7 +194,7 @@ def measured(
     notes.touch()
     environment = {
         "VLLM_NOTES": str(notes),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
+        "PYTHONPATH": PATH,
     } | environment
     words = [sys.executable, __file__, "--stage", engine, *map(str, command), "--output_dir", str(folder)]
     words += ["--num_workers", "1"] if (engine, stage) == ("one", "decontaminate") else []
@@ -233,10 +240,36 @@ def kill_one(victims: tuple, parent: psutil.Process) -> bool:
     return False
 
 
+class Nothing:
+    def do(self) -> None:
+        """Nothing."""
+
+
+def empty_calls(engine: str) -> None:
+    """Print what 1,000 calls cost that do nothing, twice with the same pool, as for two languages."""
+    add_engines()
+    pool = distributed.start(Nothing, Plan(engine, "nothing", 2, gpus=0))
+    row: dict[str, Any] = {"calls": 1000, "engine": engine, "seconds": []}
+    for _ in range(2):
+        began = time.monotonic()
+        results = pool.map(Call("do") for _ in range(1000))
+        next(results)
+        first = time.monotonic() - began
+        assert len(list(results)) == 999
+        row["seconds"].append([round(first, 2), round(time.monotonic() - began - first, 2)])
+    pool.close()
+    row["loaded"] = Path(os.environ["VLLM_NOTES"]).read_text(encoding="utf-8").split("\n").count("loaded")
+    print(json.dumps(row), flush=True)
+
+
+def add_engines() -> None:
+    distributed.SCHEDULERS["ray-data"] = Choice(f"{Path(__file__).stem}:DataPool")
+    ray_pool.Worker = WorkerWithNotes
+
+
 def run_stage(engine: str, name: str, *arguments: str) -> int:
     if engine != "one":
-        distributed.SCHEDULERS["ray-data"] = Choice(f"{Path(__file__).stem}:DataPool")
-        ray_pool.Worker = WorkerWithNotes
+        add_engines()
         arguments = (*arguments, "--distributed", engine, "--num_workers", "2")
     result = in_process(name, *arguments)
     sys.stderr.write(result.stderr)

@@ -46,7 +46,7 @@ class RayPool(Pool):
         self._ray, self._plan = ray_cluster.connect(plan), plan
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         count, cpus, gpus = share(nodes, plan)
-        # Lost ones are replaced here: an actor that Ray restarts keeps its calls, though it may wait for a node that never comes back.
+        # Lost ones are replaced here: an actor that Ray restarts keeps its calls while it waits for a node and loads.
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         self._class = self._ray.remote(Worker).options(**options)
         self._build = self._ray.put(build)  # once: the index of decontamination is large
