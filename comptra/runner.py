@@ -1,5 +1,6 @@
 """The stages of main.py: one model after the other, in one direction after the other, each in its folder."""
 
+import argparse
 import json
 import logging
 from contextlib import nullcontext
@@ -9,12 +10,12 @@ from typing import TypedDict
 
 from comptra import cost_estimate
 from comptra.compositional import translate
-from comptra.config import DIVISION_SETTINGS, EvaluationConfig
+from comptra.config import DIVISION_SETTINGS, EvaluationConfig, directions
 from comptra.llm_calls import LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
-from comptra.settings import division_settings, run_settings
+from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
+from comptra.settings import division_settings, flag_settings, run_settings
 from topxgen import inference
 from topxgen.common import checksums, hub, lineage, provenance, rates, shards, translation_folders
 from topxgen.common.console import show
@@ -26,7 +27,9 @@ from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.costs import Estimate, estimate_table
 from topxgen.inference.lazy_sampler import LazySampler
+from topxgen.prompting.mt_templates import get_template
 from topxgen.prompting.style import RAW
+from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ MAX_SHOWN_PROMPTS = 2  # of a dry run
 
 class _Manifest(TypedDict, total=False):
     checksums: list[str]
+    unanswered_prompts: int
 
 
 def show_prompts(configs: list[EvaluationConfig]) -> int:
@@ -165,7 +169,9 @@ def translate_with(
             lines_from_original = record_settings(folder, settings)
             sizes = {folder / f"translate_{s}.jsonl": len(level.sentences) for s, level in enumerate(levels)}
             # The manifest of a finished run is kept if there is nothing left to do.
-            unchanged = (folder / MANIFEST).is_file() and all(is_complete(*item) for item in sizes.items())
+            earlier, accepted = read_json(folder / MANIFEST, _Manifest), args.accept_unanswered
+            unchanged = bool(earlier) and not earlier.get("unanswered_prompts")
+            unchanged &= all(is_complete(*item, accepted) for item in sizes.items())
             if not unchanged:
                 remove(folder / MANIFEST)
             translations = translate.translate(levels, plan, task, folder)
@@ -182,6 +188,7 @@ def translate_with(
                     len(marked(divisions / f"divide_{r}.jsonl", UNDIVIDED)) for r in range(1, plan.steps + 1)
                 ],
                 **outcome(levels, translations, plan, client),
+                "unanswered_translations": sum(len(marked(path, UNANSWERED)) for path in sizes),
                 "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
                 "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
                 "lines_from_original": lines_from_original,
@@ -258,7 +265,7 @@ def outcome(
         ],
         "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
         "unanswered": sorted(set(client.failures.values())),
-        "unanswered_prompts": len(client.failures),
+        "unanswered_prompts": 0 if plan.accepts_unanswered else len(client.failures),  # the next run sends them again
     }
 
 
@@ -284,8 +291,10 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         reasons = "; ".join(summary["unanswered"][:3])
         logger.warning(
             f"{unanswered} prompts got no response ({reasons}): the lines that depend on them are marked as unanswered; re-run the "
-            "same command to try these again"
+            "same command to try these again, or add --accept_unanswered to leave them as they are"
         )
+    elif marks := summary["unanswered_translations"]:
+        logger.warning(f"{marks} translations are marked as unanswered, and stay so (--accept_unanswered)")
     if unreadable := summary["unreadable_answers"]:
         logger.warning(
             f"{unreadable} responses have no translation (thoughts that used up the tokens, a merge without the section of the final "
@@ -297,7 +306,7 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; raise "
             f"--max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
         )
-    if not unreadable and not unanswered and (empty := summary["empty_translations"]):
+    if not unreadable and not summary["unanswered_translations"] and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 
@@ -312,6 +321,21 @@ def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = Fals
     if config.args.steps:
         settings = division_settings(config, model)
         check_division(config.divisions(model, settings), settings)
+
+
+def check_results(args: argparse.Namespace) -> None:
+    """Raise UsageError for translations by other flags, as far as they are known before the test set is read."""
+    values, models = translation_folders.values_of(args), args.model_name_or_path or [args.nllb_name_or_path]
+    for name, one in product(models, directions(args)):
+        src, tgt = (languages.find(side, args.languages_file).name for side in (one.src, one.tgt))
+        if args.template_key is not None:
+            key = get_template(args.template_key, src, tgt, extra=args.languages_file).key
+            values["template_key"] = Path(key).name
+        room, merge_prompt = args.output_dir / Path(name).name, Path(args.merge_prompt).stem
+        folder = room / (args.metadata_dir or translation_folders.original_name(src, tgt, args, merge_prompt))
+        if args.metadata_dir is None:
+            folder = translation_folders.folder_of(folder, values)
+        check_settings(folder, flag_settings(args), read_only=True)
 
 
 def check_settings(folder: Path, settings: dict, read_only: bool = False) -> None:

@@ -1,5 +1,6 @@
 """What decides the results of a run: recorded beside them, and compared before a run continues in a directory."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 NOT_PART_OF_THE_RESULT = (
     "output_dir", "metadata_dir", "num_shards", "shard_index", "shard", "benchmark_dir", "allow_partial_benchmark", "data_dir", "cache_dir", "comet_python", "verbose", "dry_run",
     "max_samples", "api_key", "request_timeout", "max_retries", "request_batch_size", "max_concurrent_requests",
-    "prices", "budget", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
+    "prices", "budget", "accept_unanswered", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
     "data_parallel_size", "trust_remote_code", "distributed", "num_workers",
 )  # fmt: skip
 # Flags recorded by what they name: a language, the texts of a template or a pool, the weights of a model, options (`decoding`).
@@ -36,6 +37,12 @@ LLM_FLAGS = (
     "num_return_sequences", "num_beams", "selection_method",
 )  # fmt: skip
 DIVISION_FLAGS = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")
+
+
+def flag_settings(args: argparse.Namespace) -> dict:
+    """Of `run_settings`, what flags alone say."""
+    more = ("src", "tgt", "temperature", "merge_prompt", "shard")  # recorded in another form
+    return provenance.result_settings(args, (*NOT_PART_OF_THE_RESULT, *RECORDED_BY_CONTENT, *more))
 
 
 def run_settings(config: "EvaluationConfig", model: Model) -> dict:

@@ -17,6 +17,7 @@ from sacrebleu.significance import PairedTest
 from comptra import evaluation_sets
 from comptra.scores import metrics, surface, systems
 from tests.support.runs import ROOT, records
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
@@ -311,6 +312,38 @@ def test_systems_with_other_references_are_not_compared(tmp_path, score):
     groups = json.loads((tmp_path / "out.json").read_text())["groups"]
     assert code == 0 and [len(group["systems"]) for group in groups] == [1, 1] and "not compared" in said
     assert groups[0]["references_digest"] != groups[1]["references_digest"]
+
+
+def test_tables_say_that_scores_are_of_the_first_sentences(tmp_path, score):
+    """Beside other languages, of which the whole test set was translated."""
+    files = [f"--{name}={tmp_path / name}" for name in ("markdown", "latex", "json")]
+    for tgt, count in (("Basque", 6), ("Hausa", None)):
+        test = udhr(tgt=tgt)
+        name = RUN.format("English", tgt)
+        write(
+            tmp_path / "m" / name, test.sources[:count], test.references[:count], settings(tgt=tgt, max_samples=count)
+        )
+    code, out, _ = score(tmp_path / "m", "--metrics", "chrf", *files)
+    note = f"udhr: the first 6 of {len(udhr().sources)} sentences (English to Basque)"
+    assert code == 0
+    assert all(note in text for text in (out, (tmp_path / "markdown").read_text(), (tmp_path / "latex").read_text()))
+    _, out, _ = score(tmp_path / "m", "--metrics", "chrf", "--max_samples", 3)
+    assert out.count("udhr: the first 3 of ") == len({len(udhr(tgt=tgt).sources) for tgt in ("Basque", "Hausa")})
+    _, out, _ = score(tmp_path / "m" / RUN.format("English", "Hausa"), "--metrics", "chrf")
+    assert "the first" not in out
+
+
+def test_translations_that_somebody_has_edited_are_named(tmp_path, score):
+    test, table = udhr(), tmp_path / "scores.csv"
+    run = write(tmp_path / "m" / "run", test.sources, worse(test.references, 0.3), settings())
+    checksums.claim(run, ["translate_0.jsonl"])
+    for is_edited in (False, True):
+        if is_edited:
+            text = (run / "translate_0.jsonl").read_text(encoding="utf-8")
+            (run / "translate_0.jsonl").write_text(text.replace(worse(test.references, 0.3)[0], test.references[0]))
+        code, shown, said = score(tmp_path, "--metrics", "chrf", "--csv", table)
+        assert code == 0 and ("translations were changed" in shown) == ("was changed after" in said) == is_edited
+        assert [row["edited"] for row in csv.DictReader(table.open())] == [str(is_edited)]
 
 
 def test_max_samples_is_no_partial_run(tmp_path, score):

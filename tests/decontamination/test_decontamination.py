@@ -675,6 +675,14 @@ def test_a_file_of_which_nothing_is_checked_is_no_success(tmp_path, benchmark_di
     assert "Not checked" in (folder / f"{name}.md").read_text()
 
 
+def test_a_language_of_which_nothing_is_left_is_named(planted, benchmark_dir):
+    lines = [record(i, [LEAKS["Basque"][i]], ["The sea was calm and the wind came from the south."]) for i in range(2)]
+    data(planted.parent, lines)
+    result = run(planted, benchmark_dir)
+    assert "Basque: nothing is left of 2 pairs" in result.stderr and kept(planted) == []
+    assert "nothing is left" not in run(planted, benchmark_dir, "--audit").stderr
+
+
 def test_the_target_language_is_that_of_the_folder(tmp_path, benchmark_dir):
     """French translations compared with English benchmarks overlap nothing."""
     folder = data(

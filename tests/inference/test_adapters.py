@@ -64,6 +64,11 @@ def with_a_weight_of_the_base(tensors: dict) -> dict:
     return tensors | {"base_model.model.model.norm.weight": 2 * down[0].abs()}
 
 
+def with_nan(tensors: dict) -> dict:
+    next(tensor for name, tensor in tensors.items() if "layers.1." in name and "lora_A" in name)[-1, -1] = float("nan")
+    return tensors
+
+
 def edit_config(folder: Path, **changes) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -76,6 +81,7 @@ SPOILED = {
     "width": (partial(edit_tensors, change=of_another_width), "does not match .* is it the right base"),
     "target modules": (partial(edit_config, target_modules=["query"]), "does not match .* is it the right base"),
     "weights of the base": (partial(edit_tensors, change=with_a_weight_of_the_base), r"weights of the base, too \(.*norm.weight\): merge"),
+    "NaN": (partial(edit_tensors, change=with_nan), r"holds NaN or infinities in \S+layers\.1\S+lora_A\S*: its training diverged"),
     "damaged": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"torn"), "does not match"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no weights"),
     "kind": (partial(edit_config, peft_type="IA3"), "is a IA3 adapter; only LoRA and DoRA"),
@@ -125,6 +131,26 @@ def test_main_and_datagen_refuse_in_one_line(spoil, engine, good, tiny_lm, tmp_p
         assert f"the adapter {folder} does not match {tiny_lm}: the adapter lacks" in result.stderr
         assert "Traceback" not in result.stderr
     assert not list(output.rglob("*.jsonl"))
+
+
+def test_an_adapter_that_was_trained_with_another_tokenizer(good, tiny_lm, tmp_path):
+    """One that begins texts with a token of its own, say."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    folder = Path(shutil.copytree(good, tmp_path / "adapter"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    for is_other in (False, True):
+        if is_other:
+            tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<eos> $A", special_tokens=[("<eos>", 1)])
+        tokenizer.save_pretrained(folder)
+        flags = options(tiny_lm, "--output_dir", tmp_path / "out", "--dry_run", model_name_or_path=folder)
+        result = in_process("main.py", *flags, "--base_model_name_or_path", tiny_lm)
+        assert result.returncode == 0, result.stderr
+        remedy = f"pass --tokenizer_name_or_path {folder}"
+        assert (remedy in result.stderr) == is_other
+    result = in_process("main.py", *flags, "--base_model_name_or_path", tiny_lm, "--tokenizer_name_or_path", folder)
+    assert result.returncode == 0 and remedy not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """pyproject.toml: the same requirements as requirements*.txt, all data files, and commands that run from any folder."""
 
 import importlib
+import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -65,6 +67,48 @@ def test_lower_bounds_are_not_above_what_is_installed():
     for line in required("base", "models", "cpu", "dev"):
         requirement = Requirement(line)
         assert requirement.specifier.contains(version(requirement.name), prereleases=True), line
+
+
+def test_extras_that_cannot_share_an_environment_are_declared_as_conflicts():
+    """uv resolves all extras at once, unless they are declared; COMET and sonar-space pin older versions of what the others need."""
+    apart = {
+        frozenset(one["extra"] for one in pair) for row in PYPROJECT["tool"]["uv"]["conflicts"] for pair in pairs(row)
+    }
+    assert {name for pair in apart for name in pair} <= set(EXTRAS)
+    judges = {"comet", "sonar"}
+    assert {frozenset(("gpu", "cpu")), frozenset(judges)} <= apart
+    for extra in EXTRAS.keys() - judges - {"ray"}:  # Ray needs nothing that is pinned
+        assert {frozenset((extra, judge)) for judge in judges} <= apart, extra
+    # The base is in all environments, COMET's with NumPy 1, too.
+    assert "py3langid" not in map(name_of, PROJECT["dependencies"])
+
+
+def pairs(row: list) -> list[tuple]:
+    return list(itertools.combinations(row, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed: pip install uv")
+def test_uv_resolves_all_extras_for_every_python(tmp_path):
+    """`uv lock`, which `uv sync` begins with, and `uv pip compile`. torch comes from PyPI, not from the index of its CPU builds."""
+    for name in ("topxgen", "comptra"):
+        (tmp_path / name).mkdir()
+        shutil.copy(ROOT / name / "__init__.py", tmp_path / name)
+    for path in (*ROOT.glob("*.py"), ROOT / "README.md", ROOT / "LICENSE"):
+        shutil.copy(path, tmp_path)
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(text.replace("+cpu", ""), encoding="utf-8")
+
+    def uv(*words: str) -> None:
+        result = subprocess.run(["uv", *words, "--no-sources"], cwd=tmp_path, capture_output=True, text=True)
+        if "dns error" in result.stderr or "Failed to fetch" in result.stderr:
+            pytest.skip("no package index can be reached")
+        assert result.returncode == 0, f"uv {' '.join(words)}: {result.stderr}"
+
+    uv("lock")
+    for python in ("3.11", "3.12", "3.13"):
+        for extra in EXTRAS:
+            uv("pip", "compile", "--quiet", "pyproject.toml", "--extra", extra, "--python-version", python)
 
 
 def test_ci_runs_all_tests_but_the_slow_ones():

@@ -13,7 +13,7 @@ from topxgen import translation
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings, seq2seq_engines
-from topxgen.translation.language_tokens import find_family
+from topxgen.translation.language_tokens import LanguageTokens, find_family
 from topxgen.translation.nllb import split_long
 
 BASQUE, NEPALI, ENGLISH = (languages.find(name) for name in ("Basque", "Nepali", "English"))
@@ -269,8 +269,9 @@ def edit_config(**changes):
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot load|cannot convert"),
         (lambda folder: tiny_models.remove_weights(folder, "decoder.layers.1."), r"lacks .*decoder\.layers\.1\."),
         (edit_config(decoder_ffn_dim=96), r"has other shapes in .*decoder\.layers\.0\.fc1\.bias"),
+        (tiny_models.set_a_number(float("nan")), r"holds NaN or infinities in \S+norm\.weight: its training diverged"),
         (tiny_models.repeat_in_two_shards, r"in both model-1\.safetensors and model-2\.safetensors"),
-        (tiny_models.quantize_weights, r"proj\.weight quantized \(I8\), of which config\.json says nothing"),
+        (tiny_models.quantize_weights, r"proj\.weight quantized \(int8\), of which config\.json says nothing"),
         (
             edit_config(quantization_config={"quant_method": "new"}),
             "quantized in a way that transformers does not know",
@@ -307,6 +308,14 @@ def test_a_bare_sentencepiece_model_gets_its_language_codes(tiny_nllb, tmp_path)
     translator.check(BASQUE, ENGLISH)
     first = len(tiny_models.pieces_in(spm)) + 1  # ace_Arab, after <pad> and the pieces; English is the 48th code
     assert translator._languages.prefixes(BASQUE, ENGLISH) == ([first + 50], [first + 47])
+
+
+def test_a_model_of_the_legacy_tokenizer_is_warned_of(tiny_nllb, caplog):
+    config, tokenizer, _ = seq2seq_engines.read_checkpoint(tiny_nllb, False)
+    for legacy in (False, True):
+        tokenizer.legacy_behaviour = legacy
+        LanguageTokens(tiny_nllb, config, tokenizer)
+        assert ("has legacy_behaviour" in caplog.text) == legacy
 
 
 def test_special_tokens_in_a_text_are_text(fast):

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
@@ -215,6 +216,15 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code_id(*packages: str) -> str:
+    """A digest of all files of packages of this program, on which what is made by them depends."""
+    folders = [Path(find_spec(name).submodule_search_locations[0]) for name in packages]
+    files = [(path.relative_to(folder.parent), path) for folder in folders for path in folder.rglob("*")]
+    found = [f"{name} {checksums.sha256_of(path)}" for name, path in files if path.is_file() and path.suffix != ".pyc"]
+    return digest(sorted(found))
 
 
 def command_line(secrets: tuple[str, ...]) -> list[str]:

@@ -20,7 +20,16 @@ from topxgen.common import checksums, provenance, shards
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, replacing
-from topxgen.common.merging import Place, Ranks, id_key, lines_of, places_in, read_placed_ids, read_whole_lines
+from topxgen.common.merging import (
+    Place,
+    Ranks,
+    id_key,
+    lines_of,
+    places_in,
+    read_placed_ids,
+    read_whole_lines,
+    responses_of,
+)
 from topxgen.common.records import (
     Layout,
     OthersRecord,
@@ -31,6 +40,7 @@ from topxgen.common.records import (
 )
 from topxgen.common.schemas import decode
 from topxgen.generation import deduplication, funnel, min_score, scoring
+from topxgen.generation.back_translation import UNANSWERED, unanswered_ids
 from topxgen.generation.manifests import language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import Generation, is_generated, is_native
 from topxgen.generation.pipelines import Prompt
@@ -39,6 +49,7 @@ from topxgen.inference.response_cache import ResponseRecord
 
 logger = logging.getLogger(__name__)
 STAGING = ".merge"  # in the folder of the shards
+_UNANSWERED = 2  # the weight of a record with a sentence that got no answer: one that has all counts, scored or not
 _ROW = 1 << 20  # paragraphs that a row of a native text may have, in the keys of their ids
 _TARGETS = ("--number_of_instructions", "--number_of_instructions_per_language")
 
@@ -114,12 +125,17 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
     ):
         if generation.needs_responses():
             raise AssertionError("a prompt without a response was scheduled")
-    return {name: {"complete": generation.complete, "prompts_asked": len(numbers[name])} for name in config.languages}
+    return {
+        name: {"complete": generation.is_complete(name), "prompts_asked": len(numbers[name])}
+        for name in config.languages
+    }
 
 
 def responses_in_order(language: str, paths: list[Path], out: Path):
-    """Write the responses of files to one, in the order of their prompts; of one prompt's the first file's counts, and one that did
-    not fail before others. The numbers of the prompts, as an array."""
+    """Write the responses of files to one, in the order of their prompts; of one prompt's that of the first file counts, and one that
+    did not fail before others. The numbers of the prompts, as an array."""
+
+    import numpy as np
 
     def read(path: Path) -> Iterator[Place]:
         for _, offset, size, response in read_whole_lines(path, ResponseRecord):
@@ -128,9 +144,9 @@ def responses_in_order(language: str, paths: list[Path], out: Path):
                 raise UsageError(f"{path}: {response['id']!r} is no prompt of {language}; remove the line")
             yield Place(offset, size, number, bool(response.get("error")))
 
-    places = places_in(paths, read).first_of_each()
-    _write(out, lines_of(paths, places))
-    return places.key
+    places = places_in(paths, read)
+    _write(out, responses_of(paths, places, adopted=True))
+    return np.unique(places.key)
 
 
 def _answered(config, numbers: dict) -> Iterator[list[Prompt]]:
@@ -192,8 +208,7 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
         finished = [language_manifest(Layout(one.root, ""), "generate", language.name) for one in work.noted]
         source = next((manifest["source"] for manifest in finished if "source" in manifest), None)
         results[name] = {} if source is None else {"source": source}
-    reached = config.target.reached(kept)
-    return {name: {"complete": reached, **result} for name, result in results.items()}
+    return {name: {"complete": not config.target.wants(kept, name), **result} for name, result in results.items()}
 
 
 def merge_translations(config, works: list[shards.Work]) -> bool:
@@ -223,7 +238,12 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
             continue
         if stage == "translate":
             versions = sorted({manifest["translator_version"] for manifest in finished})
-            result = funnel.translate_result("; ".join(versions), counts)
+            result = funnel.translate_result("; ".join(versions), counts, config.args.accept_unanswered)
+            if not result.get("complete", True):
+                complete = False
+                logger.warning(
+                    f"{name}: {counts['rejected'][UNANSWERED]} sentences have no answer: run the shards again to send them again"
+                )
         else:
             truncated = sum(manifest.get("truncated_texts", 0) for manifest in finished)
             result = ({"truncated_texts": truncated} if truncated else {}) | {"counts": counts}
@@ -250,8 +270,10 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
         return [file(one) for one in layouts]
 
     def read_records(path: Path) -> Iterator[Place]:
+        unanswered = unanswered_ids(with_rejects[path], name)
         for offset, size, record_id, pairs in read_placed_ids(path, TranslationRecord, "sentence"):
-            yield Place(offset, size, id_key(record_id), "scorer" not in pairs)
+            weight = _UNANSWERED * (record_id in unanswered) + ("scorer" not in pairs)
+            yield Place(offset, size, id_key(record_id), weight)
 
     def read_rejects(path: Path) -> Iterator[Place]:
         for _, offset, size, line in read_whole_lines(path, TranslationRejects):
@@ -269,6 +291,9 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
 
     ids = (key for key, _ in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"))
     ranks, paths = Ranks(ids), paths_of(lambda one: one.translations(name))
+    # A folder that was only scored has the pairs of the directory, and no rejects.
+    translated_in = (layout if only_scored else one for one, only_scored in zip(layouts, scores_only, strict=True))
+    with_rejects = dict(zip(paths, translated_in, strict=True))
     everything = ranks.of(places_in(paths, read_records))
     records = everything.first_of_each()
     _write(staged.translations(name), lines_of(paths, records))
@@ -279,7 +304,8 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
     scored_by, translated_by = np.full(len(ranks), -1, np.int16), np.full(len(ranks), -1, np.int16)
     scored_by[records.key] = records.file
     origins = everything.only(~np.array(scores_only)[everything.file])
-    preferred = origins._replace(weight=origins.file != scored_by[origins.key]).first_of_each()
+    others = (origins.file != scored_by[origins.key]).astype(np.int8)
+    preferred = origins._replace(weight=origins.weight + 2 * _UNANSWERED * others).first_of_each()
     translated_by[preferred.key] = preferred.file
     for file, read in ((Layout.translation_rejects, read_rejects), (Layout.other_candidates, read_others)):
         paths = paths_of(lambda one, file=file: file(one, name))
@@ -291,7 +317,7 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
             _write(file(staged, name), lines_of(paths, lines))
     paths = paths_of(lambda one: one.translation_responses(name))
     if any(path.exists() for path in paths):
-        _write(staged.translation_responses(name), lines_of(paths, places_in(paths, read_responses).first_of_each()))
+        _write(staged.translation_responses(name), responses_of(paths, places_in(paths, read_responses)))
 
     first = "translate" if "translate" in by_stage else "score"
     for stage, values in settings.items():

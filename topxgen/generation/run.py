@@ -171,22 +171,23 @@ def begin_shard(config: GenerationConfig) -> None:
 
 def take_paragraphs(config: GenerationConfig) -> bool:
     """Native texts to paragraphs; whether there are as many as were asked for."""
-    layout, started, settings, begun = config.layout, provenance.now(), config.generate_settings(), []
+    layout, started, settings, begun = config.layout, provenance.now(), config.generate_settings(), set()
     _check_origin(config)
     with _progress(config, "generate", native.total(config)) as progress:
 
-        def begin() -> None:
+        def begin(language: str) -> None:
             if not begun:
                 record(layout.settings("generate"), settings)
-                remove_manifests(layout, "generate", list(config.languages))
                 progress.restart_clock()
-                begun.append(True)
+            if language not in begun:
+                remove_manifests(layout, "generate", [language])
+                begun.add(language)
 
         kept = native.clean(config, progress, begin)
     complete = config.target.reached(kept)
     results = {
         name: {
-            "complete": complete,
+            "complete": not config.target.wants(kept, name),
             "source": config.sources[name].name,
             **deduplication.recall(config, name),
             "counts": funnel.generation_counts(layout, name),
@@ -234,7 +235,7 @@ def generate(config: GenerationConfig) -> bool:
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
-            "complete": complete,
+            "complete": generation.is_complete(name),
             "prompts_asked": generation.requested_by_language[name],
             **deduplication.recall(config, name),
             "counts": counts[name],
@@ -292,7 +293,8 @@ def translate(config: GenerationConfig) -> bool:
         sharded.take_paragraphs(config, language, blocks_of(config, language, identifier, paragraphs))
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
-        forget_unanswered(layout, language.name)
+        if not args.accept_unanswered:
+            forget_unanswered(layout, language.name)
         translated = translated_ids(layout, language)
         collected = translated if config.selector is None else translated | collected_ids(layout, language)
         ids = [paragraph.id for paragraph in read_paragraphs(layout, language)]
@@ -320,7 +322,8 @@ def translate(config: GenerationConfig) -> bool:
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
         Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
-    results = {name: funnel.translate_result(translator.version, count) for name, count in counts.items()}
+    accepted = args.accept_unanswered
+    results = {name: funnel.translate_result(translator.version, count, accepted) for name, count in counts.items()}
     write_manifests(layout, "translate", started, args.seed, settings, results, config.languages)
     for name in config.languages:
         layout.candidates(name).unlink(missing_ok=True)
@@ -328,10 +331,14 @@ def translate(config: GenerationConfig) -> bool:
     logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
     if unanswered := sum(count["rejected"].get(UNANSWERED, 0) for count in counts.values()):
         logger.warning(
-            f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl): run the "
-            "same command again to ask for them again"
+            f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl)"
+            + (
+                ""
+                if accepted
+                else ": run the same command again to send them again, or add --accept_unanswered to go on without them"
+            )
         )
-    return not unanswered
+    return accepted or not unanswered
 
 
 def _select(config: GenerationConfig, languages: list[Language], total: int, done: int) -> None:

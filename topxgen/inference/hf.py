@@ -3,9 +3,10 @@
 import warnings
 from collections.abc import Callable, Iterator
 
-from topxgen.common.hub import hub_call, load_weights
+from topxgen.common.hub import hub_call
 from topxgen.common.memory import free_memory
 from topxgen.common.text_only import drop_parts_not_for_text
+from topxgen.common.weights import load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens
 from topxgen.inference.neutral_decoding import neutral_decoding
@@ -93,6 +94,9 @@ class HFSampler:
         sampled = settings.temperature > 0 and settings.num_beams == 1
         rows = [tokens for _, tokens in batch for _ in range(n if sampled else 1)]
         inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._model.device)
+        # A repetition penalty counts padding, too, which may be the end token: it is made a token that the prompt has.
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        inputs["input_ids"] = ids.where(mask > 0, ids[:, -1:])
         options = dict(
             max_new_tokens=settings.max_new_tokens,
             num_beams=settings.num_beams,

@@ -19,6 +19,7 @@ from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import TokenizedTexts
 
 logger = logging.getLogger(__name__)
+MANY_EPOCHS = 40  # Muennighoff et al. 2023 (arXiv 2305.16264): at around 40 epochs repeating is worthless
 
 LOG_FILE, MANIFEST_FILE, SETTINGS_FILE = "train_log.jsonl", "manifest_train.json", "settings_train.json"
 
@@ -58,6 +59,12 @@ def log_plan(args: argparse.Namespace, model: TrainableModel, texts: TokenizedTe
         f"{width}: {1 - tokens / (len(rows) * width):.1%} padding; {epoch_steps} steps per epoch; {steps} steps, "
         f"{steps / epoch_steps:.1f} epochs"
     )
+    if steps > MANY_EPOCHS * epoch_steps:
+        wanted = "--num_train_epochs" if args.max_steps is None else "--max_steps"
+        logger.warning(
+            f"{steps / epoch_steps:,.0f} epochs over the same {len(texts):,} texts: repetition teaches nothing after about {MANY_EPOCHS}; lower "
+            f"{wanted}, or add data"
+        )
     if steps <= args.num_warmup_steps:
         logger.warning(
             f"warm-up (--num_warmup_steps {args.num_warmup_steps}) is not shorter than training ({steps} steps): the peak "
@@ -92,6 +99,19 @@ def check_output_dir(output_dir: Path, settings: dict) -> None:
             )
     if has_checkpoints or files:
         provenance.check_settings(output_dir / SETTINGS_FILE, settings)
+
+
+def check_results(args: argparse.Namespace) -> None:
+    """Raise UsageError if --output_dir has results of other flags, as far as they are known before data and processes are."""
+    args = argparse.Namespace(**vars(args))
+    arguments.set_defaults(args)
+    settings = arguments.result_settings(args, "")
+    later = [
+        "data",
+        "effective_batch_rows",
+        *(name for name in ("fp16", "bf16") if not settings[name]),
+    ]  # of the launcher
+    check_output_dir(args.output_dir, {name: value for name, value in settings.items() if name not in later})
 
 
 def is_finished(output_dir: Path) -> bool:
