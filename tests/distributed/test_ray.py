@@ -526,38 +526,26 @@ def test_a_killed_command_leaves_a_running_cluster_as_it_was(command, one, tmp_p
 
 @pytest.mark.slow
 def test_metricx_in_two_workers(tmp_path):
-    """Scores of several blocks are those of one process, also if some have been saved."""
+    """Scores of several blocks are those of one process."""
     pairs = [pair for pair in tiny_models.udhr_pairs("Basque") for _ in range(30)]
     model = build_metricx(tmp_path / "metricx-24-tiny", [text for pair in pairs for text in pair])
     flags = (
         "--languages", "Basque", "--stages", "score", "--translate_dir", "t", "--scorer", "metricx-qe",
         "--metricx_name_or_path", model,
     )  # fmt: skip
-
-    def write_unscored(path: Path) -> None:
+    scored = []
+    for folder, more in ((tmp_path / "one", ()), (tmp_path / "many", RAY)):
+        (folder / "t").mkdir(parents=True)
+        path = folder / "t" / "Basque_translate.jsonl"
         with open(path, "w", encoding="utf-8") as file:
             for i, (text, sentence) in enumerate(pairs):
                 record = {"id": f"Basque-{i:06}.0", "sentence": sentence, "propositions": [sentence]}
                 record |= {"translations": [text], "scores": [None]}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-    scored = []
-    for folder, more in ((tmp_path / "one", ()), (tmp_path / "many", RAY)):
-        (folder / "t").mkdir(parents=True)
-        path = folder / "t" / "Basque_translate.jsonl"
-        write_unscored(path)
         script_in({}, "datagen.py", *flags, "--output_dir", folder, *more)
         scored.append(path.read_bytes())
     assert scored[0] == scored[1] and len(pairs) > scoring.RECORDS_PER_BLOCK
     assert len({record["scores"][0] for record in records(path)}) > 20
-    cache, kept = path.with_name("Basque_scores.jsonl"), scoring.RECORDS_PER_BLOCK + 5
-    lines = cache.read_bytes().splitlines(keepends=True)
-    cache.write_bytes(b"".join(lines[:kept]))
-    write_unscored(path)
-    script_in({}, "datagen.py", *flags, "--output_dir", path.parents[1], *RAY)
-    assert path.read_bytes() == scored[0]
-    again = cache.read_bytes().splitlines(keepends=True)
-    assert again[:kept] == lines[:kept] and sorted(again[kept:]) == sorted(lines[scoring.RECORDS_PER_BLOCK :])
 
 
 # main.py
