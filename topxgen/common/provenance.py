@@ -76,6 +76,12 @@ def weights_id(name_or_path: str | Path) -> str:
     )
 
 
+def weights_of(**models: str | None) -> dict[str, str]:
+    """{"{role}_weights": id} of the models in local folders, by their roles: other weights under one name are other settings."""
+    ids = {role: weights_id(name) for role, name in models.items() if name}
+    return {f"{role}_weights": id_ for role, id_ in ids.items() if id_}
+
+
 def weight_files(path: Path) -> list[Path]:
     patterns = ("*.safetensors", "*.bin", "*.pt")
     candidates = ([file for file in path.glob(pattern) if file.name not in _NOT_WEIGHTS] for pattern in patterns)
