@@ -400,7 +400,7 @@ def test_a_dry_run_finds_what_a_run_would(main_here, tiny_lm, tmp_path):
     """Results of other settings, lines of other sentences, an output directory that is a file; nothing is written."""
     (tmp_path / "file").write_text("")
     blocked = main_here("--output_dir", tmp_path / "file" / "out", "--dry_run")
-    assert blocked.returncode == 2 and "file is a file, not a directory" in blocked.stderr
+    assert blocked.returncode == 2 and "file is not a directory" in blocked.stderr
     assert main_here("--output_dir", tmp_path / "out").returncode == 0
     folder = folder_of(tmp_path / "out", tiny_lm)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

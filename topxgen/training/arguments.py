@@ -10,7 +10,7 @@ from pathlib import Path
 from topxgen.common import hub, provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import check_folder, read_json
+from topxgen.common.files import check_output_directory, read_json
 from topxgen.text import languages
 from topxgen.training.flag_rules import ON_PLATEAU, check_flags
 
@@ -78,7 +78,7 @@ def resolve(args: argparse.Namespace) -> None:
         args.num_train_epochs = None
     args.src = languages.find(args.src, args.languages_file).name
     args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
-    check_folder(args.output_dir, "--output_dir")
+    check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
     if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
         raise UsageError(f"--output_dir {args.output_dir} is the folder of the base model; pass another one")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # the config of accelerate launch
