@@ -5,12 +5,12 @@ import logging
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
-from typing import TypedDict
 
 from comptra import cost_estimate
 from comptra.compositional import translate
 from comptra.config import DIVISION_SETTINGS, EvaluationConfig
 from comptra.llm_calls import LLMClient, StageProgress
+from comptra.manifest import Manifest
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
@@ -33,10 +33,6 @@ logger = logging.getLogger(__name__)
 EXIT_INCOMPLETE = 3  # some sentences have no translation
 FILES = ("translate_*.jsonl", "draft_*.jsonl", RESPONSES, SETTINGS)  # of a run, beside its manifest
 MAX_SHOWN_PROMPTS = 2  # of a dry run
-
-
-class _Manifest(TypedDict, total=False):
-    checksums: list[str]
 
 
 def show_prompts(configs: list[EvaluationConfig]) -> int:
@@ -210,7 +206,7 @@ def finish(folder: Path, summary: dict | None) -> None:
         summary[checksums.KEY] = checksums.existing(folder, files)
         checksums.claim(folder, summary[checksums.KEY])
         write_json(folder / MANIFEST, summary)
-    if claimed := read_json(folder / MANIFEST, _Manifest).get(checksums.KEY):  # older versions had none
+    if claimed := read_json(folder / MANIFEST, Manifest).get(checksums.KEY):  # older versions had none
         checksums.claim(folder, [*claimed, MANIFEST])
 
 

@@ -22,6 +22,7 @@ from topxgen.common import flag_rules
 from topxgen.common.cli import FLAG, Parser, float_range, run_main
 from topxgen.common.console import aligned, one_line, show
 from topxgen.common.flag_rules import Rule
+from topxgen.flags import add_reported_prices_flag
 from topxgen.inference.costs import Prices
 from topxgen.runs.stages import FINISHED, RUNNING, STATES, UNKNOWN, Stage, Status
 from topxgen.runs.status import Watcher
@@ -41,13 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--interval", type=float_range(0.05, 86_400), default=10.0, metavar="SECONDS", help="time between two looks"
     )
     parser.add_argument("--json", **FLAG, help="print JSON, with --watch a line for each look")
-    parser.add_argument(
-        "--prices",
-        nargs="+",
-        type=float_range(0),
-        metavar="USD",
-        help="IN OUT [CACHED]: USD per million tokens of prompts, answers and cached prompts [those of the commands]",
-    )
+    add_reported_prices_flag(parser.add_argument)
     return parser
 
 
