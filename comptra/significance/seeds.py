@@ -4,15 +4,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from comptra.manifest import Manifest
 from comptra.scores.systems import System
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
-from topxgen.common.lineage import DATA_MANIFEST, MERGE_MANIFEST, Facts, Link
+from topxgen.common.lineage import DATA_MANIFEST, MERGE_MANIFEST
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 
 _OF_THE_WEIGHTS = ("model", "base_model", "weights")  # in the settings of main.py; another seed gives others
 _NO_RESULT = ("max_samples", "lines_from_original")
+
+
+class _Translated(TypedDict, total=False):
+    """What is read of the manifest of main.py."""
+
+    model: str
+
+
+class _Part(TypedDict, total=False):
+    sha256: str
+
+
+class _Facts(TypedDict, total=False):
+    """What is read of data_manifest.json, which train.py leaves beside a model."""
+
+    languages: dict[str, _Part]
 
 
 class _Settings(TypedDict):
@@ -21,10 +36,18 @@ class _Settings(TypedDict):
     seed: NotRequired[int]
 
 
+class _Link(TypedDict, total=False):
+    name: str
+
+
+class _Lineage(TypedDict, total=False):
+    links: list[_Link]
+
+
 class _Merge(TypedDict, total=False):
     """What is read of manifest_merge.json: the adapter comes first."""
 
-    lineage: Link
+    lineage: _Lineage
 
 
 def runs_of_systems(systems: Sequence[System]) -> list[list[int]]:
@@ -79,7 +102,7 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
     """The seed of the training of the model that made the translations in `folder`, and what else decided its weights; None if
     no file of train.py says it."""
     try:
-        name = read_json(folder / TRANSLATE_MANIFEST, Manifest).get("model")
+        name = read_json(folder / TRANSLATE_MANIFEST, _Translated).get("model")
         if not name:
             return None
         model = Path(name)
@@ -88,7 +111,7 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
         is_checkpoint = model.name.startswith("checkpoint-")
         output_dir = model.parent if is_checkpoint else model
         settings: dict = dict(read_json(output_dir / "settings_train.json", _Settings))
-        facts = read_json(output_dir / DATA_MANIFEST, Facts)
+        facts = read_json(output_dir / DATA_MANIFEST, _Facts)
     except (UsageError, OSError):  # a damaged manifest of a model spoils no scores
         return None
     if not settings:

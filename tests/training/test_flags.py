@@ -8,7 +8,7 @@ import pytest
 
 import train
 from tests.support.runs import ROOT, in_process
-from tests.training.test_train import flags
+from tests.support.training_runs import flags
 from topxgen.common import run_files
 from topxgen.experiments import chain, rounds
 from topxgen.training import flag_rules
