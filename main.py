@@ -31,11 +31,10 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from comptra import candidate_selection, checks, cost_estimate, evaluation_sets, methods
+from comptra import candidate_selection, checks, cost_estimate, evaluation_sets, methods, runner
 from comptra import needs as wanted
 from comptra.compositional import divide, merge
 from comptra.config import configurations
-from comptra.runner import show_prompts, translate_all
 from topxgen import flags, retrieval
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
@@ -235,12 +234,17 @@ def estimates(args: argparse.Namespace) -> list[Estimate]:
     return cost_estimate.at_a_glance(args)
 
 
+def check_results(args: argparse.Namespace) -> None:
+    """Raise UsageError if the folders of the translations have some by other flags."""
+    runner.check_results(args)
+
+
 def translate(args: argparse.Namespace) -> int:
     """Check the flags, then translate with each model in each direction, or with --dry_run show the prompts; the exit code."""
     configs = configurations(args)
     if args.dry_run:
-        return show_prompts(configs)
-    return translate_all(configs, provenance.command_line(("--api_key",)))
+        return runner.show_prompts(configs)
+    return runner.translate_all(configs, provenance.command_line(("--api_key",)))
 
 
 def main() -> int:

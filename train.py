@@ -237,6 +237,11 @@ def estimates(args: argparse.Namespace) -> list[Estimate]:
     return [Estimate("train", f"{steps:,} steps of {rows} x {args.max_length:,} tokens", (tokens, tokens))]
 
 
+def check_results(args: argparse.Namespace) -> None:
+    """Raise UsageError if --output_dir has results of other flags."""
+    run.check_results(args)
+
+
 def train(args: argparse.Namespace) -> int:
     """Run all stages; the exit code."""
     # Flags: check them, set the defaults that depend on others

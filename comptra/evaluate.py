@@ -251,7 +251,7 @@ def print_report(args: argparse.Namespace) -> int:
         write_atomic(args.segments, segment_lines(rows, args.segments.suffix.lower() == ".csv"))
     for file in filter(None, (args.csv, args.markdown, args.latex, args.json, args.segments)):
         checksums.claim_file(file)
-    for line in model_card.write(report, args.model_card or (), args.max_samples):
+    for line in model_card.write(report, args.model_card or ()):
         logger.warning(line)
     for folder, reason in report["skipped"].items():
         logger.warning(f"not scored: {reason if folder in reason else f'{folder}: {reason}'}")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from topxgen.common import shards
 from topxgen.common.checksums import sha256_of
 from topxgen.common.errors import UsageError, unknown_choice
-from topxgen.common.lines import split_lines
+from topxgen.common.lines import on_one_line
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, tables
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
@@ -146,7 +146,12 @@ def load(
         sources=[source for source, _ in pairs],
         references=[reference for _, reference in pairs],
         pool=pool,
-        facts={"dataset": name, "test": {**facts, "pairs": len(pairs)}, "pool": pool_facts, "leak_guard": guard_facts},
+        facts={
+            "dataset": name,
+            "test": {**facts, "pairs": len(pairs), "of": len(test_pairs)},
+            "pool": pool_facts,
+            "leak_guard": guard_facts,
+        },
         leaks=leaks,
     )
 
@@ -239,11 +244,7 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
     else:
         _check_parallel(first, second)
         pairs = zip(first.texts, second.texts, strict=True)
-    return [(_on_one_line(source), _on_one_line(target)) for source, target in pairs], facts
-
-
-def _on_one_line(text: str) -> str:
-    return " ".join(filter(None, map(str.strip, split_lines(text))))
+    return [(on_one_line(source), on_one_line(target)) for source, target in pairs], facts
 
 
 def _absolute(split: Split) -> str:

@@ -1,5 +1,6 @@
 """The stages of main.py: one model after the other, in one direction after the other, each in its folder."""
 
+import argparse
 import json
 import logging
 from contextlib import nullcontext
@@ -8,13 +9,13 @@ from pathlib import Path
 
 from comptra import cost_estimate
 from comptra.compositional import translate
-from comptra.config import DIVISION_SETTINGS, EvaluationConfig
+from comptra.config import DIVISION_SETTINGS, EvaluationConfig, directions
 from comptra.llm_calls import LLMClient, StageProgress
 from comptra.manifest import Manifest
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
-from comptra.settings import division_settings, run_settings
+from comptra.settings import division_settings, flag_settings, run_settings
 from topxgen import inference
 from topxgen.common import checksums, hub, lineage, provenance, rates, shards, translation_folders
 from topxgen.common.console import show
@@ -26,7 +27,9 @@ from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.costs import Estimate, estimate_table
 from topxgen.inference.lazy_sampler import LazySampler
+from topxgen.prompting.mt_templates import get_template
 from topxgen.prompting.style import RAW
+from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
 
@@ -308,6 +311,21 @@ def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = Fals
     if config.args.steps:
         settings = division_settings(config, model)
         check_division(config.divisions(model, settings), settings)
+
+
+def check_results(args: argparse.Namespace) -> None:
+    """Raise UsageError for translations by other flags, as far as they are known before the test set is read."""
+    values, models = translation_folders.values_of(args), args.model_name_or_path or [args.nllb_name_or_path]
+    for name, one in product(models, directions(args)):
+        src, tgt = (languages.find(side, args.languages_file).name for side in (one.src, one.tgt))
+        if args.template_key is not None:
+            key = get_template(args.template_key, src, tgt, extra=args.languages_file).key
+            values["template_key"] = Path(key).name
+        room, merge_prompt = args.output_dir / Path(name).name, Path(args.merge_prompt).stem
+        folder = room / (args.metadata_dir or translation_folders.original_name(src, tgt, args, merge_prompt))
+        if args.metadata_dir is None:
+            folder = translation_folders.folder_of(folder, values)
+        check_settings(folder, flag_settings(args), read_only=True)
 
 
 def check_settings(folder: Path, settings: dict, read_only: bool = False) -> None:

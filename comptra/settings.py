@@ -1,5 +1,6 @@
 """What decides the results of a run: recorded beside them, and compared before a run continues in a directory."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,12 @@ LLM_FLAGS = (
     "num_return_sequences", "num_beams", "selection_method",
 )  # fmt: skip
 DIVISION_FLAGS = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")
+
+
+def flag_settings(args: argparse.Namespace) -> dict:
+    """Of `run_settings`, what flags alone say."""
+    more = ("src", "tgt", "temperature", "merge_prompt", "shard")  # recorded in another form
+    return provenance.result_settings(args, (*NOT_PART_OF_THE_RESULT, *RECORDED_BY_CONTENT, *more))
 
 
 def run_settings(config: "EvaluationConfig", model: Model) -> dict:

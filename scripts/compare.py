@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
     names = args.only or list(experiment.variants)
     data, runs = experiment.data_jobs(names), experiment.run_jobs(names)
+    check_results(runs)
     if args.dry_run:
         for job in [*data, *runs]:
             show(f"# {job.folder}/{Chain(job.folder).state(job.command)}")
@@ -152,6 +153,15 @@ def run_job(job: Job, title: str, allow_incomplete: bool) -> int:
         if job.command.stage == "merge" and chain.reason_to_run(job.command):  # it never overwrites
             shutil.rmtree(job.command.args.output, ignore_errors=True)
         return chain.complete(job.command, title, allow_incomplete)
+
+
+def check_results(jobs: Iterable[Job]) -> None:
+    """Raise UsageError for a variant that has changed since it was trained or translated."""
+    for job in jobs:
+        try:
+            Chain(job.folder).check_results(job.command)
+        except UsageError as error:
+            raise UsageError(f"{job.folder}, {error}; a variant whose flags change needs a new name") from None
 
 
 def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:

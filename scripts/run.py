@@ -53,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
     todo = commands(file, args.stages)
     folder = folder_of(file)
+    chain = Chain(folder)
+    for command in todo:
+        chain.check_results(command)
     if args.dry_run:
-        chain = Chain(folder)
         for command in todo:
             show(f"# {chain.state(command)}")
         return 0

@@ -396,6 +396,7 @@ def _notes(
         if infos == {False}:
             lines.append(f"{title}: lower is better")
         lines += _reliability(groups, name, title)
+    lines += _parts(groups)
     lines += _incomplete(groups, names, systems)
     tested = [len(group["systems"]) - 1 for group in groups if group.get("baseline") or group.get("clusters")]
     if compared := max(tested, default=0):
@@ -422,6 +423,21 @@ def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]
     for why, names in languages.items():
         named = ", ".join(dict.fromkeys(names))
         yield f"~ {title} for {named}: {why.removeprefix(f'{named}: ')}"
+
+
+def _parts(groups: Sequence[dict]) -> Iterator[str]:
+    """Of which test sets the scores are of the first sentences, or of a copy that lacks some."""
+    where: dict[str, list[str]] = {}
+    for group in groups:
+        test = (group.get("test_set") or {}).get("test", {})
+        if test.get("pairs", 0) < test.get("of", 0):
+            line = f"the first {test['pairs']:,} of {test['of']:,} sentences"
+            where.setdefault(line, []).append(f"{group['src']} to {group['tgt']}")
+        for size in {test.get(side, {}).get("published_texts") for side in ("sources", "references")} - {None}:
+            line = f"an incomplete copy of the test set: {test.get('of', 0):,} of {size:,} sentences"
+            where.setdefault(line, []).append(f"{group['src']} to {group['tgt']}")
+    for line, own in where.items():
+        yield f"{groups[0]['dataset']}: {line}" + (f" ({', '.join(own)})" if len(own) < len(groups) else "")
 
 
 def _incomplete(groups: Sequence[dict], names: Sequence[str], systems: Systems) -> list[str]:

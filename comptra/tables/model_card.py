@@ -33,12 +33,12 @@ def check(folders: Sequence[Path]) -> None:
         load(folder)
 
 
-def write(report: dict, folders: Sequence[Path], max_samples: int | None) -> list[str]:
-    """Add the scores of each folder's model to its card. `max_samples`: the limit of the report, if it had one. Those that it has of the same test set, direction, system and metric are
+def write(report: dict, folders: Sequence[Path]) -> list[str]:
+    """Add the scores of each folder's model to its card. Those that it has of the same test set, direction, system and metric are
     replaced. Returns a line for each folder whose model translated nothing that was scored."""
     without = []
     for folder in folders:
-        if results := list(_results(report, folder, max_samples)):
+        if results := list(_results(report, folder)):
             with OutputLock(folder, flag="--model_card"):
                 _update(folder, results)
         else:
@@ -59,7 +59,7 @@ def load(folder: Path):
         ) from None
 
 
-def _results(report: dict, folder: Path, max_samples: int | None) -> Iterator:
+def _results(report: dict, folder: Path) -> Iterator:
     """huggingface_hub.EvalResults of the systems whose translations are of the model in `folder`."""
     from huggingface_hub import EvalResult
 
@@ -90,7 +90,7 @@ def _results(report: dict, folder: Path, max_samples: int | None) -> Iterator:
                     dataset_type=benchmarks.REPOS.get(group["dataset"], group["dataset"]),
                     dataset_name=group["dataset"],
                     dataset_config=f"{group['src']} to {group['tgt']}",
-                    dataset_split=_split(group, row, max_samples),
+                    dataset_split=_split(group),
                     metric_type=HUB_METRICS.get(name, name),
                     metric_name=f"{info['title']} ({system})",
                     metric_value=round(score, 4),
@@ -98,13 +98,12 @@ def _results(report: dict, folder: Path, max_samples: int | None) -> Iterator:
                 )
 
 
-def _split(group: dict, row: dict, max_samples: int | None) -> str | None:
+def _split(group: dict) -> str | None:
     """The part of the benchmark, as the facts of the test set name it; test[:100] if only its first sentences were translated or
     scored."""
-    part = (group.get("test_set") or {}).get("test", {}).get("references", {}).get("part")
-    limits = (row.get("settings") or {}).get("max_samples"), max_samples
-    is_cut = any(limit is not None and limit <= group["sentences"] for limit in limits)
-    return f"{part or ''}[:{group['sentences']}]" if is_cut else part
+    test = (group.get("test_set") or {}).get("test", {})
+    part, count = test.get("references", {}).get("part"), group["sentences"]
+    return f"{part or ''}[:{count}]" if count < test.get("of", count) else part
 
 
 def _system(row: dict) -> str:

@@ -69,6 +69,25 @@ def test_systems_with_other_references_are_not_compared(tmp_path, score):
     assert groups[0]["references_digest"] != groups[1]["references_digest"]
 
 
+def test_tables_say_that_scores_are_of_the_first_sentences(tmp_path, score):
+    """Beside other languages, of which the whole test set was translated."""
+    files = [f"--{name}={tmp_path / name}" for name in ("markdown", "latex", "json")]
+    for tgt, count in (("Basque", 6), ("Hausa", None)):
+        test = udhr(tgt=tgt)
+        name = RUN.format("English", tgt)
+        write(
+            tmp_path / "m" / name, test.sources[:count], test.references[:count], settings(tgt=tgt, max_samples=count)
+        )
+    code, out, _ = score(tmp_path / "m", "--metrics", "chrf", *files)
+    note = f"udhr: the first 6 of {len(udhr().sources)} sentences (English to Basque)"
+    assert code == 0
+    assert all(note in text for text in (out, (tmp_path / "markdown").read_text(), (tmp_path / "latex").read_text()))
+    _, out, _ = score(tmp_path / "m", "--metrics", "chrf", "--max_samples", 3)
+    assert out.count("udhr: the first 3 of ") == len({len(udhr(tgt=tgt).sources) for tgt in ("Basque", "Hausa")})
+    _, out, _ = score(tmp_path / "m" / RUN.format("English", "Hausa"), "--metrics", "chrf")
+    assert "the first" not in out
+
+
 def test_max_samples_is_no_partial_run(tmp_path, score):
     test = udhr()
     write(tmp_path / "m" / "run", test.sources[:6], test.references[:6], settings(max_samples=6))

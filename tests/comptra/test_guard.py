@@ -11,7 +11,7 @@ import pytest
 from comptra import candidate_selection
 from comptra.guard import chains, interference
 from comptra.scores import metrics
-from tests.experiments.test_comparison_run import TRANSLATOR
+from tests.support import number_translator
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process, snapshot
@@ -72,7 +72,6 @@ class Place(NamedTuple):
 def place(tiny_lm, tmp_path_factory) -> Place:
     """Pairs from native texts, scored by MetricX-QE and decontaminated against the UDHR; nothing is selected yet."""
     folder = tmp_path_factory.mktemp("guard")
-    (folder / "translator.py").write_text(TRANSLATOR)
     words = " ".join(udhr_texts("Basque")).split()
     texts = [" ".join(random.Random(i).sample(words, 20)) + "." for i in range(30)]
     (folder / "native.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
@@ -80,7 +79,7 @@ def place(tiny_lm, tmp_path_factory) -> Place:
     place = ("--languages", "Basque", "--output_dir", folder / "data", "--translate_dir", "t")
     back = (
         "--back_translator",
-        f"{folder / 'translator.py'}:Numbers",
+        number_translator.NAME,
         "--scorer",
         "metricx-qe",
         "--metricx_name_or_path",

@@ -159,7 +159,7 @@ def test_scores_are_replaced_by_those_of_the_same_and_others_kept(place):
     report = json.loads((place / "scores.json").read_text())
     for row in (row for group in report["groups"] for row in group["systems"]):
         row["scores"]["chrf"]["score"] += 1  # as of a translation that has changed
-    assert write(report, [card], None) == []
+    assert write(report, [card]) == []
     whole = [one for one in read(card).data.eval_results if one.dataset_split == "test[:4]"]
     assert len(whole) == 4 and len(scores(read(card))) == 6 - 2, "the others have the names of these"
     before = scores(ModelCard(first))
@@ -212,18 +212,10 @@ def test_a_base_model_does_not_get_the_scores_of_its_adapters(place, tiny_lm):
     }
 
 
-@pytest.mark.parametrize(
-    ("sentences", "of_main", "of_evaluate", "expected"),
-    [
-        (1012, None, None, "devtest"),
-        (1012, 2000, None, "devtest"),
-        (100, 100, None, "devtest[:100]"),
-        (50, 100, 50, "devtest[:50]"),
-    ],
-)
-def test_scores_of_the_first_sentences_are_not_those_of_the_test_set(sentences, of_main, of_evaluate, expected):
-    group = {"sentences": sentences, "test_set": {"test": {"references": {"part": "devtest"}}}}
-    assert _split(group, {"settings": {"max_samples": of_main}}, of_evaluate) == expected
+@pytest.mark.parametrize(("sentences", "expected"), [(1012, "devtest"), (100, "devtest[:100]")])
+def test_scores_of_the_first_sentences_are_not_those_of_the_test_set(sentences, expected):
+    test = {"references": {"part": "devtest"}, "pairs": sentences, "of": 1012}
+    assert _split({"sentences": sentences, "test_set": {"test": test}}) == expected
 
 
 def test_of_a_trained_base_model_and_its_adapter_the_adapter_translated(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from comptra.settings import flag_settings
 from tests.attack.shooting_range import Stub
 from tests.support.documentation import fences
 from tests.support.run_files import CHECKED, SCORED, write
@@ -22,6 +23,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
+from topxgen.training import arguments
 
 
 def run(*words) -> subprocess.CompletedProcess:
@@ -200,6 +202,52 @@ def test_a_dry_run_shows_commands_that_run_as_they_stand(place):
     assert (place / "out/checked/Basque_translate_filtered.jsonl").exists()
     assert run().returncode == 0
     assert run("--dry_run").stdout.splitlines()[0] == "# decontamination: complete"
+
+
+TRAIN = "train: {{model_name_or_path: m, data_dir: in, target_languages: Basque, max_steps: {steps}, {more}: 5}}"
+MAIN = "main: {{model_name_or_path: m, tgt: Basque, max_new_tokens: {tokens}, {more}: 5}}"
+
+
+def test_results_of_other_flags_are_refused_before_anything_runs(place):
+    """Flags that decide no result may change, and translations with another template have a folder of their own."""
+    write(place, TRAIN.format(steps=9, more="num_workers"), MAIN.format(tokens=9, more="max_samples"))
+    train, main = (command.args for command in chain.commands(RunFile.read(place / "run.yaml")))
+    folder = place / "out/translations/m/English_to_Basque_0_shot_seed_122_llm_vanilla_None_0_0"
+    for path, settings in (
+        (place / "out/train/settings_train.json", arguments.result_settings(train, "data") | {"bf16": True}),
+        (folder / "settings_translate.json", flag_settings(main) | {"template_key": "14"}),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(settings))
+    changed = {
+        (
+            "train",
+            TRAIN.format(steps=10, more="num_workers"),
+        ): "out/train holds results of other settings (max_steps was 9, now 10)",
+        (
+            "train",
+            TRAIN.format(steps=-1, more="num_train_epochs"),
+        ): "(max_steps was 9, now None; num_train_epochs was None",
+        ("train", TRAIN.format(steps=9, more="save_total_limit")): "",
+        (
+            "main",
+            MAIN.format(tokens=8, more="max_samples"),
+        ): "_0_0 holds results of other settings (max_new_tokens was 9, now 8)",
+        ("main", MAIN.format(tokens=9, more="request_batch_size")): "",
+        ("main", MAIN.format(tokens=8, more="template_key")): "",
+    }
+    for has_results in (False, True):
+        for (stage, section), message in changed.items():
+            write(place, section)
+            result = run("--dry_run")
+            if message and has_results:
+                assert result.returncode == run().returncode == 2 and result.stderr.count("\n") == 1
+                assert f": {stage}: " in result.stderr and message in result.stderr
+            else:
+                assert result.returncode == 0 and "will run (not run yet)" in result.stdout, result.stderr
+        (place / "out/train/model.safetensors").write_text("x")
+        (folder / "translate_0.jsonl").write_text("{}\n")
+    assert not (place / "out/run").exists()
 
 
 def test_what_a_stage_reads(place):

@@ -12,22 +12,9 @@ from pathlib import Path
 import pytest
 
 from comptra import verify
+from tests.support import number_translator
 from tests.support.runs import ROOT, in_process, script
 
-TRANSLATOR = """
-import zlib
-from topxgen.translation import Translation
-
-class Numbers:
-    version, block_size, settings = "numbers 1", 10_000, {"numbers": 1}
-    def __init__(self, settings): ...
-    def check(self, source, target): ...
-    def load(self): ...
-    def translate(self, sentences, source, target, tick):
-        tick(len(sentences))
-        return [Translation(f"Everyone has the right to number {zlib.crc32(s.encode())} in the world.") for s in sentences]
-    def close(self): ...
-"""
 SMALL = """
 output_dir: {out}
 model: {model}
@@ -50,7 +37,7 @@ datagen:
   max_new_tokens: 48
   request_batch_size: 8
   number_of_instructions: 24
-  back_translator: {translator}:Numbers
+  back_translator: {translator}
   stages: [generate, translate]
 decontamination: {{benchmarks: udhr}}
 train:
@@ -97,8 +84,7 @@ def started(monkeypatch) -> list[str]:
 
 
 def small(tmp_path: Path, tiny_lm: str, **lines: str) -> Path:
-    (tmp_path / "translator.py").write_text(TRANSLATOR)
-    text = SMALL.format(out=tmp_path / "out", model=tiny_lm, translator=tmp_path / "translator.py")
+    text = SMALL.format(out=tmp_path / "out", model=tiny_lm, translator=number_translator.NAME)
     for old, new in lines.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
@@ -183,8 +169,22 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
         assert [variant["name"] for variant in report["variants"]] == complete
 
     del started[:]
-    path = small(tmp_path, tiny_lm, **{"pairs: 5": "pairs: 5000"})
-    short = in_process("scripts.compare", path, "--only", "hot", "nothing")
+    for old, new, says in (
+        (
+            "learning_rate: 2e-3",
+            "learning_rate: 1e-3",
+            "train: {} holds results of other settings (learning_rate was 0.002, now",
+        ),
+        ("pairs: 5\n", "pairs: 6\n", "train: {} holds results of other settings (dataset_size was 5, now 6)"),
+        ("max_samples: 2, max_new_tokens: 12", "max_samples: 2, max_new_tokens: 9", "(max_new_tokens was 12, now 9)"),
+    ):
+        path, says = small(tmp_path, tiny_lm, **{old: new}), says.format(out / "hot/seed-1/train")
+        for words in (("--dry_run",), ()):
+            changed = in_process("scripts.compare", path, "--only", "hot", *words)
+            assert changed.returncode == 2 and not started and changed.stderr.count("\n") == 1
+            assert says in changed.stderr and "a variant whose flags change needs a new name" in changed.stderr
+    path = small(tmp_path, tiny_lm, **{"  mixed:\n": "  big: {pairs: 5000, datagen: {temperature: 0.9}}\n  mixed:\n"})
+    short = in_process("scripts.compare", path, "--only", "big", "nothing")
     assert short.returncode == 2 and not started and short.stderr.count("not all variants have as many pairs") == 1
     wrong = in_process("scripts.compare", path, "--only", "colt")
     assert wrong.returncode == 2 and "(did you mean cold?)" in wrong.stderr and wrong.stderr.count("\n") == 1

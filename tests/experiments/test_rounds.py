@@ -14,7 +14,7 @@ from statistics import fmean
 import pytest
 
 from comptra import verify
-from tests.experiments.test_comparison_run import TRANSLATOR
+from tests.support import number_translator
 from tests.support.runs import in_process, records
 from topxgen.common.errors import UsageError
 from topxgen.common.run_files import read
@@ -42,7 +42,7 @@ datagen:
   max_new_tokens: 48
   request_batch_size: 8
   number_of_instructions: 12
-  back_translator: {translator}:Numbers
+  back_translator: {translator}
   scorer: none
 decontamination: {{benchmarks: udhr}}
 train:
@@ -95,8 +95,7 @@ def nothing_starts(monkeypatch) -> None:
 
 def write(folder: Path, model: str, **changed: str) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "translator.py").write_text(TRANSLATOR)
-    text = RUN.format(out=folder / "out", model=model, translator=folder / "translator.py")
+    text = RUN.format(out=folder / "out", model=model, translator=number_translator.NAME)
     for old, new in changed.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
@@ -148,7 +147,7 @@ def test_what_is_recorded_and_shown(whole):
     assert (found["number"], found["patience"], found["metric"], found["stopped"]) == (2, 1, "chrf", None)
     assert found["held_out_set"] == {"dataset_name_or_path": "udhr-dev"}
     assert [one["round"] for one in found["rounds"]] == [0, 1, 2]
-    for one, data in zip(found["rounds"], ("translator.py:Numbers", "round-1", "round-2"), strict=True):
+    for one, data in zip(found["rounds"], ("number_translator.py:Numbers", "round-1", "round-2"), strict=True):
         lines = records(out / data / "Basque_translate_filtered.jsonl")
         assert one["pairs"] == sum(len(line["propositions"]) for line in lines) > 0
         assert one["mean_score"] is None  # --scorer none

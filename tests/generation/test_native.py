@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import number_translator
 from tests.support.runs import BENCHMARKS, ROOT, TOPICS, in_process, lines_in, records, script
 from tests.support.tiny_models import udhr_texts
 from topxgen.corpora.monolingual import open_source
@@ -239,6 +240,26 @@ def test_several_languages(tmp_path):
     assert "has 3 sources for 2 languages" in refusal(tmp_path / "new", [folder] * 3, languages=both)
     write(folder / "Basque.jsonl", UDHR)
     assert "has Basque.txt and Basque.jsonl; pass one" in refusal(tmp_path / "new", folder)
+
+
+def test_a_language_that_is_added_leaves_the_finished_one_alone(tmp_path):
+    """Also one that falls short of what was asked for."""
+    folder, out, stages = tmp_path / "texts", tmp_path / "out", ("--stages", "generate", "translate")
+    write(folder / "Basque.txt", UDHR)
+    write(folder / "Hausa.txt", udhr_texts("Hausa"))
+    translator = ("--back_translator", number_translator.NAME, "--translate_dir", "numbers")
+    run(out, folder, *translator, stages=stages)
+    finished = [out / "manifest_generate_Basque.json", out / "numbers/manifest_translate_Basque.json"]
+    before = [path.read_bytes() for path in finished]
+    few = ("--number_of_instructions_per_language", len(kept(out)), 1000)
+    run(out, folder, *few, languages=("Basque", "Hausa"), code=3)
+    assert [path.read_bytes() for path in finished] == before
+    complete = {
+        name: json.loads((out / f"manifest_generate_{name}.json").read_text())["complete"]
+        for name in ("Basque", "Hausa")
+    }
+    assert complete == {"Basque": True, "Hausa": False} and kept(out, "Hausa")
+    assert not json.loads((out / "manifest_generate.json").read_text())["complete"]
 
 
 def configured(folder: Path, **splits: list[str]) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from transformers import AutoTokenizer
 
 from tests.support.runs import ROOT, datagen, lines_in, records
 from tests.support.tiny_models import quantize_weights, repeat_in_two_shards, without_weights
@@ -88,6 +89,21 @@ def check_a_long_prompt_is_no_crash(sampler):
 def test_hf(hf):
     check_common(hf)
     check_a_long_prompt_is_no_crash(hf)
+
+
+def test_hf_penalizes_no_padding(tiny_lm, tmp_path):
+    """Where a model has no padding token, that is its end token."""
+    folder = shutil.copytree(tiny_lm, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token, tokenizer.eos_token = None, "."
+    tokenizer.save_pretrained(folder)
+    requests = [replace(request, prompt=request.prompt.removesuffix("dira ")) for request in REQUESTS[:3]]
+    answers = []
+    for size in (1, 3):
+        sampler = inference.load("hf", ModelSettings(str(folder), dtype="float32", request_batch_size=size))
+        answers.append(answers_of(sampler, requests, repetition_penalty=3.0, max_new_tokens=40, temperature=0))
+        sampler.close()
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.slow)])
@@ -370,8 +386,6 @@ def test_beams_of_both_samplers_are_alike(gemma, vllm):
 
 def test_marks_of_thoughts_survive_decoding(tiny_lm, tmp_path):
     """Special tokens are left out of answers, but not those that tell thoughts from the answer."""
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|note|>"]})
     ids = tokenizer("[THINK]Hm.[/THINK] Kaixo<|note|> mundua.<eos>", add_special_tokens=False)["input_ids"]
@@ -381,8 +395,6 @@ def test_marks_of_thoughts_survive_decoding(tiny_lm, tmp_path):
 
 
 def test_an_answer_says_that_the_prompt_began_its_thoughts(hf, tiny_lm, tmp_path):
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}[assistant]<think>\n"
     tokenizer.save_pretrained(tmp_path)

@@ -11,8 +11,7 @@ import pytest
 
 from datagen import build_parser as datagen_parser
 from scripts.status import lines as shown_lines
-from tests.experiments.test_comparison_run import TRANSLATOR
-from tests.support import synthetic_run
+from tests.support import number_translator, synthetic_run
 from tests.support.runs import ROOT, datagen, in_process
 from tests.support.tiny_models import udhr_texts
 from topxgen.common.errors import UsageError
@@ -432,7 +431,8 @@ def test_a_real_run_that_is_killed_and_run_again(tmp_path):
     source, out = tmp_path / "texts.txt", tmp_path / "run"
     texts = [" ".join(udhr_texts("Basque")[i : i + 2]) for i in range(12)]
     source.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    (tmp_path / "own.py").write_text(TRANSLATOR.replace("load(self): ...", "load(self): __import__('time').sleep(0.5)"))
+    slow = Path(number_translator.__file__).read_text()
+    (tmp_path / "own.py").write_text(slow.replace("load(self): ...", "load(self): __import__('time').sleep(0.5)"))
     command = ("--paragraphs", source, "--languages", "Basque", "--output_dir", out, "--back_translator", f"{tmp_path / 'own.py'}:Numbers",
                "--translate_dir", "own", "--scorer", "none", "--threshold", "1")  # fmt: skip
     datagen(*command, kill_when=lambda: (out / "own" / "settings_translate.json").exists())  # before a pair is written

@@ -145,7 +145,7 @@ def test_the_published_recipe_trains_an_encoder_decoder(tiny_nllb, tmp_path):
     """--targets_only is one of its flags; what only a decoder LM has is refused."""
     result = in_process("train.py", *flags(tiny_nllb, tmp_path / "run"), "--dry_run")
     assert result.returncode == 0 and "--targets_only has no effect without a decoder LM" in result.stderr
-    for changed in (dict(packing="none"), dict(template_key="11"), dict(eos_token_id=3)):
+    for changed in (dict(packing="none"), dict(template_key="11"), dict(eos_token_id=3), dict(neftune_noise_alpha=5)):
         result = in_process("train.py", *flags(tiny_nllb, tmp_path / "run", **changed), "--dry_run")
         assert result.returncode == 2 and f"--{next(iter(changed))} has no effect without a decoder LM" in result.stderr
 

@@ -94,6 +94,17 @@ def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokeniz
         assert pair.target.strip("“") in tokenizer.decode(ids[prompt:-1]) or "<unk>" in tokenizer.decode(ids)
 
 
+def test_pairs_are_learnt_on_one_line_as_main_py_sends_and_reads_them(tokenizer):
+    """Without a template the texts are the user's own, line breaks included."""
+    first = PAIRS[0]
+    torn = Pair(f" {first.source} \r\nSo it is. ", f"{first.target}\n\nHala da.\n", first.src, first.tgt, "a")
+    joined = Pair(f"{first.source} So it is.", f"{first.target} Hala da.", first.src, first.tgt, "a")
+    learnt = CausalTokenizer(tokenizer, "14", len(tokenizer), tokenizer.eos_token_id)
+    assert learnt.encode([torn]).ids.tolist() == learnt.encode([joined]).ids.tolist()
+    as_it_is = CausalTokenizer(tokenizer, "none", len(tokenizer), tokenizer.eos_token_id)
+    assert as_it_is.prompt_and_target(torn) == (torn.source, torn.target)
+
+
 def test_template_14_is_the_published_string(tokenizer):
     encoder = CausalTokenizer(tokenizer, "14", 10**6)
     assert "".join(encoder.prompt_and_target(PAIRS[0])) == (

@@ -18,6 +18,11 @@ def split_lines(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
+def on_one_line(text: str) -> str:
+    """`text` with spaces for its line breaks, as a translation is one line."""
+    return " ".join(filter(None, map(str.strip, split_lines(text))))
+
+
 def separators_to_spaces(line: str) -> str:
     """`line` with spaces for U+2028 and the like, at which other programs would cut it."""
     return _SEPARATORS.sub(" ", line)

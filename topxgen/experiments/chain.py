@@ -211,6 +211,15 @@ class Chain:
         reason = self.reason_to_run(command)
         return f"{command.name}: {f'will run ({reason})' if reason else 'complete'}\n{command.shown()}"
 
+    def check_results(self, command: Command) -> None:
+        """Raise UsageError for a command that has to run, and will refuse what other flags have left in its folder."""
+        check = stages.STAGES[command.stage].check_results
+        if check is not None and self.reason_to_run(command):
+            try:
+                check.load()(command.args)
+            except UsageError as error:
+                raise UsageError(f"{command.name}: {error}") from None
+
     def complete(self, command: Command, title: str, allow_incomplete: bool) -> int:
         """Run a command unless it is complete; its exit code."""
         reason = self.reason_to_run(command)

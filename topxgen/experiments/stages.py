@@ -116,6 +116,7 @@ class Stage(NamedTuple):
     no_input: tuple[str, ...] = ("output_dir",)
     always: bool = False  # its result is what it prints
     has_estimates: bool = False
+    checks_results: bool = False
 
     @property
     def parser(self) -> Choice:
@@ -131,6 +132,11 @@ class Stage(NamedTuple):
         """Of flags: what it is going to need, as far as that is known in seconds."""
         return self._function("estimates") if self.has_estimates else None
 
+    @property
+    def check_results(self) -> Choice | None:
+        """Of flags: raises UsageError for results of other flags where its own would be."""
+        return self._function("check_results") if self.checks_results else None
+
     def _function(self, name: str) -> Choice:
         return Choice(f"{self.script[-1].removesuffix('.py').replace('/', '.')}:{name}")
 
@@ -141,8 +147,22 @@ STAGES = {
     "decontamination": Stage(
         ("decontamination.py",), _decontaminated, {"input_dir": PAIRS[:1]}, ("output_dir", "report")
     ),
-    "train": Stage(("train.py",), _trained, {"data_dir": PAIRS}, ("output_dir", "export_dir"), has_estimates=True),
-    "main": Stage(("main.py",), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir"), has_estimates=True),
+    "train": Stage(
+        ("train.py",),
+        _trained,
+        {"data_dir": PAIRS},
+        ("output_dir", "export_dir"),
+        has_estimates=True,
+        checks_results=True,
+    ),
+    "main": Stage(
+        ("main.py",),
+        _translated,
+        {"data_dir": PAIRS},
+        ("output_dir", "cache_dir"),
+        has_estimates=True,
+        checks_results=True,
+    ),
     "evaluate": Stage(
         ("-m", "comptra.evaluate"),
         _scored,

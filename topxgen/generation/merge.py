@@ -114,7 +114,10 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
     ):
         if generation.needs_responses():
             raise AssertionError("a prompt without a response was scheduled")
-    return {name: {"complete": generation.complete, "prompts_asked": len(numbers[name])} for name in config.languages}
+    return {
+        name: {"complete": generation.is_complete(name), "prompts_asked": len(numbers[name])}
+        for name in config.languages
+    }
 
 
 def responses_in_order(language: str, paths: list[Path], out: Path):
@@ -192,8 +195,7 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
         finished = [language_manifest(Layout(one.root, ""), "generate", language.name) for one in work.noted]
         source = next((manifest["source"] for manifest in finished if "source" in manifest), None)
         results[name] = {} if source is None else {"source": source}
-    reached = config.target.reached(kept)
-    return {name: {"complete": reached, **result} for name, result in results.items()}
+    return {name: {"complete": not config.target.wants(kept, name), **result} for name, result in results.items()}
 
 
 def merge_translations(config, works: list[shards.Work]) -> bool:

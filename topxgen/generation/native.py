@@ -31,10 +31,10 @@ def total(config) -> int | None:
     return size if size is None or config.shard is None else config.shard.share(size)
 
 
-def clean(config, progress: Progress, begin: Callable[[], None]) -> Counter:
+def clean(config, progress: Progress, begin: Callable[[str], None]) -> Counter:
     """The kept paragraphs of each language, earlier runs' included, after all texts or as many paragraphs as are wanted.
 
-    `config`: a GenerationConfig; `begin` is called before each decision is written.
+    `config`: a GenerationConfig; `begin` is called with the language before each decision is written.
     """
     kept = Counter()
     for language in config.languages.values():
@@ -42,7 +42,9 @@ def clean(config, progress: Progress, begin: Callable[[], None]) -> Counter:
     return kept
 
 
-def _clean_language(config, language: Language, kept: Counter, progress: Progress, begin: Callable[[], None]) -> None:
+def _clean_language(
+    config, language: Language, kept: Counter, progress: Progress, begin: Callable[[str], None]
+) -> None:
     args, layout, name = config.args, config.layout, language.name
     near_duplicates, judged = deduplication.new_index(args), set()
     for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
@@ -70,7 +72,7 @@ def _clean_language(config, language: Language, kept: Counter, progress: Progres
                 paragraph_id = native_id(name, row.number, index)
                 if paragraph_id in judged or not wanted():
                     continue
-                begin()
+                begin(name)
                 reason = _reason(paragraph_id, text, language, config.filters, near_duplicates)
                 if reason is None:
                     out.write(Paragraph(paragraph_id, text, row.topic).to_json())

@@ -159,22 +159,23 @@ def begin_shard(config: GenerationConfig) -> None:
 
 def take_paragraphs(config: GenerationConfig) -> bool:
     """Native texts to paragraphs; whether there are as many as were asked for."""
-    layout, started, settings, begun = config.layout, provenance.now(), config.generate_settings(), []
+    layout, started, settings, begun = config.layout, provenance.now(), config.generate_settings(), set()
     _check_origin(config)
     with _progress(config, "generate", native.total(config)) as progress:
 
-        def begin() -> None:
+        def begin(language: str) -> None:
             if not begun:
                 record(layout.settings("generate"), settings)
-                remove_manifests(layout, "generate", list(config.languages))
                 progress.restart_clock()
-                begun.append(True)
+            if language not in begun:
+                remove_manifests(layout, "generate", [language])
+                begun.add(language)
 
         kept = native.clean(config, progress, begin)
     complete = config.target.reached(kept)
     results = {
         name: {
-            "complete": complete,
+            "complete": not config.target.wants(kept, name),
             "source": config.sources[name].name,
             **deduplication.recall(config, name),
             "counts": funnel.generation_counts(layout, name),
@@ -222,7 +223,7 @@ def generate(config: GenerationConfig) -> bool:
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
-            "complete": complete,
+            "complete": generation.is_complete(name),
             "prompts_asked": generation.requested_by_language[name],
             **deduplication.recall(config, name),
             "counts": counts[name],

@@ -93,6 +93,9 @@ class HFSampler:
         sampled = settings.temperature > 0 and settings.num_beams == 1
         rows = [tokens for _, tokens in batch for _ in range(n if sampled else 1)]
         inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._model.device)
+        # A repetition penalty counts padding, too, which may be the end token: it is made a token that the prompt has.
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        inputs["input_ids"] = ids.where(mask > 0, ids[:, -1:])
         options = dict(
             max_new_tokens=settings.max_new_tokens,
             num_beams=settings.num_beams,

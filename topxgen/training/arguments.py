@@ -64,8 +64,8 @@ def bool_or_name(value: str) -> bool | str:
         return value
 
 
-def resolve(args: argparse.Namespace) -> None:
-    """Set the defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
+def set_defaults(args: argparse.Namespace) -> None:
+    """Those of the length of the training, and names of languages as they are recorded. Raises UsageError."""
     if args.max_steps == -1 and args.num_train_epochs is None:
         raise UsageError("--max_steps -1 trains by epochs; pass --num_train_epochs N, too")
     args.max_steps = None if args.max_steps == -1 else args.max_steps
@@ -78,6 +78,11 @@ def resolve(args: argparse.Namespace) -> None:
         args.num_train_epochs = None
     args.src = languages.find(args.src, args.languages_file).name
     args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
+
+
+def resolve(args: argparse.Namespace) -> None:
+    """Set the defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
+    set_defaults(args)
     check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
     if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
         raise UsageError(f"--output_dir {args.output_dir} is the folder of the base model; pass another one")

@@ -75,7 +75,8 @@ RULES = (
 # Of an encoder-decoder. scripts/train.sh gives --targets_only to every model.
 DECODER_RULES = (
     Rule(("targets_only",), "a decoder LM (an encoder-decoder always learns the target alone)", lambda _: False, harmless=True),
-    Rule(("packing", "template_key", "eos_token_id", "use_liger_kernel"), "a decoder LM", lambda _: False),
+    # transformers' NEFTune adds its noise to embeddings that most encoder-decoders do not read.
+    Rule(("packing", "template_key", "eos_token_id", "use_liger_kernel", "neftune_noise_alpha"), "a decoder LM", lambda _: False),
 )
 RAW_TEXT_RULES = (
     Rule(("targets_only", "template_key", "num_eval_translations"), "a target column (--output_column_name)", lambda _: False),

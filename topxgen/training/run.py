@@ -94,6 +94,19 @@ def check_output_dir(output_dir: Path, settings: dict) -> None:
         provenance.check_settings(output_dir / SETTINGS_FILE, settings)
 
 
+def check_results(args: argparse.Namespace) -> None:
+    """Raise UsageError if --output_dir has results of other flags, as far as they are known before data and processes are."""
+    args = argparse.Namespace(**vars(args))
+    arguments.set_defaults(args)
+    settings = arguments.result_settings(args, "")
+    later = [
+        "data",
+        "effective_batch_rows",
+        *(name for name in ("fp16", "bf16") if not settings[name]),
+    ]  # of the launcher
+    check_output_dir(args.output_dir, {name: value for name, value in settings.items() if name not in later})
+
+
 def is_finished(output_dir: Path) -> bool:
     """Whether the run in a directory is complete; logs it."""
     manifest = read_json(output_dir / MANIFEST_FILE, _Manifest)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topxgen.common.errors import UsageError
+from topxgen.common.lines import on_one_line
 from topxgen.inference.tokenizer import plain_ids, tokens_before
 from topxgen.prompting.mt_templates import MTTemplate, get_template
 from topxgen.text import languages
@@ -78,9 +79,10 @@ class CausalTokenizer:
         template = self.template(pair)
         if template is None:
             return pair.source, pair.target
-        prompt = template.get_prompt([], pair.source)
-        full_prompt = template.header + template.prefix + pair.source + template.middle
-        return prompt, full_prompt[len(prompt) :] + pair.target
+        source, target = on_one_line(pair.source), on_one_line(pair.target)  # as in test sets and in answers
+        prompt = template.get_prompt([], source)
+        full_prompt = template.header + template.prefix + source + template.middle
+        return prompt, full_prompt[len(prompt) :] + target
 
     def prompt_ids(self, prompts: list[str]) -> list[list[int]]:
         """Token ids of prompts, BOS included."""
