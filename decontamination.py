@@ -208,6 +208,8 @@ def decontaminate(args: argparse.Namespace) -> int:
     unchecked = [f"{name}: {reason}" for name, part in parts.items() for reason in part["not_checked"]]
     for line in unchecked:
         logger.warning("not checked: %s", line)
+    for line in () if args.audit else report.emptied(parts):
+        logger.warning(line)
     return EXIT_UNCHECKED if unchecked else 0
 
 

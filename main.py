@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
     flags.add_api_flags(add)
     flags.add_cost_flags(add)
+    flags.add_unanswered_flag(add)
 
     add = parser.add_argument_group("prompts and demonstrations").add_argument
     add(

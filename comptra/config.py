@@ -335,6 +335,7 @@ class EvaluationConfig:
             refine_after_merge=args.refine_after_merge,
             steps=args.steps,
             with_shots=args.method_translate not in methods.WITHOUT_DEMONSTRATIONS,
+            accepts_unanswered=args.accept_unanswered,
             resume_drafts=args.method_translate == "nllb",
         )
 

@@ -13,6 +13,7 @@ from comptra.config import directions
 from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task
 from comptra.models import Model
+from comptra.ordered_jsonl import unfinished
 from topxgen.common import rates
 from topxgen.inference import SamplingSettings
 from topxgen.inference.costs import Estimate, estimated_tokens
@@ -89,11 +90,11 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
     """The prompts of each stage and the tokens of prompts and answers, fewest and most, for sentences not translated yet."""
     test_set, args = config.test_set, config.args
     path = config.folder(model) / "translate_0.jsonl"
-    done = path.read_bytes().count(b"\n") if path.is_file() else 0
-    sentences = test_set.sources[done : done + SAMPLED_SENTENCES]
+    wanted = unfinished(path, len(test_set.sources), args.accept_unanswered)
+    sentences = [test_set.sources[number] for number in wanted[:SAMPLED_SENTENCES]]
     if not sentences or not config.uses_llm:
         return []
-    scale = (len(test_set.sources) - done) / len(sentences)
+    scale = len(wanted) / len(sentences)
     references = dict(zip(test_set.sources, test_set.references, strict=True))
     phrases = args.number_of_subproblems if args.number_of_subproblems > 0 else PHRASES
     runs = []

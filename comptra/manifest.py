@@ -57,6 +57,7 @@ class Manifest(TypedDict, total=False):
     settings: RunSettings
     test_set: _TestFacts
     checksums: list[str]
+    unanswered_prompts: int
 
 
 class TracedManifest(Manifest, total=False):

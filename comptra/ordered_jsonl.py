@@ -37,12 +37,13 @@ def resume_lines(
     work: Callable[[list[int]], Iterator[tuple[int, object]]],
     marks: Mapping[str, Collection[str]],
     shared: bool = False,
+    accepts_unanswered: bool = False,
 ) -> list:
     """The value of each sentence: from the file where it has one, else from `work`, which is then written to the file.
 
     `work` takes the numbers of sentences and yields (place in that list, value) as they finish; a line is written as soon
     as all lines before it are. `marks`: extra keys, and the sentences whose lines get them; a line that is marked as
-    unanswered is made again by the next run.
+    unanswered is made again by the next run, unless that accepts it as it is.
     `shared`: see read_lines.
     """
 
@@ -51,7 +52,7 @@ def resume_lines(
         return {"sentence": sentences[number], key: value, **extra}
 
     lines = read_lines(path, sentences, key, shared)
-    again = [number for number, line in enumerate(lines[: len(sentences)]) if line.get(UNANSWERED)]
+    again = [number for number, line in enumerate(lines[: len(sentences)]) if _is_open(line, accepts_unanswered)]
     if again:
         for place, value in work(again):
             lines[again[place]] = record(again[place], value)
@@ -69,6 +70,18 @@ def resume_lines(
     if len(lines) < len(sentences):
         raise RuntimeError(f"no {key} for {len(sentences) - len(lines)} sentences")
     return [line[key] for line in lines[: len(sentences)]]
+
+
+def _is_open(line: dict, accepts_unanswered: bool) -> bool:
+    """Whether the next run makes the line again."""
+    return None in line.values() or bool(line.get(UNANSWERED) and not accepts_unanswered)
+
+
+def unfinished(path: Path, count: int, accepts_unanswered: bool) -> list[int]:
+    """The numbers of those of `count` sentences whose lines the next run makes."""
+    lines = list(read_jsonl(path, on_cut=lambda _: None))[:count]
+    again = [number for number, line in enumerate(lines) if _is_open(line, accepts_unanswered)]
+    return [*again, *range(len(lines), count)]
 
 
 def read_lines(path: Path, sentences: list[str], key: str, shared: bool = False) -> list[dict]:
@@ -122,10 +135,10 @@ def mark_undividable(path: Path, numbers: Collection[int]) -> None:
     write_atomic(path, map(to_line, lines))
 
 
-def is_complete(path: Path, count: int) -> bool:
+def is_complete(path: Path, count: int, accepts_unanswered: bool = False) -> bool:
     """Whether the file has an answered line for each of `count` sentences."""
     lines = list(read_jsonl(path))
-    return len(lines) == count and not any(line.get(UNANSWERED) or None in line.values() for line in lines)
+    return len(lines) == count and not any(_is_open(line, accepts_unanswered) for line in lines)
 
 
 def marked(path: Path, mark: str) -> set[int]:

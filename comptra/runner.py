@@ -14,7 +14,7 @@ from comptra.llm_calls import LLMClient, StageProgress
 from comptra.manifest import Manifest
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
+from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, flag_settings, run_settings
 from topxgen import inference
 from topxgen.common import checksums, hub, lineage, provenance, rates, shards, translation_folders
@@ -164,7 +164,9 @@ def translate_with(
             lines_from_original = record_settings(folder, settings)
             sizes = {folder / f"translate_{s}.jsonl": len(level.sentences) for s, level in enumerate(levels)}
             # The manifest of a finished run is kept if there is nothing left to do.
-            unchanged = (folder / MANIFEST).is_file() and all(is_complete(*item) for item in sizes.items())
+            earlier, accepted = read_json(folder / MANIFEST, Manifest), args.accept_unanswered
+            unchanged = bool(earlier) and not earlier.get("unanswered_prompts")
+            unchanged &= all(is_complete(*item, accepted) for item in sizes.items())
             if not unchanged:
                 remove(folder / MANIFEST)
             translations = translate.translate(levels, plan, task, folder)
@@ -181,6 +183,7 @@ def translate_with(
                     len(marked(divisions / f"divide_{r}.jsonl", UNDIVIDED)) for r in range(1, plan.steps + 1)
                 ],
                 **outcome(levels, translations, plan, client),
+                "unanswered_translations": sum(len(marked(path, UNANSWERED)) for path in sizes),
                 "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
                 "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
                 "lines_from_original": lines_from_original,
@@ -257,7 +260,7 @@ def outcome(
         ],
         "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
         "unanswered": sorted(set(client.failures.values())),
-        "unanswered_prompts": len(client.failures),
+        "unanswered_prompts": 0 if plan.accepts_unanswered else len(client.failures),  # the next run sends them again
     }
 
 
@@ -283,8 +286,10 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         reasons = "; ".join(summary["unanswered"][:3])
         logger.warning(
             f"{unanswered} prompts got no response ({reasons}): the lines that depend on them are marked as unanswered; re-run the "
-            "same command to try these again"
+            "same command to try these again, or add --accept_unanswered to leave them as they are"
         )
+    elif marks := summary["unanswered_translations"]:
+        logger.warning(f"{marks} translations are marked as unanswered, and stay so (--accept_unanswered)")
     if unreadable := summary["unreadable_answers"]:
         logger.warning(
             f"{unreadable} responses have no translation (thoughts that used up the tokens, a merge without the section of the final "
@@ -296,7 +301,7 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; raise "
             f"--max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
         )
-    if not unreadable and not unanswered and (empty := summary["empty_translations"]):
+    if not unreadable and not summary["unanswered_translations"] and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NOT_PART_OF_THE_RESULT = (
     "output_dir", "metadata_dir", "num_shards", "shard_index", "shard", "benchmark_dir", "allow_partial_benchmark", "data_dir", "cache_dir", "comet_python", "verbose", "dry_run",
     "max_samples", "api_key", "request_timeout", "max_retries", "request_batch_size", "max_concurrent_requests",
-    "prices", "budget", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
+    "prices", "budget", "accept_unanswered", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
     "data_parallel_size", "trust_remote_code", "distributed", "num_workers",
 )  # fmt: skip
 # Flags recorded by what they name: a language, the texts of a template or a pool, the weights of a model, options (`decoding`).

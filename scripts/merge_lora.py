@@ -30,9 +30,10 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.flag_rules import Rule
-from topxgen.common.hub import hub_call, load_weights, model_file
+from topxgen.common.hub import hub_call, model_file
 from topxgen.common.locks import OutputLock
 from topxgen.common.needs import Need, models
+from topxgen.common.weights import load_weights
 from topxgen.inference import adapters
 from topxgen.text import languages
 from topxgen.translation import conversion

@@ -230,6 +230,15 @@ def add_api_flags(add) -> None:
     )
 
 
+def add_unanswered_flag(add) -> None:
+    add(
+        "--accept_unanswered",
+        **FLAG,
+        help="go on without the sentences that got no answer, as from an API that refuses them: they are marked, counted, and not "
+        "sent again [the run ends with exit code 3, and the next one sends them again]",
+    )
+
+
 def add_cost_flags(add) -> None:
     add(
         "--prices",

@@ -40,6 +40,7 @@ class Plan:
     refine_after_merge: int = 0  # refining steps of the levels above it
     steps: int = 0
     with_shots: bool = True  # the method shows demonstrations
+    accepts_unanswered: bool = False  # translations that depend on a prompt without an answer are not made again
     resume_drafts: bool = (
         False  # the method's work is in no response cache: drafts in draft_{s}.jsonl are not made again
     )
@@ -126,6 +127,10 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
         sentences = levels[s].sentences
         task.client.begin_stage(f"translate {s}" if s == lowest else f"merge {s}")
 
+        def lines(path: Path, work, sentences=sentences) -> list[str]:
+            accepts = plan.accepts_unanswered
+            return resume_lines(path, sentences, "translation", work, task.client.marks, accepts_unanswered=accepts)
+
         def draft(numbers: list[int], s=s, sentences=sentences) -> Iterator[tuple[int, str]]:
             chosen = [sentences[i] for i in numbers]
             if s == lowest:
@@ -136,12 +141,12 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
             task.client.unanswered.update(sentences[below.parents[number]] for number in missing_phrases)
             return plan.merge(chosen, [pairs[i] for i in numbers])
 
-        def work(numbers: list[int], s=s, sentences=sentences, draft=draft) -> Iterator[tuple[int, str]]:
+        def work(numbers: list[int], s=s, sentences=sentences, draft=draft, lines=lines) -> Iterator[tuple[int, str]]:
             steps = plan.number_of_refining_steps if s == lowest else plan.refine_after_merge
             if not steps:
                 return draft(numbers)
             if s == lowest and plan.resume_drafts:
-                every = resume_lines(draft_file(folder, s), sentences, "translation", draft, task.client.marks)
+                every = lines(draft_file(folder, s), draft)
                 texts = [every[i] for i in numbers]
             else:
                 texts = in_order(draft(numbers), len(numbers))
@@ -152,8 +157,7 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
                     put_lines(draft_file(folder, s, k), sentences, numbers, texts)
             return enumerate(texts)
 
-        path = folder / f"translate_{s}.jsonl"
-        translations[s] = resume_lines(path, sentences, "translation", work, task.client.marks)
+        translations[s] = lines(folder / f"translate_{s}.jsonl", work)
     return translations
 
 

@@ -1,6 +1,7 @@
 """main.py goes on where it stopped, with what another run or program left, and only where the settings are the same."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -173,6 +174,16 @@ def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, main_here
     assert (first.stdout.count("demonstration: ") == 2) == (method == "TEaR")
     manifest = json.loads((path.parent / "manifest_translate.json").read_text())
     assert manifest["unanswered_prompts"] == 2 and "exceed --max_model_len" in manifest["unanswered"][0]
+    lines, prompts = path.read_bytes(), r"translate 0 +[1-9]\d* "
+    assert re.search(prompts, main_here(*flags, "--dry_run").stdout), "what is sent again costs, too"
+    accepted = (*flags, "--max_model_len", 900, "--accept_unanswered")
+    assert not re.search(prompts, main_here(*accepted, "--dry_run").stdout)
+    for _ in range(2):
+        second = main_here(*accepted)
+        assert second.returncode == 0 and "2 translations are marked as unanswered, and stay so" in second.stderr
+        assert "loading" not in second.stderr and path.read_bytes() == lines
+        manifest = json.loads((path.parent / "manifest_translate.json").read_text())
+        assert (manifest["unanswered_prompts"], manifest["unanswered_translations"]) == (0, 2)
     again = main_here(*flags)
     assert again.returncode == 0 and "unanswered" not in path.read_text()
     assert len(texts(path)) == 2

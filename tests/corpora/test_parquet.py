@@ -62,3 +62,19 @@ def test_a_huge_text_in_a_dictionary_is_kept_once(tmp_path):
     parquet.write_table(pyarrow.table({"Basque": huge}), tmp_path / "a.parquet")
     texts = [row["Basque"] for row in tables.parquet_rows(tmp_path / "a.parquet")]
     assert len(texts) == 3000 and len({id(text) for text in texts}) == 1
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("what", ["a long text", "no text"])
+def test_a_small_file_that_would_fill_the_memory_is_refused(reader, what, tmp_path):
+    """400 MB of one text without a dictionary, and 3 million rows that hold nothing."""
+    table = pyarrow.table({"Basque": ["x" * 4_000_000] * 100, "English": ["x"] * 100})
+    if what == "no text":
+        table = pyarrow.table({name: pyarrow.nulls(3_000_000, pyarrow.string()) for name in ("Basque", "English")})
+    path = tmp_path / "mine.parquet"
+    parquet.write_table(table, path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(
+        UsageError, match=r"mine\.parquet would expand from 0\.\d MB to \d+ MB \([\d,]+ rows\): no text"
+    ):
+        READERS[reader](path)

@@ -307,3 +307,11 @@ def test_the_target_language_is_that_of_the_folder(tmp_path, benchmark_dir):
     assert len(records(folder / "Basque_translate_contaminated.jsonl")) == 2
     refused = run(folder, benchmark_dir, "--target_language", "English", code=2)
     assert "French" in refused.stderr and "--target_language" in refused.stderr
+
+
+def test_a_language_of_which_nothing_is_left_is_named(planted, benchmark_dir):
+    lines = [record(i, [LEAKS["Basque"][i]], ["The sea was calm and the wind came from the south."]) for i in range(2)]
+    data(planted.parent, lines)
+    result = run(planted, benchmark_dir)
+    assert "Basque: nothing is left of 2 pairs" in result.stderr and kept(planted) == []
+    assert "nothing is left" not in run(planted, benchmark_dir, "--audit").stderr

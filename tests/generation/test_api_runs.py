@@ -314,3 +314,47 @@ def test_sentences_without_an_answer_are_asked_for_again(several, tmp_path, monk
         names = ("translate", "translate_rejects", *(("translate_others",) if several else ()))
         lines[name] = {part: sorted((folder / f"Basque_{part}.jsonl").read_text().split("\n")) for part in names}
     assert lines["good"] == lines["hit"]
+
+
+def test_sentences_that_an_api_always_refuses_are_left_out_on_request(tmp_path, monkeypatch):
+    """Without the request each run ends with exit code 3, for ever."""
+
+    def some(path, body, _):
+        response = answer(path, body, _)
+        is_hit = "Translate this sentence" in body["messages"][-1]["content"] and int(digest(body), 16) % 3 == 0
+        return emptied(response, "") if is_hit else response
+
+    monkeypatch.setattr(api_server, "answer", some)
+    rejects, pairs = (
+        tmp_path / "writer-1" / "Basque_translate_rejects.jsonl",
+        tmp_path / "writer-1" / "Basque_translate.jsonl",
+    )
+    with Writer(delay=0) as server:
+        flags = (*command(server, tmp_path), "--number_of_instructions", 6)
+        datagen(*flags, "--stages", "generate")
+        flags = (*flags, "--stages", "translate", "score")
+        datagen(*flags, check=3)
+        failed = [
+            one for line in records(rejects) for one in line["rejected"] if one["reason"] == "translation_unanswered"
+        ]
+        plan = datagen(*flags, "--dry_run").stdout
+        assert f"{len(failed)} sentences, {len(failed)} of them again" in plan
+        assert "of them again" not in datagen(*flags, "--dry_run", "--accept_unanswered").stdout
+        server.bodies.clear()
+        datagen(*flags, check=3)
+        assert server.bodies
+        server.bodies.clear()
+        result = datagen(*flags, "--accept_unanswered")
+        assert f"{len(failed)} sentences have no answer" in result.stderr and not server.bodies
+        translated = {sentence for line in records(pairs) for sentence in line["propositions"]}
+        assert translated and translated.isdisjoint(one["sentence"] for one in failed)
+        for scope in ("", "_Basque"):
+            manifest = json.loads((pairs.parent / f"manifest_translate{scope}.json").read_text())
+            assert manifest["complete"] is True
+        assert manifest["counts"]["rejected"]["translation_unanswered"] == len(failed)
+        before = contents(tmp_path)
+        datagen(*flags, "--accept_unanswered")
+        assert not server.bodies and contents(tmp_path) == before
+        monkeypatch.setattr(api_server, "answer", answer)
+        datagen(*flags)  # without the request they are sent again
+        assert server.bodies and b"translation_unanswered" not in rejects.read_bytes()

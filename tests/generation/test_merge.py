@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import api_server
 from tests.support.runs import datagen, in_process, records
-from tests.support.writer import TEXTS, Writer, answer, command, generate, serve, shard
+from tests.support.writer import TEXTS, Writer, answer, command, digest, generate, serve, shard
 
 pytestmark = pytest.mark.usefixtures("answers")
 
@@ -283,6 +283,40 @@ def test_scores_by_shards_of_pairs_of_one_run(server, scored, tmp_path):
     merge(whole)
     assert translated(whole) == translated(tmp_path / "one")
     verified(whole)
+
+
+def test_a_later_answer_counts_for_more_than_an_earlier_score(server, scored, tmp_path, monkeypatch):
+    """A merge of what was answered so far, and another after the shards were run again."""
+
+    def some(path, body, _):
+        response = answer(path, body, _)
+        if "Translate this sentence" in body["messages"][-1]["content"] and int(digest(body), 16) % 3 == 0:
+            response["choices"][0]["message"]["content"] = ""
+        return response
+
+    split = tmp_path / "split"
+    for index in range(2):
+        shard(server, split, index, 2)
+    merge(split)
+    shutil.copytree(split, tmp_path / "one", ignore=shutil.ignore_patterns("shards"))
+    datagen(*command(server, tmp_path / "one", *LATER, *scored))
+    words = (*command(server, split, *scored), "--num_shards", 2, "--shard_index")
+    with monkeypatch.context() as patch:
+        patch.setattr(api_server, "answer", some)
+        for index in range(2):
+            datagen(*words, index, *LATER, check=3)
+    merge(split, check=3)
+    assert b"translation_unanswered" in (split / "writer-1" / "Basque_translate_rejects.jsonl").read_bytes()
+    for index, stages in enumerate((LATER, LATER[:2])):  # the second one has no scores for the new answers yet
+        datagen(*words, index, *stages)
+    said = merge(split, check=3).stderr
+    assert "score of Basque" in said or "to score them" in said
+    assert b"translation_unanswered" not in (split / "writer-1" / "Basque_translate_rejects.jsonl").read_bytes()
+    datagen(*words, 1, *LATER)
+    merge(split)
+    for kind in ("translate", "translate_rejects"):
+        name = f"writer-1/Basque_{kind}.jsonl"
+        assert records(split / name) == records(tmp_path / "one" / name)
 
 
 def test_candidates(server, scored, tmp_path):

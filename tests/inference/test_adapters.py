@@ -64,6 +64,11 @@ def with_a_weight_of_the_base(tensors: dict) -> dict:
     return tensors | {"base_model.model.model.norm.weight": 2 * down[0].abs()}
 
 
+def with_nan(tensors: dict) -> dict:
+    next(tensor for name, tensor in tensors.items() if "layers.1." in name and "lora_A" in name)[-1, -1] = float("nan")
+    return tensors
+
+
 def edit_config(folder: Path, **changes) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -76,6 +81,7 @@ SPOILED = {
     "width": (partial(edit_tensors, change=of_another_width), "does not match .* is it the right base"),
     "target modules": (partial(edit_config, target_modules=["query"]), "does not match .* is it the right base"),
     "weights of the base": (partial(edit_tensors, change=with_a_weight_of_the_base), r"weights of the base, too \(.*norm.weight\): merge"),
+    "NaN": (partial(edit_tensors, change=with_nan), r"holds NaN or infinities in \S+layers\.1\S+lora_A\S*: its training diverged"),
     "damaged": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"torn"), "does not match"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no weights"),
     "kind": (partial(edit_config, peft_type="IA3"), "is a IA3 adapter; only LoRA and DoRA"),

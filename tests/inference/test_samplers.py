@@ -1,6 +1,7 @@
 """The samplers on real models: transformers on a tiny one, vLLM (CPU build or GPU) on Gemma 3 270M."""
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -15,7 +16,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.support.runs import ROOT, datagen, lines_in, records
-from tests.support.tiny_models import quantize_weights, repeat_in_two_shards, without_weights
+from tests.support.tiny_models import (
+    edit_weights,
+    quantize_weights,
+    repeat_in_two_shards,
+    say_that_it_is_tied,
+    set_a_number,
+    without_weights,
+)
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
@@ -116,14 +124,44 @@ def test_a_checkpoint_that_lacks_a_layer(backend, tiny_lm, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil, message", [(repeat_in_two_shards, "in both model-1"), (quantize_weights, r"quantized \(I8\)")]
+    "spoil, message",
+    [
+        (repeat_in_two_shards, "in both model-1"),
+        (quantize_weights, r"quantized \(int8\)"),
+        (set_a_number(math.nan), r"holds NaN or infinities in model\.norm\.weight: its training diverged"),
+        (set_a_number(-math.inf), r"holds NaN or infinities in model\.norm\.weight: its training diverged"),
+        (set_a_number(math.inf, pickled=True), r"pytorch_model\.bin holds NaN or infinities in model\.norm\.weight"),
+        (say_that_it_is_tied, r"lm_head\.weight and model\.embed_tokens\.weight differ, but are one matrix"),
+    ],
 )
-def test_a_checkpoint_that_would_be_misread(spoil, message, tiny_lm, tmp_path):
-    """transformers takes one of two tensors of a name, and whole numbers for weights."""
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.slow)])
+def test_a_checkpoint_that_would_be_misread(backend, spoil, message, tiny_lm, tmp_path):
+    """transformers takes one of two tensors of a name, and whole numbers for weights; vLLM one of two that should be tied."""
     folder = shutil.copytree(tiny_lm, tmp_path / "spoiled")
     spoil(folder)
     with pytest.raises(UsageError, match=message):
-        inference.load("hf", ModelSettings(str(folder), dtype="float32"))
+        inference.load(backend, ModelSettings(str(folder), dtype="float32", max_model_len=512))
+
+
+def test_numbers_that_look_like_infinities(tiny_lm, tmp_path):
+    """A sum of float16 numbers may overflow though each is finite, and the limit of a clipped layer is infinite."""
+    import torch
+
+    folder = shutil.copytree(tiny_lm, tmp_path / "large")
+    edit_weights(folder, lambda tensors: {name: tensor.half() for name, tensor in tensors.items()})
+    limit = torch.tensor(math.inf)
+    edit_weights(
+        folder, lambda tensors: tensors | {"model.norm.weight": torch.full((128,), 6e4).half(), "limit": limit}
+    )
+    inference.load("hf", ModelSettings(str(folder), dtype="float32")).close()
+
+
+def test_one_matrix_that_is_saved_twice(tiny_lm, tmp_path):
+    """As torch's own files have tied weights."""
+    folder = shutil.copytree(tiny_lm, tmp_path / "tied")
+    say_that_it_is_tied(folder)
+    edit_weights(folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
+    inference.load("hf", ModelSettings(str(folder), dtype="float32")).close()
 
 
 def test_hf_draws_from_the_models_distribution(hf):

@@ -259,6 +259,8 @@ def test_blaser_files_that_are_something_else(folder, tmp_path):
     deeper = {**weights, "mlp.10.weight": torch.zeros(1, 1)}
     torch.save(deeper, tmp_path / "deeper.pt")
     check(str(tmp_path / "deeper.pt"), "mlp.10.weight")
+    torch.save({**weights, "mlp.4.bias": torch.tensor([0.0] * 191 + [float("nan")])}, tmp_path / "nan.pt")
+    check(str(tmp_path / "nan.pt"), "NaN or infinities in mlp.4.bias")
     (tmp_path / "empty").mkdir()
     check(str(tmp_path / "empty"), "model.pt", "model.safetensors")
     check(str(tmp_path / "none.pt"), "none.pt", "does not exist")

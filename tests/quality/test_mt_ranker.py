@@ -152,7 +152,7 @@ def test_what_else_is_no_mt_ranker(folder, tmp_path, model, monkeypatch):
 
 
 def test_scores_that_are_no_number_are_found(folder, tmp_path):
-    damaged = MTRanker(copy_of(folder, tmp_path / "nan", lambda w: w["classifier.bias"].fill_(float("nan"))))
+    damaged = MTRanker(copy_of(folder, tmp_path / "nan", lambda w: w["classifier.weight"].fill_(3e38)))
     with pytest.raises(UsageError, match=r"in float32 gives nan for 'Source: .*its weights are damaged; download"):
         damaged.score(SOURCES[:2], TRANSLATIONS[:2], OTHERS[:2])
 

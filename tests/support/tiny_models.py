@@ -4,6 +4,7 @@ They are laid out as the Hub's are (config, safetensors, tokenizer files), so th
 same path as with a published model.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from topxgen.corpora import benchmarks, examples
@@ -38,22 +39,56 @@ def repeat_in_two_shards(folder: Path) -> None:
 def quantize_weights(folder: Path) -> None:
     """To 8 bits, of which config.json says nothing."""
     import torch
-    from safetensors.torch import load_file, save_file
 
-    tensors = load_file(folder / "model.safetensors")
-    small = {
-        name: (64 * tensor).to(torch.int8) if "proj.weight" in name else tensor for name, tensor in tensors.items()
-    }
-    save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
+    edit_weights(
+        folder,
+        lambda tensors: {
+            name: (64 * tensor).to(torch.int8) if "proj.weight" in name else tensor for name, tensor in tensors.items()
+        },
+    )
 
 
 def remove_weights(folder: Path, part: str) -> None:
+    def without(tensors: dict) -> dict:
+        kept = {name: tensor for name, tensor in tensors.items() if part not in name}
+        assert 0 < len(kept) < len(tensors)
+        return kept
+
+    edit_weights(folder, without)
+
+
+def set_a_number(value: float, pickled: bool = False) -> Callable[[Path], None]:
+    """Write `value` into one weight of a norm, the last one, in transformers' new format or its old."""
+
+    def change(folder: Path) -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        def put(tensors: dict) -> dict:
+            tensors[max(name for name in tensors if name.endswith("norm.weight"))][-1] = value
+            return tensors
+
+        edit_weights(folder, put)
+        if pickled:
+            torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+            (folder / "model.safetensors").unlink()
+
+    return change
+
+
+def say_that_it_is_tied(folder: Path) -> None:
+    """In config.json, though the weights have an output layer of its own."""
+    import json
+
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+
+
+def edit_weights(folder: Path, change: Callable[[dict], dict]) -> None:
     from safetensors.torch import load_file, save_file
 
-    tensors = load_file(folder / "model.safetensors")
-    kept = {name: tensor for name, tensor in tensors.items() if part not in name}
-    assert 0 < len(kept) < len(tensors)
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 
 def udhr_pairs(source: str, target: str = "English") -> list[tuple[str, str]]:

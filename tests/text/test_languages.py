@@ -66,7 +66,9 @@ def test_rows_of_the_users_own(tmp_path):
     assert languages.find("Basque", str(table)).flores == "eus_Latn"
 
 
-@pytest.mark.parametrize("row", ["\teus_Latn", "Basque\t", "../evil\teus_Latn"])
+@pytest.mark.parametrize(
+    "row", ["\teus_Latn", "Basque\t", "../evil\teus_Latn", "Ladin\tlld", "Ladin\tlld-Latn", "Ladin\tlld_latn"]
+)
 def test_a_bad_row_is_named(tmp_path, row):
     table = tmp_path / "mine.tsv"
     table.write_text(f"name\tflores\n{row}\n", encoding="utf-8")
@@ -93,6 +95,28 @@ def test_names_of_the_original(name):
     language = languages.find(name)
     assert (language.flores, language.ntrex, language.tico) == ORIGINAL_NAMES[name]
     assert language.name == name, "prompts and folders have the name given"
+
+
+# Names in the lists of NTREX-128 and TICO-19 that are no row's.
+PUBLISHED_NAMES = {
+    "Azerbaijani (Latin)": "azj_Latn", "Central Kurdish (Sorani)": "ckb_Arab", "Northern Kurdish (Kurmanji)": "kmr_Latn",
+    "Hassaniyya": "mey_Arab", "Pushto": "pbt_Arab", "Shona (Latin)": "sna_Latn", "Sindhi (Arabic)": "snd_Arab", "Panjabi": "pan_Guru",
+    "Serbian (Cyrillic)": "srp_Cyrl", "Tajik (Cyrillic)": "tgk_Cyrl", "Tonga (Tonga Islands)": "ton_Latn", "English (US)": "eng_Latn",
+    "Arabic (Modern Standard)": "arb_Arab", "Khmer (Central)": "khm_Khmr", "Tigrinya (Ethiopian)": "tir_Ethi",
+}  # fmt: skip
+
+
+def test_names_of_the_benchmarks():
+    assert {name: languages.find(name).flores for name in PUBLISHED_NAMES} == PUBLISHED_NAMES
+
+
+@pytest.mark.parametrize(
+    "name", ["French (Canada)", "Serbian (Latin)", "Spanish (Mexico)", "Congolese Swahili", "Tigrinya (Eritrean)"]
+)
+def test_a_variety_with_a_file_of_its_own_is_no_other_name_of_the_language(name):
+    """It would be scored on the language's file."""
+    with pytest.raises(UsageError, match="unknown language"):
+        languages.find(name)
 
 
 def test_other_names_are_of_rows_and_no_row_has_two_meanings():

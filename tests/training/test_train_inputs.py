@@ -1,6 +1,7 @@
 """What train.py is given: ways to train, own files, mistakes in one line, dry runs, schedules."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,9 @@ def test_a_checkpoint_that_lacks_a_layer_is_not_trained(tiny_lm, tiny_nllb, tmp_
 def test_a_dry_run_shows_texts_and_loads_no_weights(tiny_lm, tmp_path, train_here):
     result = train_here(*flags(tiny_lm, tmp_path / "run", dry_run=True))
     assert "--- (loss on this part only)" in result.stderr and "Translate this from" in result.stderr
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists() and "epochs over the same" not in result.stderr
+    longer = train_here(*flags(tiny_lm, tmp_path / "run", dry_run=True, max_steps=1000))
+    assert re.search(r"\d\d+ epochs over the same \d+ texts: .*; lower --max_steps, or add data", longer.stderr)
 
 
 def test_all_schedules_of_transformers_are_choices():

@@ -269,8 +269,9 @@ def edit_config(**changes):
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot load|cannot convert"),
         (lambda folder: tiny_models.remove_weights(folder, "decoder.layers.1."), r"lacks .*decoder\.layers\.1\."),
         (edit_config(decoder_ffn_dim=96), r"has other shapes in .*decoder\.layers\.0\.fc1\.bias"),
+        (tiny_models.set_a_number(float("nan")), r"holds NaN or infinities in \S+norm\.weight: its training diverged"),
         (tiny_models.repeat_in_two_shards, r"in both model-1\.safetensors and model-2\.safetensors"),
-        (tiny_models.quantize_weights, r"proj\.weight quantized \(I8\), of which config\.json says nothing"),
+        (tiny_models.quantize_weights, r"proj\.weight quantized \(int8\), of which config\.json says nothing"),
         (
             edit_config(quantization_config={"quant_method": "new"}),
             "quantized in a way that transformers does not know",

@@ -343,51 +343,6 @@ def _masked_file(path: Path) -> bytes | None:
     return None if masked == value else json.dumps(masked, ensure_ascii=False, indent=2).encode()
 
 
-def load_weights(model_class, name: str, trust_remote_code: bool = False, **options):
-    """The model `name` by `model_class.from_pretrained`, with all its weights from the checkpoint.
-
-    transformers fills the parameters that a checkpoint lacks, or has in another shape, with random numbers. Raises UsageError
-    for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights), and for weights
-    that it would read wrongly: in two shards, or quantized in a way that config.json does not say or transformers does not know.
-    """
-    model, info = model_class.from_pretrained(
-        name, trust_remote_code=trust_remote_code, output_loading_info=True, ignore_mismatched_sizes=True, **options
-    )
-    folder = Path(name) if Path(name).is_dir() else snapshot("model", name, revision=options.get("revision") or "")
-    quantization = getattr(model.config, "quantization_config", None)
-    problems = hub_files.misread(folder, quantized=quantization is not None) if folder is not None else []
-    if quantization is not None and getattr(model, "hf_quantizer", None) is None:
-        problems.append("is quantized in a way that transformers does not know")
-    if missing := sorted(info["missing_keys"]):
-        problems.append(f"lacks {listed(missing)}")
-    if mismatched := sorted(info["mismatched_keys"]):
-        shapes = [f"{key} ({tuple(saved)}, not {tuple(wanted)})" for key, saved, wanted in mismatched]
-        problems.append(f"has other shapes in {listed(shapes)}")
-    if problems:
-        unexpected = sorted(info["unexpected_keys"])
-        also = f"; it also holds {listed(unexpected, 3)}, which the model does not have" if unexpected else ""
-        raise UsageError(
-            f"the weights of {name} do not fit its config.json ({type(model).__name__}): the checkpoint "
-            f"{' and '.join(problems)}{also}; download or save it again"
-        )
-    _make_saveable(model, name)
-    return model
-
-
-def _make_saveable(model, name: str) -> None:
-    """transformers loads a generation config that contradicts itself (a temperature without sampling), and then refuses to save it."""
-    own = getattr(model, "generation_config", None)
-    try:
-        if own is not None:
-            own.validate(strict=True)
-    except ValueError:
-        tokens = {key: value for key, value in own.to_dict().items() if key.endswith("_token_id")}
-        model.generation_config = type(own)(**tokens)
-        logger.info(
-            f"{name}: generation_config.json contradicts itself; what is saved keeps its special tokens", extra=ONCE
-        )
-
-
 def listed(names: Sequence[str], most: int = 6) -> str:
     """`names` for an error message: the first ones, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -178,24 +178,6 @@ def is_whole(path: Path) -> bool:
     return path.stat().st_size == 8 + length + max((tensor["data_offsets"][1] for tensor in found.values()), default=0)
 
 
-def misread(folder: Path, quantized: bool) -> list[str]:
-    """What transformers would read wrongly in the .safetensors files of a model's folder, as ends of "the checkpoint ..."."""
-    index, files = folder / "model.safetensors.index.json", [folder / "model.safetensors"]
-    if not files[0].is_file():
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
-        files = [folder / name for name in sorted(set(found))]
-    owners: dict[str, str] = {}
-    problems = []
-    for file in files:
-        for name, tensor in tensors(file).items() if file.is_file() else ():
-            if name in owners:
-                problems.append(f"has {name} in both {owners[name]} and {file.name}")
-            owners[name] = file.name
-            if not quantized and name.endswith("weight") and tensor["dtype"].startswith(("I", "U", "F8", "F4")):
-                problems.append(f"has {name} quantized ({tensor['dtype']}), of which config.json says nothing")
-    return problems[:1]
-
-
 class Tensor(TypedDict):
     """Of a tensor in the header of a .safetensors file."""
 

@@ -188,6 +188,17 @@ def back_translator_of(flags: Mapping[str, Any]) -> str:
     return flags.get("back_translator") or ("nllb" if flags.get("use_nllb") else "llm")
 
 
+def scorer_of(flags: Mapping[str, Any]) -> str:
+    """The name of the scorer that datagen.py's flags choose."""
+    # Apertium is for machines without models; its own confidence costs nothing.
+    return flags.get("scorer") or ("confidence" if back_translator_of(flags) == "apertium" else "blaser")
+
+
+def selector_of(flags: Mapping[str, Any]) -> str | None:
+    """What chooses among candidates by datagen.py's flags; None if there is one translation of a sentence."""
+    return (flags.get("select_by") or "blaser") if flags["number_of_candidates"] > 1 else None
+
+
 TRANSLATE_DIR_FLAGS = (
     "back_translator",
     "use_nllb",

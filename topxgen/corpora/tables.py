@@ -53,6 +53,11 @@ ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translat
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
 SUFFIXES = (".txt", *TABLE_SUFFIXES)
 PARQUET_ROWS = 4096  # of a batch; documents can be long
+MAX_EXPANSION, SMALL_BYTES = (
+    200,
+    1 << 28,
+)  # how much more a file may hold than its bytes; text is packed to a third or a tenth
+BYTES_OF_ROW = 100  # in memory, at least
 _QUOTED_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 _TSV_CELL = re.compile(rf'(?:{_QUOTED_CELL.pattern}|([^"\t]*))(?=\t|\Z)')
 
@@ -405,9 +410,22 @@ def parquet_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[dict]:
                 raise UsageError(
                     f"{path} has {names.count(twice[0])} columns {twice[0][:40]!r}; rename or remove the others"
                 )
+            _refuse_expansion(path, file.metadata)
             chosen = [name for name in columns if name in names] if columns and columns[0] in names else None
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=chosen):
                 yield from arrow_rows(batch)
+
+
+def _refuse_expansion(path: Path, metadata) -> None:
+    """Raise UsageError for a small file that would fill the memory: repetitions without end, or rows without contents."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    size, packed = sum(group.total_byte_size for group in groups), path.stat().st_size
+    size = max(size, metadata.num_rows * BYTES_OF_ROW)
+    if size > MAX_EXPANSION * packed and size > SMALL_BYTES:
+        raise UsageError(
+            f"{path} would expand from {packed / 1e6:,.1f} MB to {size / 1e6:,.0f} MB ({metadata.num_rows:,} rows): no text is that repetitive; "
+            "if it is meant, write its rows to another file, or as JSONL"
+        )
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def _merge(args: argparse.Namespace, works: list[shards.Work], layout: FilteredL
             add_to_reports(args, paths, layout, parts, loaded, between)
         shards.write_merged(args.output_dir, done)
         logger.info(report.summary(parts, args.audit))
+    for line in () if args.audit else report.emptied(parts):
+        logger.warning(line)
     return complete
 
 

@@ -211,6 +211,16 @@ def summary(languages: dict[str, dict], audit: bool) -> str:
     return "\n".join(lines)
 
 
+def emptied(languages: dict[str, dict]) -> list[str]:
+    """A line for each language of whose pairs none is kept."""
+    counts = {language: part["counts"] for language, part in languages.items()}
+    return [
+        f"{language}: nothing is left of {count['pairs']} pairs: are they a benchmark's, or is --ngram_size small?"
+        for language, count in counts.items()
+        if count["pairs"] and not _kept(count)[1]
+    ]
+
+
 def earlier(path: Path) -> Report:
     """The report at `path`, as `write_reports` wrote it, to add languages to; an empty one if there is none, or if it is of a
     version whose reports were other. Raises UsageError if the file is something else."""

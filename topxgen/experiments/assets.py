@@ -141,7 +141,7 @@ def followed(need: Need, folder: Path | None) -> list[Need]:
 def _grouped(wanted: dict[Need, list[str]], home: Path | None) -> list[Asset]:
     groups: dict[tuple[str, str], list[Need]] = {}
     for need in wanted:
-        key = need.repo_type if need.is_on_hub else need.kind
+        key = need.repo_type if need.kind in needs.ON_HUB else need.kind
         groups.setdefault((key, need.name), []).append(need)
     found = []
     for group in groups.values():

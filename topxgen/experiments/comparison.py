@@ -41,7 +41,7 @@ AFTER_GENERATION = ("back-translation", "scores")
 NO_RESULT = {
     *("verbose", "gpu_memory_utilization", "tensor_parallel_size", "data_parallel_size", "trust_remote_code"),
     *("distributed", "num_workers"),
-    *("max_concurrent_requests", "request_timeout", "max_retries", "prices", "budget"),
+    *("max_concurrent_requests", "request_timeout", "max_retries", "prices", "budget", "accept_unanswered"),
 }
 _NAME = re.compile(r"(?!data-|comparison\.)[A-Za-z0-9][\w.+-]{0,99}")
 

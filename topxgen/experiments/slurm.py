@@ -24,7 +24,7 @@ from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import write_atomic, write_json
 from topxgen.common.lines import split_lines
 from topxgen.common.provenance import now
-from topxgen.common.records import back_translator_of
+from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.run_files import SLURM, RunFile, Value
 from topxgen.common.shards import MAX_SHARDS, Shard
 from topxgen.experiments import stages
@@ -199,10 +199,10 @@ def model_of(kind: str, args: argparse.Namespace) -> str:
     if kind == "translate":
         name = back_translator_of(vars(args))
         model = {"llm": "" if remote else args.model_name_or_path or "", "nllb": args.nllb_name_or_path}.get(name, "")
-        selector = (args.select_by or "blaser") if args.number_of_candidates > 1 else "confidence"
-        return model or ("" if selector == "confidence" else selector)
+        selector = selector_of(vars(args))
+        return model or ("" if selector in (None, "confidence") else selector)
     if kind == "score":
-        scorer = args.scorer or ("confidence" if back_translator_of(vars(args)) == "apertium" else "blaser")
+        scorer = scorer_of(vars(args))
         return "" if scorer in ("confidence", "none") else scorer
     if kind == "train":
         return args.model_name_or_path

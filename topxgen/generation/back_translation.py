@@ -53,12 +53,16 @@ def translated_ids(layout: Layout, language: Language) -> set[str]:
     }
 
 
+def unanswered_ids(layout: Layout, language: str) -> set[str]:
+    """Ids of the paragraphs with a sentence for which an API had no answer."""
+    rejects = read_jsonl(layout.translation_rejects(language), TranslationRejects, on_cut=lambda _: None)
+    return {line["id"] for line in rejects if any(one["reason"] == UNANSWERED for one in line["rejected"])}
+
+
 def forget_unanswered(layout: Layout, language: str) -> None:
     """Take out the paragraphs with a sentence for which an API had no answer: they are translated again, and only that sentence
     is asked for."""
-    path = layout.translation_rejects(language)
-    rejects = read_jsonl(path, TranslationRejects)
-    unanswered = {line["id"] for line in rejects if any(one["reason"] == UNANSWERED for one in line["rejected"])}
+    unanswered, path = unanswered_ids(layout, language), layout.translation_rejects(language)
     # The rejects come last: after a kill they still say what is to be taken out.
     for file in (layout.translations(language), layout.other_candidates(language), path) if unanswered else ():
         if file.exists():

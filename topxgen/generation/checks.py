@@ -9,7 +9,7 @@ from collections.abc import Callable
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
-from topxgen.common.records import back_translator_of
+from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.registry import load_choice
 from topxgen.flags import WORKER_RULES, engine_rules
 from topxgen.generation.pipelines import PIPELINES
@@ -20,13 +20,11 @@ def back_translator(args: argparse.Namespace) -> str:
 
 
 def scorer(args: argparse.Namespace) -> str:
-    # Apertium is for machines without models; its own confidence costs nothing.
-    return args.scorer or ("confidence" if back_translator(args) == "apertium" else "blaser")
+    return scorer_of(vars(args))
 
 
 def selector(args: argparse.Namespace) -> str | None:
-    """What chooses among candidates; None if there is one translation of a sentence."""
-    return (args.select_by or "blaser") if args.number_of_candidates > 1 else None
+    return selector_of(vars(args))
 
 
 def check_needed(args: argparse.Namespace) -> None:
@@ -149,6 +147,7 @@ RULES = (
     Rule(("template_key", "number_of_demonstrations"), "an LLM that back-translates (no --use_nllb)", _llm_translates, harmless=True),
     Rule(("prompt_style", "demonstration_pool"), "an LLM that back-translates (no --use_nllb)", _llm_translates),
     Rule(("demonstration_pool",), "--number_of_demonstrations", lambda args: args.number_of_demonstrations, switch="number_of_demonstrations"),
+    Rule(("accept_unanswered",), "an LLM that back-translates through an API", lambda args: _llm_translates(args) and not _is_local(args)),
     Rule(("select_by", "candidate_temperature"), "--number_of_candidates 2 or more", lambda args: args.number_of_candidates > 1),
     Rule(("candidate_temperature",), "an LLM that back-translates (no --use_nllb), with --num_beams 1",
          lambda args: _llm_translates(args) and args.num_beams == 1),

@@ -11,6 +11,7 @@ from topxgen.common import rates
 from topxgen.common.console import ONCE, show
 from topxgen.common.errors import Unreachable
 from topxgen.generation import funnel, native
+from topxgen.generation.back_translation import UNANSWERED
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.run import check_settings, kept_on_disk, preflight
 from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
@@ -154,14 +155,17 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
         each = (sentences / done,) * 2
         kept = (sum(count["pairs"] for count in counts) / max(sentences, 1),) * 2
     if "translate" in config.args.stages:
-        todo = max(paragraphs - done, 0)
-        few, many = (round(todo * n) for n in each)
+        todo, again = max(paragraphs - done, 0), 0
+        if not config.args.accept_unanswered:
+            again = sum(count["rejected"].get(UNANSWERED, 0) for count in counts)
+        few, many = (round(todo * n) + again for n in each)
         prompt, answer = (
             _translation_tokens(config, tokenizer) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
         )
         candidates = config.args.number_of_candidates
         tokens = (few * prompt, many * prompt), (few * candidates * answer[0], many * candidates * answer[1])
         what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
+        what += f", {again:,} of them again" if again else ""
         yield Estimate(
             "translate", what, *tokens, _hours(config, "translate", todo), (few * candidates, many * candidates)
         )

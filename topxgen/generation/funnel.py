@@ -127,10 +127,11 @@ def count_translation(translations: Iterable[TranslationRecord], rejects: Iterab
     }
 
 
-def translate_result(translator: str, counts: dict) -> dict:
+def translate_result(translator: str, counts: dict, accepts_unanswered: bool) -> dict:
     """What the translate stage's manifest has of a language: nothing of the score stage, whose work must not change it."""
-    unanswered = {"complete": False} if counts["rejected"].get(UNANSWERED) else {}
-    return {"translator_version": translator, **unanswered, "counts": before_scores(counts)}
+    complete = accepts_unanswered if counts["rejected"].get(UNANSWERED) else None
+    stated = {} if complete is None else {"complete": complete}
+    return {"translator_version": translator, **stated, "counts": before_scores(counts)}
 
 
 def before_scores(counts: dict) -> dict:

@@ -31,6 +31,7 @@ from topxgen.common.records import (
 )
 from topxgen.common.schemas import decode
 from topxgen.generation import deduplication, funnel, min_score, scoring
+from topxgen.generation.back_translation import UNANSWERED, unanswered_ids
 from topxgen.generation.manifests import language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import Generation, is_generated, is_native
 from topxgen.generation.pipelines import Prompt
@@ -39,6 +40,7 @@ from topxgen.inference.response_cache import ResponseRecord
 
 logger = logging.getLogger(__name__)
 STAGING = ".merge"  # in the folder of the shards
+_UNANSWERED = 2  # the weight of a record with a sentence that got no answer: one that has all counts, scored or not
 _ROW = 1 << 20  # paragraphs that a row of a native text may have, in the keys of their ids
 _TARGETS = ("--number_of_instructions", "--number_of_instructions_per_language")
 
@@ -225,7 +227,12 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
             continue
         if stage == "translate":
             versions = sorted({manifest["translator_version"] for manifest in finished})
-            result = funnel.translate_result("; ".join(versions), counts)
+            result = funnel.translate_result("; ".join(versions), counts, config.args.accept_unanswered)
+            if not result.get("complete", True):
+                complete = False
+                logger.warning(
+                    f"{name}: {counts['rejected'][UNANSWERED]} sentences have no answer: run the shards again to send them again"
+                )
         else:
             truncated = sum(manifest.get("truncated_texts", 0) for manifest in finished)
             result = ({"truncated_texts": truncated} if truncated else {}) | {"counts": counts}
@@ -252,8 +259,10 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
         return [file(one) for one in layouts]
 
     def read_records(path: Path) -> Iterator[Place]:
+        unanswered = unanswered_ids(with_rejects[path], name)
         for offset, size, record_id, pairs in read_placed_ids(path, TranslationRecord, "sentence"):
-            yield Place(offset, size, id_key(record_id), "scorer" not in pairs)
+            weight = _UNANSWERED * (record_id in unanswered) + ("scorer" not in pairs)
+            yield Place(offset, size, id_key(record_id), weight)
 
     def read_rejects(path: Path) -> Iterator[Place]:
         for _, offset, size, line in read_whole_lines(path, TranslationRejects):
@@ -271,6 +280,9 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
 
     ids = (key for key, _ in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"))
     ranks, paths = Ranks(ids), paths_of(lambda one: one.translations(name))
+    # A folder that was only scored has the pairs of the directory, and no rejects.
+    translated_in = (layout if only_scored else one for one, only_scored in zip(layouts, scores_only, strict=True))
+    with_rejects = dict(zip(paths, translated_in, strict=True))
     everything = ranks.of(places_in(paths, read_records))
     records = everything.first_of_each()
     _write(staged.translations(name), lines_of(paths, records))
@@ -281,7 +293,8 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
     scored_by, translated_by = np.full(len(ranks), -1, np.int16), np.full(len(ranks), -1, np.int16)
     scored_by[records.key] = records.file
     origins = everything.only(~np.array(scores_only)[everything.file])
-    preferred = origins._replace(weight=origins.file != scored_by[origins.key]).first_of_each()
+    others = (origins.file != scored_by[origins.key]).astype(np.int8)
+    preferred = origins._replace(weight=origins.weight + 2 * _UNANSWERED * others).first_of_each()
     translated_by[preferred.key] = preferred.file
     for file, read in ((Layout.translation_rejects, read_rejects), (Layout.other_candidates, read_others)):
         paths = paths_of(lambda one, file=file: file(one, name))

@@ -281,7 +281,8 @@ def translate(config: GenerationConfig) -> bool:
         sharded.take_paragraphs(config, language, blocks_of(config, language, identifier, paragraphs))
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
-        forget_unanswered(layout, language.name)
+        if not args.accept_unanswered:
+            forget_unanswered(layout, language.name)
         translated = translated_ids(layout, language)
         collected = translated if config.selector is None else translated | collected_ids(layout, language)
         ids = [paragraph.id for paragraph in read_paragraphs(layout, language)]
@@ -309,7 +310,8 @@ def translate(config: GenerationConfig) -> bool:
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
         Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
-    results = {name: funnel.translate_result(translator.version, count) for name, count in counts.items()}
+    accepted = args.accept_unanswered
+    results = {name: funnel.translate_result(translator.version, count, accepted) for name, count in counts.items()}
     write_manifests(layout, "translate", started, args.seed, settings, results, config.languages)
     for name in config.languages:
         layout.candidates(name).unlink(missing_ok=True)
@@ -317,10 +319,14 @@ def translate(config: GenerationConfig) -> bool:
     logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
     if unanswered := sum(count["rejected"].get(UNANSWERED, 0) for count in counts.values()):
         logger.warning(
-            f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl): run the "
-            "same command again to ask for them again"
+            f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl)"
+            + (
+                ""
+                if accepted
+                else ": run the same command again to send them again, or add --accept_unanswered to go on without them"
+            )
         )
-    return not unanswered
+    return accepted or not unanswered
 
 
 def _select(config: GenerationConfig, languages: list[Language], total: int, done: int) -> None:

@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, listed, snapshot
+from topxgen.common.weights import load_tensors
 from topxgen.inference import ModelSettings, adapter_folder
 from topxgen.inference.tokenizer import load_tokenizer
 
@@ -75,7 +76,8 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
     peft and vLLM skip what has no counterpart: the answers would be the base model's. The base is built from its config,
     without weights.
     """
-    if not any((Path(folder) / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
+    files = [file for end in ("safetensors", "bin") if (file := Path(folder) / f"adapter_model.{end}").is_file()]
+    if not files:
         raise UsageError(f"{folder} has no weights (adapter_model.safetensors); was saving it interrupted?")
     model = _without_weights(base, revision, trust_remote_code)
     from peft import PeftConfig, get_peft_model
@@ -97,6 +99,7 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
     }
     if problems := [f"{what} {listed(names, 3)}" for what, names in unmatched.items() if names]:
         raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
+    load_tensors(files[0])  # checks its numbers
 
 
 def _refuse_changes_of_base(folder: str, settings: dict) -> None:

@@ -3,9 +3,10 @@
 import warnings
 from collections.abc import Callable, Iterator
 
-from topxgen.common.hub import hub_call, load_weights
+from topxgen.common.hub import hub_call
 from topxgen.common.memory import free_memory
 from topxgen.common.text_only import drop_parts_not_for_text
+from topxgen.common.weights import load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens
 from topxgen.inference.neutral_decoding import neutral_decoding

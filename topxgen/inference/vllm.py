@@ -11,6 +11,7 @@ from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.common.memory import free_memory
+from topxgen.common.weights import check_weights
 from topxgen.inference import (
     NEUTRAL,
     Answer,
@@ -110,6 +111,11 @@ class VLLMSampler:
             ) from None
         self._engine = self._llm.llm_engine
         self._report_death()
+        try:
+            check_weights(name, config)  # now they are in the Hub's cache, and in memory
+        except UsageError:
+            self.close()
+            raise
         room = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.capacity = settings.max_concurrent_requests or room + int(WAITING_SHARE * room)
         self._max_model_len = max_model_len

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call, listed
 from topxgen.common.needs import FILES, Need
+from topxgen.common.weights import load_tensors
 from topxgen.quality import sonar as sonar_encoder
 from topxgen.quality.replicas import check_finite
-from topxgen.quality.sonar import SonarEncoder, load_tensors, looks_local, read_checkpoint
+from topxgen.quality.sonar import SonarEncoder, looks_local, read_checkpoint
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:

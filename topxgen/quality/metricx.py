@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
-from topxgen.common.hub import hub_call, load_weights
+from topxgen.common.hub import hub_call
+from topxgen.common.weights import load_weights
 from topxgen.inference.tokenizer import plain_ids
 from topxgen.quality.mt5 import refuse_adapter, tokenizer_of
 from topxgen.quality.replicas import Replicas, check_finite, default_dtype

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import listed, local_folder
+from topxgen.common.weights import load_tensors
 from topxgen.inference.tokenizer import plain_ids
 from topxgen.quality.mt5 import refuse_adapter, tokenizer_of
 from topxgen.quality.replicas import Replicas, check_finite, default_dtype
-from topxgen.quality.sonar import load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,16 +6,15 @@ fairseq2 (`sonar_text_encoder.pt`), a file or a folder with that file.
 """
 
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topxgen.common.errors import UnknownLanguage, UsageError, closest, reason, unknown_choice
-from topxgen.common.hub import hub_call, listed, load_weights
-from topxgen.common.lines import split_lines
+from topxgen.common.errors import UnknownLanguage, UsageError, closest, unknown_choice
+from topxgen.common.hub import hub_call, listed
 from topxgen.common.needs import MODEL, TOKENIZER, Need
+from topxgen.common.weights import load_tensors, load_weights
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.quality.replicas import Replicas
@@ -135,40 +134,6 @@ def _original(name: str) -> Path | None:
 def looks_local(name: str) -> bool:
     """Whether `name` can only be a local path, not a Hub id."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith((".pt", ".bin", ".safetensors"))
-
-
-def load_tensors(path: Path) -> dict[str, "Tensor"]:
-    """The named tensors of a .safetensors or torch file (perhaps under "model"), on the CPU, memory-mapped.
-
-    Only tensors are unpickled. Raises UsageError if the file is damaged, has other pickled objects, or no named tensors.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            loaded = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # of pickle, zip, safetensors; torch's advice to disable the check is dropped
-        lines = [line.strip() for line in split_lines(str(error))]
-        cause = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
-        if cause is None and "Weights only" not in str(error):
-            cause = reason(error)
-        raise UsageError(
-            f"{path} does not load as plain tensors ({cause or 'not a checkpoint'}): it is damaged, or a pickle that could run "
-            "code; download the published file again, or save a state dict"
-        ) from None
-    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
-        loaded = loaded["model"]
-    tensors = (
-        {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-        if isinstance(loaded, dict)
-        else {}
-    )
-    if not tensors:
-        raise UsageError(f"{path} holds no named tensors; download the published file again, or save a state dict")
-    return tensors
 
 
 def _config(path: Path, tensors: dict[str, "Tensor"]):

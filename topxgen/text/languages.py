@@ -13,6 +13,7 @@ rules that split this language into sentences: its own, those of a relative, or 
 """
 
 import csv
+import re
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from topxgen.common.files import refuse_stand_in
 
 TABLE = Path(__file__).with_name("languages.tsv")
 NAMES = Path(__file__).with_name("language_names.tsv")
+_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}(_\w+)?")  # FLORES+ adds a variety: cat_Latn_vale1391
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ def _read(path: Path) -> list[Language]:
         if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
             raise UsageError(
                 f"{path}, line {number}: the name {name!r} is used in file names; use letters and spaces only"
+            )
+        if not _CODE.fullmatch(row["flores"]):
+            raise UsageError(
+                f"{path}, line {number}: the code {row['flores']!r} is none of FLORES-200's kind: three letters of ISO 639-3 and the script, "
+                "such as lld_Latn"
             )
         values = {column: (row.get(column) or "") for column in columns}
         code, _, script = values["flores"].partition("_")

@@ -13,8 +13,9 @@ from pathlib import Path
 from topxgen.common import flag_rules
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender
-from topxgen.common.hub import cannot_load, hub_call, load_weights
+from topxgen.common.hub import cannot_load, hub_call
 from topxgen.common.text_only import parts_not_for_text
+from topxgen.common.weights import load_weights
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.training.arguments import IS_MAIN_PROCESS, launched_with_deepspeed

@@ -19,6 +19,7 @@ from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import TokenizedTexts
 
 logger = logging.getLogger(__name__)
+MANY_EPOCHS = 40  # Muennighoff et al. 2023 (arXiv 2305.16264): at around 40 epochs repeating is worthless
 
 LOG_FILE, MANIFEST_FILE, SETTINGS_FILE = "train_log.jsonl", "manifest_train.json", "settings_train.json"
 
@@ -58,6 +59,12 @@ def log_plan(args: argparse.Namespace, model: TrainableModel, texts: TokenizedTe
         f"{width}: {1 - tokens / (len(rows) * width):.1%} padding; {epoch_steps} steps per epoch; {steps} steps, "
         f"{steps / epoch_steps:.1f} epochs"
     )
+    if steps > MANY_EPOCHS * epoch_steps:
+        wanted = "--num_train_epochs" if args.max_steps is None else "--max_steps"
+        logger.warning(
+            f"{steps / epoch_steps:,.0f} epochs over the same {len(texts):,} texts: repetition teaches nothing after about {MANY_EPOCHS}; lower "
+            f"{wanted}, or add data"
+        )
     if steps <= args.num_warmup_steps:
         logger.warning(
             f"warm-up (--num_warmup_steps {args.num_warmup_steps}) is not shorter than training ({steps} steps): the peak "

@@ -1,0 +1,179 @@
+"""Weights as they are loaded: whole, finite, and read in one way by all engines.
+
+transformers and vLLM load much that is no model in silence: what is missing becomes random numbers, NaN stays NaN, and of two
+tensors that should be one each engine takes another.
+"""
+
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topxgen.common.console import ONCE
+from topxgen.common.errors import UsageError, reason
+from topxgen.common.hub import listed, snapshot
+from topxgen.common.lines import split_lines
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+# The matrices that config.json's tie_word_embeddings makes one.
+_TIED = re.compile(r"(.*\.)?(lm_head|embed_out|embed_tokens|embed_in|shared|wte|word_embeddings)\.weight")
+
+
+def load_weights(model_class, name: str, trust_remote_code: bool = False, **options):
+    """The model `name` by `model_class.from_pretrained`, with all its weights from the checkpoint.
+
+    transformers fills the parameters that a checkpoint lacks, or has in another shape, with random numbers. Raises UsageError
+    for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights), and as
+    `check_weights`.
+    """
+    model, info = model_class.from_pretrained(
+        name, trust_remote_code=trust_remote_code, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    problems = []
+    if getattr(model.config, "quantization_config", None) is not None and getattr(model, "hf_quantizer", None) is None:
+        problems.append("is quantized in a way that transformers does not know")
+    if missing := sorted(info["missing_keys"]):
+        problems.append(f"lacks {listed(missing)}")
+    if mismatched := sorted(info["mismatched_keys"]):
+        shapes = [f"{key} ({tuple(saved)}, not {tuple(wanted)})" for key, saved, wanted in mismatched]
+        problems.append(f"has other shapes in {listed(shapes)}")
+    if problems:
+        unexpected = sorted(info["unexpected_keys"])
+        also = f"; it also holds {listed(unexpected, 3)}, which the model does not have" if unexpected else ""
+        raise UsageError(
+            f"the weights of {name} do not fit its config.json ({type(model).__name__}): the checkpoint "
+            f"{' and '.join(problems)}{also}; download or save it again"
+        )
+    check_weights(name, model.config, options.get("revision") or "")
+    _make_saveable(model, name)
+    return model
+
+
+def check_weights(name: str, config, revision: str = "") -> None:
+    """Raise UsageError for weights that an engine would load wrongly without a word: NaN and infinities, one tensor in two shards,
+    quantized ones of which config.json says nothing, tied matrices that differ.
+
+    Reads each tensor once, which takes about as long as copying it (270M parameters: 0.04 s). A model that is neither a folder nor
+    in the Hub's cache passes.
+    """
+    folder = Path(name) if Path(name).is_dir() else snapshot("model", name, revision=revision)
+    owners: dict[str, str] = {}
+    tied: dict[str, Tensor] = {}
+    for file in _files(folder) if folder is not None else ():
+        for key, tensor in load_tensors(file).items():
+            problem = None
+            if key in owners:
+                problem = f"has {key} in both {owners[key]} and {file.name}"
+            elif not _is_float(tensor) and key.endswith("weight") and not getattr(config, "quantization_config", None):
+                problem = f"has {key} quantized ({str(tensor.dtype).removeprefix('torch.')}), of which config.json says nothing"
+            if problem:
+                raise UsageError(f"the weights of {name}: the checkpoint {problem}; download or save it again")
+            owners[key] = file.name
+            if _TIED.fullmatch(key):
+                tied[key] = tensor
+    if _is_tied(name, config, revision):
+        _check_equal(name, tied)
+
+
+def _is_tied(name: str, config, revision: str) -> bool:
+    """T5's configurations always say so in transformers 5; then their file counts."""
+    from transformers import PretrainedConfig
+
+    saved, _ = PretrainedConfig.get_config_dict(name, **({"revision": revision} if revision else {}))
+    return bool(getattr(config, "tie_word_embeddings", False)) and saved.get("tie_word_embeddings") is not False
+
+
+def _check_equal(name: str, tied: Mapping[str, "Tensor"]) -> None:
+    import torch
+
+    for first, second in zip(tied, list(tied)[1:], strict=False):
+        if tied[first].shape == tied[second].shape and not torch.equal(tied[first], tied[second]):
+            raise UsageError(
+                f"the weights of {name}: {first} and {second} differ, but are one matrix by config.json (tie_word_embeddings): "
+                "transformers would use both, vLLM the embeddings alone. If both are meant, write tie_word_embeddings: false into "
+                "config.json; else remove the wrong one"
+            )
+
+
+def _files(folder: Path) -> list[Path]:
+    """The weights that transformers loads from a folder, if they are in its formats."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            return [folder / shard for shard in shards if (folder / shard).is_file()]
+    return []
+
+
+def _is_float(tensor: "Tensor") -> bool:
+    return tensor.is_floating_point() and tensor.itemsize > 1  # of 8 bits: quantized
+
+
+def load_tensors(path: Path) -> dict[str, "Tensor"]:
+    """The named tensors of a .safetensors or torch file (perhaps under "model"), on the CPU, memory-mapped.
+
+    Only tensors are unpickled. Raises UsageError if the file is damaged, has other pickled objects, no named tensors, or NaN or
+    infinities in them.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            loaded = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # of pickle, zip, safetensors; torch's advice to disable the check is dropped
+        lines = [line.strip() for line in split_lines(str(error))]
+        cause = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
+        if cause is None and "Weights only" not in str(error):
+            cause = reason(error)
+        raise UsageError(
+            f"{path} does not load as plain tensors ({cause or 'not a checkpoint'}): it is damaged, or a pickle that could run "
+            "code; download the published file again, or save a state dict"
+        ) from None
+    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
+        loaded = loaded["model"]
+    tensors = (
+        {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+        if isinstance(loaded, dict)
+        else {}
+    )
+    if not tensors:
+        raise UsageError(f"{path} holds no named tensors; download the published file again, or save a state dict")
+    if bad := sorted(name for name, tensor in tensors.items() if not _is_finite(tensor)):
+        raise UsageError(
+            f"{path} holds NaN or infinities in {listed(bad, 3)}: its training diverged, or it is damaged; pass another checkpoint, "
+            "or download it again"
+        )
+    return tensors
+
+
+def _is_finite(tensor: "Tensor") -> bool:
+    """A sum is infinite or NaN if a number is: much faster than a look at each, and only float16's may overflow besides. A single
+    number, such as the limit of a clipped layer, may be infinite."""
+    if not _is_float(tensor) or tensor.ndim == 0 or tensor.sum().isfinite():
+        return True
+    return bool(tensor.isfinite().all())
+
+
+def _make_saveable(model, name: str) -> None:
+    """transformers loads a generation config that contradicts itself (a temperature without sampling), and then refuses to save it."""
+    own = getattr(model, "generation_config", None)
+    try:
+        if own is not None:
+            own.validate(strict=True)
+    except ValueError:
+        tokens = {key: value for key, value in own.to_dict().items() if key.endswith("_token_id")}
+        model.generation_config = type(own)(**tokens)
+        logger.info(
+            f"{name}: generation_config.json contradicts itself; what is saved keeps its special tokens", extra=ONCE
+        )
