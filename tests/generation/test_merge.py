@@ -84,7 +84,7 @@ def test_shards_are_the_one_run_up_to_the_first_prompt_that_none_has_answered(se
     assert before == {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()
     }
-    assert {"{Language}.jsonl", "{Language}_rejects.jsonl", "manifest_generate_{Language}.json"} <= flip_each(
+    assert {"{Language}.jsonl", "{Language}_answers.jsonl", "manifest_generate_{Language}.json"} <= flip_each(
         tmp_path, 1
     )
 
