@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common import shards
+from topxgen.common import freshness
 from topxgen.common.checksums import sha256_of
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.lines import on_one_line
@@ -314,7 +314,7 @@ def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs
             f"no {' or '.join(names)} in {folder}, only files of {', '.join(others) or 'no language at all'}; pass another "
             "--data_dir"
         )
-    shards.check_merged(path)
+    freshness.check(path)
     pairs = [
         (translation.strip(), sentence.strip()) if language is tgt else (sentence.strip(), translation.strip())
         for _, record in read_translations(path)

@@ -16,7 +16,7 @@ from topxgen.common import checksums, provenance, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import partial, read_json, read_jsonl, read_placed_jsonl, remove, replacing
 from topxgen.common.locks import OutputLock
-from topxgen.common.merging import Place, id_key, lines_of, places_in
+from topxgen.common.merging import Place, id_key, places_in, responses_of
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.response_cache import ResponseRecord
 
@@ -100,7 +100,7 @@ def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
 
     paths = [folder / RESPONSES, *(shard / RESPONSES for shard in of_shards)]
     if any(path.exists() for path in paths):
-        _replace(folder, RESPONSES, lines_of(paths, places_in(paths, read).first_of_each()))
+        _replace(folder, RESPONSES, responses_of(paths, places_in(paths, read)))
     sizes = [_lines_of_sentences(shard, steps) for shard in of_shards]
     if None in sizes:
         return

@@ -109,6 +109,8 @@ def prompt_style(
 ) -> str:
     """RAW or CHAT; logs when --template_key or the template of the fine-tuning is not used. Raises UsageError: see style_of."""
     key, trained = args.template_key, model.trained_on
+    if model.adapter:
+        adapters.check_tokenizer(model.adapter, settings)
     # A fine-tuned model is prompted as it was trained, even if its tokenizer still has a chat template.
     style = style_of(
         RAW if args.prompt_style == "auto" and trained else args.prompt_style, args.inference_api, settings

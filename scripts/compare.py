@@ -133,38 +133,34 @@ def run(args: argparse.Namespace) -> int:
     encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
     names = args.only or list(experiment.variants)
     data, runs = experiment.data_jobs(names), experiment.run_jobs(names)
-    check_results(runs)
+    jobs, chosen = [*data, *runs], {*args.jobs}
+    if unknown := sorted(chosen - {job.id for job in jobs}):
+        raise unknown_choice("--jobs", unknown[0], [job.id for job in jobs])
+    check_results(job for job in runs if not chosen or job.id in chosen)
     if args.dry_run:
-        for job in [*data, *runs]:
+        for job in jobs:
             show(f"# {job.folder}/{Chain(job.folder).state(job.command)}")
         if not any(Chain(job.folder).reason_to_run(job.command) for job in data):
             check_pairs(experiment, names)
         return 0
-    total = len(data) + len(runs)
-    incomplete, chosen = 0, {*args.jobs}
-    if unknown := sorted(chosen - {job.id for job in (*data, *runs)}):
-        raise unknown_choice("--jobs", unknown[0], [job.id for job in (*data, *runs)])
-    for number, job in enumerate([*data, *runs], start=1):
+    incomplete = 0
+    for number, job in enumerate(jobs, start=1):
         if chosen and job.id not in chosen:
             continue
         if job.command.stage == "train" if chosen else number == len(data) + 1:
             check_pairs(experiment, names)
-        code = run_job(job, f"=== {number}/{total}  {job.id}", args.allow_incomplete)
+        code = run_job(job, f"=== {number}/{len(jobs)}  {job.id}", args.allow_incomplete)
         if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
             return code
         incomplete = incomplete or code
     if chosen:
         return incomplete
     report = describe(experiment, encoder, args.allow_incomplete)
-    incomplete = incomplete or (EXIT_INCOMPLETE if report["failed_metrics"] else 0)
-    for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):
-        write_atomic(experiment.folder / f"{RESULT}{suffix}", [make(report)])
-    write_json(experiment.folder / f"{RESULT}.json", report)
-    checksums.claim(experiment.folder, [f"{RESULT}{suffix}" for suffix in (".md", ".csv", ".json")])
-    show(tables.text(report))
     if encoder:
         encoder.close()
-    return incomplete
+    write(report, experiment.folder)
+    show(tables.text(report))
+    return incomplete or (EXIT_INCOMPLETE if report["failed_metrics"] else 0)
 
 
 def run_job(job: Job, title: str, allow_incomplete: bool) -> int:
@@ -262,6 +258,14 @@ def describe(experiment: Experiment, encoder=None, allow_incomplete: bool = Fals
         "failed_metrics": failed,
         "groups": groups,
     }
+
+
+def write(report: dict, folder: Path) -> None:
+    """The report as comparison.md, .csv and .json."""
+    for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):
+        write_atomic(folder / f"{RESULT}{suffix}", [make(report)])
+    write_json(folder / f"{RESULT}.json", report)
+    checksums.claim(folder, [f"{RESULT}{suffix}" for suffix in (".md", ".csv", ".json")])
 
 
 def translations(job: Job) -> list[Path]:

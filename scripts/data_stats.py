@@ -40,12 +40,15 @@ from topxgen.retrieval import encoders
 from topxgen.retrieval.encoders import EncoderSettings
 from topxgen.statistics import judge, tables
 from topxgen.statistics.corpus import STAGES, Corpus, Sources, read_all
-from topxgen.statistics.describe import Options, describe, encoding
+from topxgen.statistics.describe import Options, describe, encoding, token_counter
 
 logger = logging.getLogger("topxgen.data_stats")
 EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that the judge did not answer
 JUDGE_FLAGS = ("output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", *flags.MODEL_FLAGS)
-RECORDED = ("sample", "seed", "tokenizer", "judge_model_name_or_path", "inference_api", "judge_prompt", "judge_sample")
+RECORDED = (
+    *("sample", "seed", "tokenizer", "sonar_name_or_path"),
+    *("judge_model_name_or_path", "inference_api", "judge_prompt", "judge_sample"),
+)
 # fmt: off
 RULES = (
     Rule(("sonar_name_or_path", "encoder_device"), "--encoder sonar", lambda args: args.encoder == "sonar" or ":" in (args.encoder or "")),
@@ -154,7 +157,8 @@ def run(args: argparse.Namespace) -> int:
     ask_judge = make_judge(args) if args.judge_model_name_or_path else None
     encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
     encode = encoding(encoder) if encoder else None
-    options = Options(args.sample, args.seed, encode, token_counter(args.tokenizer), topics, categories)
+    count_tokens = token_counter(args.tokenizer) if args.tokenizer else None
+    options = Options(args.sample, args.seed, encode, count_tokens, topics, categories)
     names = tuple(args.languages) if args.languages else None
     sources = Sources(names, args.stage, args.languages_file, args.benchmark_dir, args.allow_partial_benchmark)
     groups: dict[str, list[Corpus]] = {}
@@ -167,25 +171,30 @@ def run(args: argparse.Namespace) -> int:
             bar.update(1)
     if encoder:
         encoder.close()
+    question = None
     if ask_judge:
         corpora = [corpus for group in groups.values() for corpus in group]
-        for part, judged in zip(described, ask_judge(corpora), strict=True):
+        found, question = ask_judge(corpora)
+        for part, judged in zip(described, found, strict=True):
             part["judge"] = judged
     show(tables.table(described))
-    write_files(args, described, encoder.version if encoder else None)
+    write_files(args, described, {"encoder": encoder.version if encoder else None, "judge": question})
     unanswered = warn_of_judge(
         args.judge_model_name_or_path, [part["judge"] for part in described if part.get("judge")]
     )
     return EXIT_INCOMPLETE if unanswered or any(part["is_cut"] for part in described) else 0
 
 
-def write_files(args: argparse.Namespace, described: list[dict], encoder: str | None) -> None:
+def write_files(args: argparse.Namespace, described: list[dict], more: dict) -> None:
+    """`more`: settings beside the flags."""
     if args.csv:
         write_atomic(args.csv, [tables.csv_text(described)])
     if args.markdown:
         write_atomic(args.markdown, [tables.markdown(described)])
     if args.json:
-        settings = {flag: getattr(args, flag) for flag in RECORDED} | {"encoder": encoder}
+        settings = {flag: getattr(args, flag) for flag in RECORDED} | more
+        if path := args.seed_topics_path:
+            settings["topics"] = {"path": str(path), "sha256": checksums.sha256_of(path)}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
     for path in filter(None, (args.csv, args.markdown, args.json)):
         checksums.claim_file(path)
@@ -206,8 +215,9 @@ def warn_of_judge(model: str, judged: list[dict]) -> int:
     return unanswered
 
 
-def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], list[dict | None]]:
-    """A function of corpora that asks the judge. Raises UsageError, before anything is read, for what it lacks."""
+def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], tuple[list[dict | None], dict]]:
+    """A function of corpora that asks the judge, and says what decided its requests. Raises UsageError, before anything is read, for
+    what it lacks."""
     if args.output_dir is None:
         raise UsageError("--judge_model_name_or_path needs --output_dir, where its responses are kept")
     prompt = judge.load_prompt(args.judge_prompt)
@@ -217,7 +227,7 @@ def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], list[dict |
     prompt_style = style.style_of(args.prompt_style, args.inference_api, model)
     meter = Meter(Prices.of(args.prices), args.budget)
 
-    def ask(corpora: list[Corpus]) -> list[dict | None]:
+    def ask(corpora: list[Corpus]) -> tuple[list[dict | None], dict]:
         with OutputLock(args.output_dir):
             asked = (args.inference_api, model, prompt_style, prompt, args.max_new_tokens, args.judge_sample, args.seed)
             topic_judge = judge.TopicJudge(*asked, args.output_dir, meter)
@@ -227,27 +237,10 @@ def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], list[dict |
                 topic_judge.close()
         if usage := meter.usage(judge.STAGE):
             logger.info(usage)
-        return judged
+        question = topic_judge.question._asdict()
+        return judged, {**question, "responses": str(args.output_dir / judge.RESPONSES)}
 
     return ask
-
-
-def token_counter(model: str | None) -> Callable[[list[str]], int] | None:
-    """How many tokens texts have, without special ones, by the model's tokenizer; None without a model."""
-    if model is None:
-        return None
-    from topxgen.inference.tokenizer import load_tokenizer, plain_ids
-
-    tokenizer = load_tokenizer(ModelSettings(model))
-
-    def count_tokens(texts: list[str]) -> int:
-        return sum(
-            len(ids)
-            for start in range(0, len(texts), 1000)
-            for ids in plain_ids(tokenizer, texts[start : start + 1000])
-        )
-
-    return count_tokens
 
 
 def main() -> int:

@@ -119,23 +119,26 @@ def to_json(file: Path | None, findings: list[tuple[str, Finding]], estimates: l
 
 
 def show_findings(findings: list[Finding]) -> None:
-    """A line for each finding, wrapped, its remedy below it."""
+    """A line for each finding, wrapped, its remedy below it, or below the last of those in a row that have it in common."""
     terminal = sys.stdout.isatty()
     coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     columns = min(MAX_WIDTH, shutil.get_terminal_size().columns) if terminal else MAX_WIDTH
     subjects = [cut(one_line(finding.subject), MAX_SUBJECT) for finding in findings]
     wide = max(map(width, subjects), default=0)
-    indent = len(PROBLEM) + wide + 4
+    indent, alike = len(PROBLEM) + wide + 4, 0
     for number, (finding, subject) in enumerate(zip(findings, subjects, strict=True), start=1):
         level = f"{finding.level:{len(PROBLEM)}}"
         level = f"{COLOURS[finding.level]}{level}{PLAIN}" if coloured else level
         # Names that were cut are whole in the text.
         text = finding.text if subject == one_line(finding.subject) else f"{finding.subject}: {finding.text}"
         first, *rest = wrapped(one_line(text), columns - indent)
-        later = findings[number].remedy if number < len(findings) else ""
-        if finding.remedy != later:  # said once below those that have it in common
-            remedy = wrapped(one_line(finding.remedy), columns - indent - 3)
+        alike += 1
+        following = findings[number] if number < len(findings) else None
+        if following is None or (finding.level, finding.remedy) != (following.level, following.remedy):
+            about = f"these {alike}: " if alike > 1 and finding.remedy else ""
+            remedy = wrapped(one_line(about + finding.remedy), columns - indent - 3)
             rest += [f"{'   ' if i else '-> '}{line}" for i, line in enumerate(remedy)]
+            alike = 0
         print(f"{level}  {subject}{' ' * (wide - width(subject))}  {first}")
         for line in rest:
             print(f"{' ' * indent}{line}")
@@ -155,7 +158,7 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def show_estimates(estimates: list[hours.Needed]) -> None:
-    rows = [("stage", "work", "M tokens in", "M tokens out", "hours", "by", "USD")]
+    rows = [("stage", "work", "M in", "M out", "hours", "by", "USD")]
     unknown = []
     for row in estimates:
         work = row.work
@@ -168,12 +171,14 @@ def show_estimates(estimates: list[hours.Needed]) -> None:
                 cut(row.stage, MAX_SUBJECT),
                 cut(work or "-", MAX_WORK),
                 *tokens,
-                span(row.hours) or "unknown",
+                "< 0.01" if row.hours and row.hours[1] < 0.01 else span(row.hours) or "unknown",
                 row.by or "-",
                 span(row.usd) or "-",
             )
         )
-    show("\nestimates, lowest to highest\n" + "\n".join(aligned(rows, left=2)))
+    columns = [column for column in zip(*rows, strict=True) if {*column[1:]} != {"-"}]
+    lines = aligned(list(zip(*columns, strict=True)), left=2)
+    show("\nestimates, lowest to highest; M: million tokens\n" + "\n".join(lines))
     for line in unknown:
         show("\n".join(wrapped(one_line(line), MAX_WIDTH)))
 

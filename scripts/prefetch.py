@@ -94,7 +94,7 @@ def report(rows: list[Asset], problems: dict[str, str]) -> int:
             line = f"{asset.kind} {asset.name} (for {users}): {problem}{without}{remedy}"
             (optional if asset.fallback else lines).append(line)
     show("\n".join(aligned(table, left=4)))
-    there = f"all {len(rows)} are there" if not optional else "all that the runs cannot do without are there"
+    there = f"all {len(rows)} are there" if not optional else "everything that the runs need is there"
     show(f"\n{len(lines)} of {len(rows)} missing:\n" + "\n".join(lines) if lines else f"\n{there}")
     if optional:
         show("\nmissing, but optional:\n" + "\n".join(optional))

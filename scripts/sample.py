@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from topxgen.common import shards
+from topxgen.common import freshness, shards
 from topxgen.common.cli import Parser, int_range, run_main
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError, did_you_mean
@@ -108,7 +108,7 @@ def _rows(found: Run, chosen: Sequence[str], rejected: bool, problems: Problems)
             if language in one.languages:
                 shards.check_merged(one.layout().translations(language))
                 if one.filtered:
-                    shards.check_merged(FilteredLayout(one.filtered).filtered(language))
+                    freshness.check(FilteredLayout(one.filtered).filtered(language))
                 yield from rows(one, language, rejected=rejected, problems=problems)
         for folder in found.generations if rejected else ():
             yield from texts(folder, language, problems=problems)

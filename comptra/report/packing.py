@@ -42,6 +42,12 @@ def is_page(path: Path) -> bool:
         return b'<meta name="generator" content="topxgen report' in file.read(4096)
 
 
+def elements(text: str) -> dict[str, str]:
+    """The packed data of a page by their names, and the rest of it by ""."""
+    pattern = re.compile(r'<script type="application/gzip;base64" id="data-([^"]*)">([^<]*)</script>')
+    return {match[1]: match[2] for match in pattern.finditer(text)} | {"": pattern.sub("", text)}
+
+
 def read(page: Path, name: str) -> Any:
     """What the page holds as data of a section or other `name`; None if it has none. Raises UsageError for another file."""
     start = f'<script type="application/gzip;base64" id="data-{name}">'.encode()

@@ -34,12 +34,14 @@ def build(
     max_bytes: int,
     command: list[str],
     sections: Mapping[str, Section] = SECTIONS,
+    started: str | None = None,
 ) -> list[str]:
     """The page in pieces. A section that cannot be made from its files is a notice.
 
-    `max_bytes` is the limit of the page's size: sections that are `is_large` get what the others leave.
+    `max_bytes` is the limit of the page's size: sections that are `is_large` get what the others leave. `started`: when it was made;
+    now by default.
     """
-    started, options.page_bytes = provenance.now(), max_bytes
+    started, options.page_bytes = started or provenance.now(), max_bytes
     data = {}
     for problem in run.problems:
         options.notice("problem", "", problem)
@@ -64,8 +66,16 @@ def build(
     for name, first in _copies(listing):
         options.notice("warning", "", f"{name} is a copy of {first}: its pairs are counted twice")
     meta = {"root": str(run.root), "started": started, "command": command, "sources": listing}
-    data["page"] = packing.compressed(meta | {"versions": provenance.versions() | {"topxgen": topxgen.__version__}})
+    settings = {name: getattr(options, name) for name in ("seed", "max_examples", "page_bytes")}
+    settings |= {"benchmark_dir": str(options.benchmark_dir or ""), "folders": list(map(str, sources.roots[1:]))}
+    data["page"] = packing.compressed(meta | made_by() | {"settings": settings})
     return list(_pieces(run, options, sections, data, started))
+
+
+def made_by() -> dict:
+    """What of this machine decides the numbers of a page: the program and its packages."""
+    versions = provenance.versions() | {"topxgen": topxgen.__version__}
+    return {"versions": versions, "code": provenance.code_id("topxgen", "comptra")}
 
 
 def _copies(listing: Iterable[Mapping]) -> Iterator[tuple[str, str]]:

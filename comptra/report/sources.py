@@ -15,12 +15,12 @@ class Sources:
     """The files below some folders that were opened for reading while it watched, however a library opened them."""
 
     def __init__(self, roots: Sequence[Path]):
-        self._roots = [root.resolve() for root in roots]
+        self.roots = [root.resolve() for root in roots]
         self._seen: dict[Path, tuple[int, int] | None] = {}  # size and time of change when first opened
 
     def opened(self, path: str) -> None:
         name = Path(os.path.abspath(path))
-        if name in self._seen or not any(map(name.is_relative_to, self._roots)):
+        if name in self._seen or not any(map(name.is_relative_to, self.roots)):
             return
         if name.is_file() and os.access(name, os.R_OK):  # the hook comes before the opening, which may fail
             self._seen[name] = _state(name)
@@ -37,7 +37,7 @@ class Sources:
                 sha256 = sha256_of(path)
             except FileNotFoundError:
                 sha256 = None
-            first = self._roots[0]
+            first = self.roots[0]
             name = (path.relative_to(first) if path.is_relative_to(first) else path).as_posix()
             is_same = sha256 is not None and _state(path) == before
             files.append(

@@ -144,6 +144,7 @@ def score_group(
                 "sentences": len(system.translations),
                 "missing": system.missing,
                 "unanswered": len(system.unanswered),
+                "edited": system.is_edited,
                 "empty": found["empty"],
                 "faults": found,
                 "translations_digest": provenance.digest(system.translations),

@@ -14,7 +14,7 @@ from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
 from comptra.scores import original_trees
 from comptra.scores.columns import Described
-from topxgen.common import provenance, shards
+from topxgen.common import checksums, provenance, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
@@ -79,6 +79,7 @@ class System:
     settings: dict  # of main.py; {} for the original's
     facts: dict  # of the test set
     truncated: frozenset[int] = frozenset()  # the indices of translations that are marked as cut
+    is_edited: bool = False  # the file is not as main.py left it, by SHA256SUMS
 
     @property
     def short_name(self) -> str:
@@ -203,6 +204,9 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
         src, tgt = direction_of(folder.name, args.languages_file)
     path = folder / f"translate_{args.step}.jsonl"
     rows = _rows_to_score(path, args)
+    digest = checksums.sha256_of(path)
+    if is_edited := checksums.read(folder).get(path.name, digest) != digest:
+        logger.warning(f"{path} was changed after it had been written (its digest in {checksums.NAME} is another one)")
     sentences, translations = [row[0] for row in rows], [row[1] for row in rows]
     unanswered, truncated = (frozenset(i for i, row in enumerate(rows) if row[mark]) for mark in (2, 3))
     if unanswered:
@@ -239,7 +243,7 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
         logger.info(f"{path} has no translations yet: skipped")
         return None
     texts = sentences, translations, references
-    return System(folder, dataset or "", src, tgt, *texts, missing, unanswered, settings, facts, truncated)
+    return System(folder, dataset or "", src, tgt, *texts, missing, unanswered, settings, facts, truncated, is_edited)
 
 
 def _rows_to_score(path: Path, args: argparse.Namespace) -> list[tuple[str, str, bool, bool]]:

@@ -11,7 +11,7 @@ from topxgen.common import files
 from topxgen.common.console import aligned, printable
 from topxgen.common.console import width as width_of
 
-_OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
+_OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty", "edited")
 _OF_SCORE = (
     *("", "_segments", "_low", "_high", "_difference", "_p", "_p_holm", "_p_bootstrap", "_mark", "_top"),
     *("_reliability", "_interference", "_signature"),

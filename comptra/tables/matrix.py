@@ -441,7 +441,7 @@ def _parts(groups: Sequence[dict]) -> Iterator[str]:
 
 
 def _incomplete(groups: Sequence[dict], names: Sequence[str], systems: Systems) -> list[str]:
-    """What systems lack, and in which directions."""
+    """What systems lack, or what was changed of them, and in which directions."""
     where: dict[str, list[str]] = {}
     for group in groups:
         for row in group["systems"]:
@@ -451,6 +451,8 @@ def _incomplete(groups: Sequence[dict], names: Sequence[str], systems: Systems) 
                 found.append(f"< {label}: partial: {missing} of {missing + sentences} sentences are missing")
             if row.get("unanswered"):
                 found.append(f"{label}: {row['unanswered']} unanswered")
+            if row.get("edited"):
+                found.append(f"{label}: the translations were changed after they had been written")
             for name in names:
                 scored = (row["scores"].get(name) or {}).get("segments", sentences)
                 if scored < sentences:

@@ -1,7 +1,6 @@
 """Whether the files of a run are what manifests, checksums, reports and cards claim (scripts/verify.py). A kind of claim is a row of
 CHECKS: a function that is called for each folder with the names of its files, and tells an Audit what it finds."""
 
-import fnmatch
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ CHECKS = {
     "derived": Choice(
         "comptra.verify.derived:check", "scores in model cards and records of Every Eval Ever, by the reports"
     ),
+    "statistics": Choice("comptra.verify.statistics:check", "figures and tables of scripts/data_stats.py"),
     "comparisons": Choice("comptra.verify.comparisons:check", "scores and tables of scripts/compare.py, rounds"),
     "records": Choice("comptra.verify.records:check", "inputs and outputs of the stages of a run file"),
     "pages": Choice("comptra.verify.pages:check", "the files that a page was made from"),
@@ -48,6 +48,8 @@ UNCLAIMED = {
     "translate_answers.jsonl": "of an older version",
     "events.out.tfevents.*": "TensorBoard's log",
     "last.json": "a cache",
+    "shards/merged_*.json": "which states of the shards were merged last",
+    "run/failed/*.json": "how a stage failed, until its next start",
 }
 
 
@@ -240,13 +242,13 @@ def unclaimed(audit: Audit) -> dict[str, str]:
     for folder, names in audit.folders.items():
         for name in sorted(names - {checksums.NAME}):
             if _absolute(folder / name) not in audit.claimed:
-                found[str(folder / name)] = why_unclaimed(name)
+                found[str(folder / name)] = why_unclaimed(folder / name)
     return found
 
 
-def why_unclaimed(name: str) -> str:
-    """Why nothing claims a file of that name; "" if it should be claimed."""
-    return next((why for pattern, why in UNCLAIMED.items() if fnmatch.fnmatchcase(name, pattern)), "")
+def why_unclaimed(path: Path) -> str:
+    """Why nothing claims a file of that path; "" if it should be claimed."""
+    return next((why for pattern, why in UNCLAIMED.items() if path.match(pattern)), "")
 
 
 def as_json(audit: Audit) -> dict:

@@ -1,5 +1,5 @@
 """What is made from other files: model cards and records of Every Eval Ever, from the reports of comptra.evaluate, which have been checked
-before; figures and tables of scripts/data_stats.py; reports of scripts/probe_contamination.py."""
+before; reports of scripts/probe_contamination.py."""
 
 import re
 from collections.abc import Iterator
@@ -8,20 +8,11 @@ from pathlib import Path
 from comptra.contamination import drop, twins
 from comptra.tables import every_eval_ever, model_card
 from comptra.tables.model_card import CARD, EVALUATED_BY, HUB_METRICS
-from comptra.verify import Audit, begins, quiet
+from comptra.verify import Audit
 from comptra.verify.evaluations import near_equal
-from comptra.verify.translations import can_load
-from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
-from topxgen.statistics import corpus, describe, tables
 from topxgen.text import languages
 
-STATISTICS = {".csv": tables.csv_text, ".md": tables.markdown}
-FIGURES = ("counts", "lengths", "topics", "scores", *describe.SIDES)
-# Need a tokenizer, an encoder or a list of topics, which verify.py does not load.
-NOT_AGAIN = (
-    "tokens_of_sentences", "tokens_of_translations", "vendi_score", "in_file", "covered", "coverage", "not_in_file", "by_category",
-)  # fmt: skip
 _RECORD = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 
 
@@ -32,10 +23,6 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
     for name in sorted(filter(_RECORD.fullmatch, names)):
         path = folder / name
         audit.attempt(path, lambda p=path: _check_record(audit, p))
-    for name in sorted(names):
-        path = folder / name
-        if name.endswith(".json") and begins(path, b'{\n  "settings": {\n    "sample": '):
-            audit.attempt(path, lambda p=path: _check_statistics(audit, p))
     if {twins.REPORT, twins.TWINS, twins.SWAPS} <= names and audit.options.with_scores:
         path = folder / twins.REPORT
         audit.attempt(path, lambda: _check_probe(audit, path, audit.json(path)), "its scores")
@@ -55,42 +42,6 @@ def _check_probe(audit: Audit, path: Path, report: dict) -> None:
     for name, own in found.items():
         near_equal(audit, path, name, {key: systems[name][key] for key in own}, own, "scores")
     return None
-
-
-def _check_statistics(audit: Audit, path: Path) -> None:
-    content = read_json(path, dict)
-    corpora, settings = content["corpora"], content["settings"]
-    options = describe.Options(settings["sample"], settings["seed"])
-    for language in dict.fromkeys(one["language"] for one in corpora) if audit.options.with_scores else ():
-        claimed = [one for one in corpora if one["language"] == language]
-        if any(one["is_cut"] for one in claimed):
-            audit.skip(path, f"figures of {language}: a file was being written")
-            continue
-        with quiet():
-            read = audit.attempt(
-                path, lambda own=claimed: [_corpus(audit, path, one) for one in own], f"figures of {language}"
-            )
-            found = describe.describe(read, options) if read else ()
-        for one, own in zip(claimed, found, strict=False):
-            for part in FIGURES:
-                values = one[part] and {key: value for key, value in one[part].items() if key not in NOT_AGAIN}
-                near_equal(audit, path, f"{part} of {one['path']}", values, own[part], "scores")
-    for end, make in STATISTICS.items():
-        table = path.with_suffix(end)
-        if table.is_file():
-            audit.checked["scores"] += 1
-            if table.read_text(encoding="utf-8", errors="replace") != make(corpora):
-                audit.problem(table, f"is not the table of {path.name}")
-
-
-def _corpus(audit: Audit, path: Path, claimed: dict) -> corpus.Corpus:
-    """Raises UsageError if it is not on this machine."""
-    found, options = audit.locate(claimed["path"], path), audit.options
-    if found is None and not can_load(audit, claimed["path"]):
-        raise UsageError(f"{claimed['path']} is not there")
-    wanted = ((claimed["language"],), (claimed["stage"],), options.languages_file, options.benchmark_dir)
-    (read,) = corpus.read(str(found or claimed["path"]), corpus.Sources(*wanted, allow_partial=True))
-    return read
 
 
 def _check_card(audit: Audit, card: Path) -> None:

@@ -1,4 +1,5 @@
-"""Published data sets: how many pairs each split has, and whether TMX, Moses and the atlas hold the pairs of the parquet files."""
+"""Published data sets: how many pairs each split has, whether TMX, Moses and the atlas hold the pairs of the parquet files, and whether
+publishing the run again gives the same card and pairs."""
 
 import re
 from collections.abc import Iterator
@@ -6,12 +7,16 @@ from contextlib import ExitStack
 from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
-from comptra.verify import Audit
+from comptra.verify import Audit, quiet
+from topxgen.common import provenance
 from topxgen.corpora.tables import parquet_rows
-from topxgen.publication import atlas, moses, tmx
+from topxgen.publication import atlas, dataset, moses, tmx
 from topxgen.publication.dataset import CARD, MANIFEST
+from topxgen.publication.sources import Selection, plan
+from topxgen.runs.folders import Run, find
 
 Files = dict[tuple[str, str], list[str]]  # by (config, split)
 
@@ -21,6 +26,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         card = folder / CARD
         files = audit.attempt(card, lambda: _check_card(audit, card))
         if files and audit.options.with_scores:
+            audit.attempt(card, lambda: _check_made_again(audit, folder, files), "its numbers: not computed again")
             audit.attempt(folder / "tmx", lambda: _check_tmx(audit, folder, files))
             audit.attempt(folder / "moses", lambda: _check_moses(audit, folder, files))
             if (path := folder / "atlas" / "pairs.parquet").is_file():
@@ -45,6 +51,59 @@ def _check_card(audit: Audit, path: Path) -> Files:
             found = sum(parquet.read_metadata(path.parent / name).num_rows for name in files[key])
             audit.equal(path, f"pairs in {'/'.join(key)}", split["num_examples"], found)
     return files
+
+
+def _check_made_again(audit: Audit, folder: Path, files: Files) -> None:
+    """The card and the rows, by publishing the run again, if it is below or above the verified folder."""
+    card, manifest = folder / CARD, audit.json(folder / MANIFEST)
+    if "code" not in manifest:
+        return audit.skip(card, "its numbers: not computed again: of an older version")
+    if (manifest["code"], manifest["versions"]) != (provenance.code_id("topxgen"), provenance.versions()):
+        why = "it was made by another version of this program or of its packages"
+        return audit.skip(card, f"its numbers: not computed again: {why}")
+    if (run := _run_of(audit, manifest)) is None:
+        return audit.skip(card, "its numbers: not computed again: the run that it was made from is not there")
+    settings = manifest["settings"]
+    options = dataset.Options(
+        manifest["languages"], audit.options.languages_file, Selection(settings["min_score"], settings["percentile"]),
+        settings["validation_size"], manifest["seed"], allow_undecontaminated=True, repository=settings["repository"],
+        command=manifest["command"],
+    )  # fmt: skip
+    with TemporaryDirectory() as temporary:
+        made = Path(temporary) / "made"
+        with quiet():
+            dataset.publish(run, made, options)
+        texts = [path.read_text(encoding="utf-8", errors="replace").split("\n") for path in (card, made / CARD)]
+        for number, (line, own) in enumerate(zip_longest(*texts), start=1):
+            audit.checked["counts"] += 1
+            if line != own:
+                audit.problem(card, f"line {number}, by the run", line, own)
+                break
+        for name in dict.fromkeys(name for names in files.values() for name in names):
+            rows = audit.attempt(folder / name, lambda n=name: _rows(folder, [n])) or iter(())
+            _compare(audit, folder / name, rows, _rows(made, [name]))
+    return None
+
+
+def _run_of(audit: Audit, manifest: dict) -> Run | None:
+    """The run with the files that were published: the folder of that name in which one of them is."""
+    wanted = [(one["file"], one["sha256"]) for config in manifest["inputs"].values() for one in config]
+    file, sha256 = wanted[0]
+    there = [folder for folder, names in audit.folders.items() if file in names]
+    for folder in there:
+        if audit.sha256(folder / file) != sha256:
+            continue
+        for root in (folder, *folder.resolve().parents):
+            if root.resolve().name == manifest["run"]:
+                run = find(root)
+                sources = [
+                    one
+                    for config in plan(run, manifest["languages"], audit.options.languages_file)
+                    for one in config.sources
+                ]
+                if sorted((one.path.name, audit.sha256(one.path)) for one in sources) == sorted(wanted):
+                    return run
+    return None
 
 
 def _rows(folder: Path, names: list[str]) -> Iterator[dict]:

@@ -64,5 +64,6 @@ def test_files_that_are_none_are_named_and_hide_no_others(tmp_path):
     assert shown.returncode == 0 and r"failed with exit code 2, then: one\nout: \x1b[31mtwo" in shown.stdout
     page = in_process("scripts/report.py", tmp_path, "-o", tmp_path / "page.html")
     assert page.returncode == 3 and page.stderr.count("WARNING: provenance: ") == len(GARBAGE) + 1, page.stderr
-    verified = in_process("scripts/verify.py", tmp_path)
+    verified = in_process("scripts/verify.py", tmp_path, "--verbose")
     assert verified.returncode == 0 and "pipe.json: a pipe" in verified.stdout, verified
+    assert "run/failed/train.json: how a stage failed" in verified.stdout

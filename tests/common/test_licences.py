@@ -1,6 +1,7 @@
 """The table of licences: what a card says of the models and data that something was made from."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -84,9 +85,20 @@ def test_every_row_is_whole():
     families = [row.family for row in licences.table()]
     assert len(set(families)) == len(families)
     for row in licences.table():
+        assert row.compared in {"terms", "card", *licences.UNSURE}
         assert row.hub in HUB_IDS and row.url.startswith("https://") and row.source and row.binds_outputs.endswith(".")
         assert row.hub != "unknown" or (row.title.startswith("unknown") and row.binds_outputs.startswith("Unknown"))
         assert all(pattern == pattern.lower() and re.compile(pattern) for pattern in row.names)
+
+
+def test_a_card_says_which_terms_were_not_compared_with_their_source():
+    assert licences.of("gemma-3-1b").name == "Gemma Terms of Use"
+    assert licences.of("gpt-4o").name == "OpenAI Services Agreement (known by a quotation: check them)"
+    assert licences.of("mistral-large-latest").name.endswith(" (not compared with a source: check them)")
+    text = " ".join((Path(__file__).parents[2] / "docs" / "publishing.md").read_text(encoding="utf-8").split())
+    for how in licences.UNSURE:
+        named = "; ".join(row.family for row in licences.table() if row.compared == how)
+        assert f": {named}." in text, named
 
 
 def test_what_excludes_commercial_use():

@@ -17,6 +17,7 @@ from sacrebleu.significance import PairedTest
 from comptra import evaluation_sets
 from comptra.scores import metrics, surface, systems
 from tests.support.runs import ROOT, records
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
@@ -330,6 +331,19 @@ def test_tables_say_that_scores_are_of_the_first_sentences(tmp_path, score):
     assert out.count("udhr: the first 3 of ") == len({len(udhr(tgt=tgt).sources) for tgt in ("Basque", "Hausa")})
     _, out, _ = score(tmp_path / "m" / RUN.format("English", "Hausa"), "--metrics", "chrf")
     assert "the first" not in out
+
+
+def test_translations_that_somebody_has_edited_are_named(tmp_path, score):
+    test, table = udhr(), tmp_path / "scores.csv"
+    run = write(tmp_path / "m" / "run", test.sources, worse(test.references, 0.3), settings())
+    checksums.claim(run, ["translate_0.jsonl"])
+    for is_edited in (False, True):
+        if is_edited:
+            text = (run / "translate_0.jsonl").read_text(encoding="utf-8")
+            (run / "translate_0.jsonl").write_text(text.replace(worse(test.references, 0.3)[0], test.references[0]))
+        code, shown, said = score(tmp_path, "--metrics", "chrf", "--csv", table)
+        assert code == 0 and ("translations were changed" in shown) == ("was changed after" in said) == is_edited
+        assert [row["edited"] for row in csv.DictReader(table.open())] == [str(is_edited)]
 
 
 def test_max_samples_is_no_partial_run(tmp_path, score):

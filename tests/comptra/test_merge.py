@@ -116,6 +116,29 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copied")
 
 
+def test_a_sentence_that_two_shards_translated_costs_twice(tmp_path, tiny_lm):
+    sides = [tmp_path / "en.txt", tmp_path / "eu.txt"]
+    for path, lines in zip(
+        sides,
+        (["The sea.", "A house.", "A road.", "The sea."], ["Itsasoa.", "Etxe bat.", "Bide bat.", "Itsasoa."]),
+        strict=True,
+    ):
+        path.write_text("".join(f"{line}\n" for line in lines))
+    words, changes = ("--test_files", *sides), {"dataset_name_or_path": "files", "k": 0, "max_samples": None}
+    main(tmp_path / "one", tiny_lm, *words, **changes)
+    for index in range(2):
+        main(tmp_path / "split", tiny_lm, *words, "--num_shards", 2, "--shard_index", index, **changes)
+    merge(tmp_path / "split")
+    one, merged = (folder_of(tmp_path / name, tiny_lm, k=0) for name in ("one", "split"))
+    answers = [(run / "answers.jsonl").read_text().splitlines() for run in (one, merged)]
+    assert [len(lines) for lines in answers] == [3, 4] and {*answers[0]} == {*answers[1]}
+    before = {path: path.read_bytes() for path in merged.iterdir()}
+    merge(tmp_path / "split")
+    assert before == {path: path.read_bytes() for path in merged.iterdir()}
+    verified = in_process("scripts/verify.py", tmp_path / "split")
+    assert verified.returncode == 0, verified.stdout
+
+
 def lines_in(folder, model):
     return (folder_of(folder, model) / "translate_0.jsonl").read_text().splitlines()
 

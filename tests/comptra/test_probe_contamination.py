@@ -13,6 +13,7 @@ from comptra.contamination.drop import Columns, drop_test, recall_test, sign_tes
 from comptra.contamination.twins import Sentence, Swap, make
 from comptra.verify import verify
 from tests.comptra.test_verify import claim_anew
+from tests.support.flipped_bytes import flip_each
 from tests.support.runs import in_process, lines_in, records, script
 from tests.support.tiny_lm import built_once, trained_once
 from tests.support.tiny_memorised import OTHER_FORMS, TEST_FORMS, build_memorised, pairs
@@ -134,6 +135,7 @@ def test_the_files(flags, other, tmp_path):
     facts = report(tmp_path)
     assert (facts["sentences"], facts["left_out"], facts["margin"], facts["settings"]["twins"]) == (36, 1, 1.0, 2)
     assert facts["swapped"] == {"year": 0, "number": 24, "name": 60, "left": 0}
+    assert {"twins.jsonl", "swaps.jsonl", "contamination_report.json", "translate_0.jsonl"} <= flip_each(out, 7)
 
 
 @pytest.mark.medium

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from comptra import verify
+from comptra.report import packing
 from tests.support import finished_run, whole_run
+from tests.support.flipped_bytes import QUICK, is_found, kinds
 from tests.support.runs import in_process
 from topxgen.common import checksums
 from topxgen.common.locks import OutputLock
 
 PAIRS = f"{finished_run.NAME}/Basque_translate.jsonl"
-QUICK = verify.Options(with_scores=False)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,45 @@ def test_translation_memories_hold_the_pairs_of_the_parquet_files(run, tmp_path)
         assert found.startswith(str(out / name)) or found.startswith(name), found
         assert "by the parquet files" in found or "is not XML" in found
         (out / name).write_bytes(before)
+
+
+def test_a_page_is_made_again(run):
+    page = run / "report.html"
+    whole_run.call("scripts/report.py", run, "-o", page)
+    audit = verify.verify(run)
+    assert not audit.problems and str(page) not in audit.unchecked, audit.unchecked
+    text = page.read_text(encoding="utf-8")
+    for name, change in (
+        ("funnel", lambda data: re.sub(r'("count":\d*)', r"\g<1>1", data, count=1)),
+        ("evaluation", lambda data: re.sub(r'("corpus":\d*)', r"\g<1>1", data, count=1)),
+    ):
+        packed = packing.elements(text)[name]
+        data = json.dumps(packing.read(page, name), ensure_ascii=False, separators=(",", ":"))
+        changed = change(data)
+        assert changed != data
+        page.write_text(text.replace(packed, packing.packed(packing.compressed(json.loads(changed)))), encoding="utf-8")
+        claim_anew(run)
+        assert problems(run) == [f"report.html: its section {name} is not what the files say that it was made from"]
+        page.write_text(text, encoding="utf-8")
+    page.write_text(re.sub(r"(<dd>(?:<a[^>]*>)?)(\d)", r"\g<1>1\2", text, count=1), encoding="utf-8")
+    claim_anew(run)
+    assert problems(run) == ["report.html: its text is not what the files say that it was made from"]
+    page.write_text(text, encoding="utf-8")
+    claim_anew(run)
+    (run / "Hausa_rejects.jsonl").write_text("")
+    assert "other files are there" in verify.verify(run).unchecked[str(page)][0]
+
+
+def test_a_card_and_its_pairs_are_made_again(run):
+    out = run / "published"
+    whole_run.call("scripts/publish.py", run / finished_run.NAME, "--out", out, "--min_score", "0.5")
+    audit = verify.verify(run)
+    assert not audit.problems and str(out / "README.md") not in audit.unchecked, audit.unchecked
+    edit(out / "README.md", "| paragraphs | ", "| paragraphs | 1")
+    claim_anew(run)
+    assert [line for line in problems(run) if line.startswith("published/README.md: line ")], problems(run)
+    (run / PAIRS.replace("translate", "translate_filtered")).unlink()
+    assert "the run that it was made from is not there" in verify.verify(run).unchecked[str(out / "README.md")][0]
 
 
 def test_a_record_of_every_eval_ever_that_the_report_does_not_give(run):
@@ -411,24 +451,12 @@ def test_with_a_lock_of_this_process(run):
 
 def flip(run: Path, rng: random.Random, count: int) -> dict[str, list[int]]:
     """Change `count` random bytes, one at a time; by kind of file [found, claimed by nothing]. The kinds take turns."""
-    kinds: dict[str, list[Path]] = {}
-    for path in sorted(path for path in run.rglob("*") if path.is_file() and path.stat().st_size):
-        kind = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "{uuid}", path.name.replace("Basque", "{Language}"))
-        kinds.setdefault(kind, []).append(path)
+    files = kinds(run)
     table: dict[str, list[int]] = {}
     for number in range(count):
-        kind = sorted(kinds)[number % len(kinds)]
-        path = rng.choice(kinds[kind])
-        data = bytearray(path.read_bytes())
-        place = rng.randrange(len(data))
-        before = bytes(data)
-        data[place] ^= 1 << rng.randrange(8)
-        path.write_bytes(data)
-        audit = verify.verify(run, QUICK)
-        is_free = str(path) in verify.unclaimed(audit)
-        assert bool(audit.problems) != is_free, f"{path}, byte {place}: {audit.problems}"
-        table.setdefault(kind, [0, 0])[is_free] += 1
-        path.write_bytes(before)
+        kind = sorted(files)[number % len(files)]
+        found = is_found(run, rng.choice(files[kind]), rng)
+        table.setdefault(kind, [0, 0])[not found] += 1
     assert not verify.verify(run, QUICK).problems
     return table
 

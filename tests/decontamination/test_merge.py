@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tests.decontamination.test_decontamination import LEAKS, benchmark_dir, data, record  # noqa: F401 (a fixture)
+from tests.support.flipped_bytes import flip_each
 from tests.support.runs import ROOT, in_process, records
 
 
@@ -67,8 +68,7 @@ def test_files_manifest_and_report_are_those_of_one_run(tmp_path, benchmark_dir)
     assert read(one / "manifest_decontaminate_Basque.json") == read(merged / "manifest_decontaminate_Basque.json")
     merge(tmp_path / "out")
     assert files(one) == files(merged)
-    verified = in_process("scripts/verify.py", tmp_path / "out")
-    assert verified.returncode == 0, verified.stdout
+    assert {"{Language}_translate_filtered.jsonl", "decontamination_report.json"} <= flip_each(tmp_path / "out", 1)
     # One run finds nothing to do, and continues the report.
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "out")
     assert files(one) == files(merged)

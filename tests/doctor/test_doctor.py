@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 
+from scripts import doctor as doctor_script
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import GEMMA, ROOT, in_process
 from topxgen.doctor import arithmetic, software, storage
@@ -159,6 +160,35 @@ def test_the_demo_has_no_problem_fits_the_screen_asks_no_network_and_leaves_noth
     assert {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.iterdir())} == before
 
 
+def test_a_remedy_is_below_the_problems_that_have_it(capsys):
+    found = [
+        doctor_script.Finding(*row)
+        for row in (
+            ("problem", "a", "x", "fetch it"),
+            ("problem", "b", "y", "fetch it"),
+            ("note", "c", "z", "fetch it"),
+            ("ok", "d", "fine"),
+            ("ok", "e", "fine"),
+        )
+    ]
+    doctor_script.show_findings(found)
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "problem a x", "problem b y", "-> these 2: fetch it", "note c z", "-> fetch it", "ok d fine", "ok e fine"
+    ]  # fmt: skip
+
+
+def test_the_published_recipe_fits_the_screen():
+    lines = doctor(ROOT / "configs/runs/topxgen.yaml", HF_HUB_OFFLINE="1", HF_HOME="/nonexistent").stdout.splitlines()
+    assert max(map(len, lines[1:])) <= 100 and len(lines) < 60
+    assert any("these" in line and "scripts/prefetch.py downloads it" in line for line in lines)
+
+
+def test_rounds_whose_models_are_yet_to_come(gemma):
+    text = " ".join(doctor(ROOT / "configs/runs/self_improvement.yaml").stdout.split())
+    assert "datagen: unknown: outputs/self-improvement/train is not trained yet" in text
+    assert "existing folder" not in text and "0.00 GB" not in text
+
+
 def test_the_machine_alone_needs_no_file():
     found = findings()
     assert {row["check"] for row in found} >= {"python", "gpus", "packages", "environments", "disk", "locks"}
@@ -292,7 +322,7 @@ def test_a_large_model_that_is_not_downloaded_does_not_fit_a_machine_without_a_g
     )
     assert "the run downloads it, 176.58 GB" in of(found, "assets", "note")[0]
     [home] = [text for text in of(found, "disk") if text.startswith("HF_HOME")]
-    assert "writes up to about 176.58 GB" in home
+    assert "writes up to about 176.6 GB" in home
     assert not asked.exists(), "nothing is kept"
 
 

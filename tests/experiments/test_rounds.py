@@ -15,10 +15,12 @@ import pytest
 
 from comptra import verify
 from tests.support import number_translator
+from tests.support.flipped_bytes import flip_each
 from tests.support.runs import in_process, records
 from topxgen.common.errors import UsageError
 from topxgen.common.run_files import read
 from topxgen.experiments import chain, rounds
+from topxgen.training import arguments
 
 RUN = """
 output_dir: {out}
@@ -198,12 +200,9 @@ def test_rounds_are_verified(whole, tmp_path):
         assert any(key in str(problem) for problem in verify.verify(run, quick).problems)
     path.write_text(json.dumps(json.loads(before) | {"best_round": 7}))
     assert any("best_round: claimed 7" in str(problem) for problem in verify.verify(run, quick).problems)
-    rng = random.Random(3)
-    for _ in range(10):
-        data = bytearray(before)
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        path.write_bytes(data)
-        assert any("rounds.json" in str(problem) for problem in verify.verify(run, quick).problems)
+    path.write_bytes(before)
+    found = flip_each(run, 3)
+    assert {"rounds.json", "train.json", "manifest_train.json", "scores.json", "{Language}_translate.jsonl"} <= found
 
 
 @pytest.mark.medium
@@ -354,6 +353,20 @@ def test_a_dry_run_shows_all_rounds(tmp_path, tiny_lm, nothing_starts):
     assert result.returncode == 0 and not (tmp_path / "run" / "out").exists()
     titles = re.findall(r"^# (.*): will run", result.stdout, re.M)
     assert len(titles) == 27 and titles[0] == "round 0, datagen" and titles[12] == "round 1, held-out set, main-1"
+
+
+def test_a_round_that_was_trained_with_other_flags_is_refused(tmp_path, tiny_lm, nothing_starts):
+    path = write(tmp_path / "run", tiny_lm)
+    train = rounds.plan(read(path), path)[1][1].data[-1].args
+    train.output_dir.mkdir(parents=True)
+    (train.output_dir / "model.safetensors").write_text("x")
+    settings = arguments.result_settings(train, "data")
+    (train.output_dir / "settings_train.json").write_text(json.dumps(settings))
+    assert in_process("scripts.run", path, "--dry_run").returncode == 0
+    result = in_process("scripts.run", path, "--dry_run", "--set", "train.learning_rate=0.5")
+    assert (
+        result.returncode == 2 and "round-1/train holds results of other settings (learning_rate was" in result.stderr
+    )
 
 
 # Kills

@@ -332,6 +332,27 @@ def test_only_what_is_missing_runs(place):
     )
 
 
+def test_the_campaign_submits_again_after_a_failure(place, monkeypatch):
+    """With a stand-in for squeue that fails twice, as slurmctld does on a busy machine, and then for good."""
+    write(place, CHECKED)
+    (place / "bin").mkdir()
+    (place / "bin/squeue").write_text(
+        "#!/bin/sh\necho x >> calls\n[ $(wc -l < calls) -gt ${FAILURES:-2} ] || { echo timed out >&2; exit 1; }\n"
+    )
+    (place / "bin/sbatch").write_text("#!/bin/sh\necho $$\n")
+    for name in ("squeue", "sbatch"):
+        (place / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    waited = []
+    monkeypatch.setattr(slurm_kills.time, "sleep", waited.append)
+    assert slurm_kills.submit(place).endswith("logs: out/run/slurm/logs\n") and len(waited) == 2
+    assert (place / "calls").read_text() == "x\n" * 3
+    monkeypatch.setenv("FAILURES", "99")
+    with pytest.raises(SystemExit, match="squeue failed: timed out"):
+        slurm_kills.submit(place)
+    assert len(waited) == 2 + 5
+
+
 def test_an_audit_in_shards(place):
     """Its result is the report of its merge, which leaves no other files."""
     write(

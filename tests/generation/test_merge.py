@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import api_server
+from tests.support.flipped_bytes import flip_each
 from tests.support.runs import datagen, in_process, records
 from tests.support.writer import TEXTS, Writer, answer, command, digest, generate, serve, shard
 
@@ -83,8 +84,9 @@ def test_shards_are_the_one_run_up_to_the_first_prompt_that_none_has_answered(se
     assert before == {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()
     }
-    verified = in_process("scripts/verify.py", tmp_path)
-    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert {"{Language}.jsonl", "{Language}_answers.jsonl", "manifest_generate_{Language}.json"} <= flip_each(
+        tmp_path, 1
+    )
 
 
 def test_lost_shards_are_named_and_merging_again_gives_what_merging_once_gives(server, one, tmp_path):
@@ -106,6 +108,43 @@ def test_lost_shards_are_named_and_merging_again_gives_what_merging_once_gives(s
             path.unlink()
     merge(tmp_path)
     assert files(tmp_path) == twice
+
+
+def test_a_prompt_that_two_shards_paid_for_costs_twice(server, tmp_path, monkeypatch):
+    """Shards of two splits that did not know of each other, and a later one that takes over what was merged."""
+    paths = [tmp_path / name / "Basque_answers.jsonl" for name in ("", "shards/0000-of-0002", "shards/0000-of-0003")]
+    shard(server, tmp_path, 0, 2)
+
+    def others(path, body, more):
+        return answer(path, body | {"messages": [{"content": f"{body['messages'][-1]['content']} "}]}, more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api_server, "answer", others)
+        shard(server, tmp_path / "elsewhere", 0, 3)
+    shutil.move(tmp_path / "elsewhere/shards/0000-of-0003", tmp_path / "shards")
+    merge(tmp_path, check=3)
+    merged, *own = map(records, paths)
+    assert sorted(map(str, merged)) == sorted(map(str, own[0] + own[1]))
+    ids = Counter(response["id"] for response in merged)
+    assert 1 < list(ids.values()).count(2) < len(ids)
+    manifest = json.loads((tmp_path / "manifest_generate_Basque.json").read_text())
+    assert manifest["counts"]["prompts"] == len(ids) and manifest["counts"]["prompt_tokens"] == 100 * len(merged)
+    assert (
+        f"{(100 * 2 + 50 * 10) * len(merged) / 1e6:,.2f} USD"
+        in in_process("scripts/status.py", tmp_path, "--prices", 2, 10).stdout
+    )
+    # One of each prompt counts, the same for all.
+    counting = {response["id"]: response for response in merged}
+    assert counting == {response["id"]: response for response in own[1] + own[0]}
+    before = paths[0].read_bytes()
+    merge(tmp_path, check=3)
+    assert paths[0].read_bytes() == before
+    shard(server, tmp_path, 0, 6)
+    taken = records(tmp_path / "shards/0000-of-0006/Basque_answers.jsonl")
+    assert len(taken) == len(ids) - sum(number(response) % 6 > 0 for response in counting.values())
+    assert all(response == counting[response["id"]] for response in taken)
+    merge(tmp_path, check=3)
+    assert paths[0].read_bytes() == before
 
 
 def test_a_merged_directory_goes_on_with_exactly_the_next_prompts(server, tmp_path):
@@ -208,7 +247,7 @@ LATER = ("--stages", "translate", "score")
 def translated(folder: Path) -> dict[str, bytes]:
     """The files of the pairs; responses as a set."""
     found = {name: content for name, content in files(folder).items() if name.startswith("writer-1/")}
-    return {name: sorted(content.splitlines()) if "answers" in name else content for name, content in found.items()}
+    return {name: sorted({*content.splitlines()}) if "answers" in name else content for name, content in found.items()}
 
 
 def verified(folder: Path) -> None:
@@ -230,7 +269,7 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     expected = translated(tmp_path / "one")
     assert len(expected) == 3 and all(expected.values())
 
-    words = command(server, split, *LATER, *scored)
+    words, given = command(server, split, *LATER, *scored), server.given.total()
     for index in (0, 2):
         datagen(*words, "--num_shards", 3, "--shard_index", index)
     said = merge(split, check=3).stderr
@@ -242,6 +281,9 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     assert sum(taken) == 40 and all(taken)
     merge(split)
     assert translated(split) == expected
+    # A sentence in the paragraphs of two shards was paid for twice.
+    paid = records(split / "writer-1" / "Basque_translate_answers.jsonl")
+    assert len(paid) == server.given.total() - given > len(expected["writer-1/Basque_translate_answers.jsonl"])
     one, merged = (
         json.loads((f / "writer-1" / "manifest_score_Basque.json").read_text()) for f in (tmp_path / "one", split)
     )

@@ -370,6 +370,8 @@ def test_what_is_odd_but_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfBat, bi\xe2\x80\xa8hiru\r\n\r\nLau, bost eta sei\r\n")
     run(tmp_path / "out", tmp_path / "a.txt")
     assert [record["text"] for record in kept(tmp_path / "out")] == ["Bat, bi hiru", "Lau, bost eta sei"]
+    run(tmp_path / "typeset", write(tmp_path / "typeset.txt", ["Gizo\u00adna eta \u2060emaku\ufeffmea aske"]))
+    assert [record["text"] for record in kept(tmp_path / "typeset")] == ["Gizona eta emakumea aske"]
     (tmp_path / "a.jsonl").write_text('{"text": "Bat, bi \\ud800 hiru"}\n{"text": " "}\n{"text": null}\n')
     run(tmp_path / "surrogate", tmp_path / "a.jsonl")
     assert [record["text"] for record in kept(tmp_path / "surrogate")] == ["Bat, bi ? hiru"]

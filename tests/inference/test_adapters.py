@@ -133,6 +133,26 @@ def test_main_and_datagen_refuse_in_one_line(spoil, engine, good, tiny_lm, tmp_p
     assert not list(output.rglob("*.jsonl"))
 
 
+def test_an_adapter_that_was_trained_with_another_tokenizer(good, tiny_lm, tmp_path):
+    """One that begins texts with a token of its own, say."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    folder = Path(shutil.copytree(good, tmp_path / "adapter"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    for is_other in (False, True):
+        if is_other:
+            tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<eos> $A", special_tokens=[("<eos>", 1)])
+        tokenizer.save_pretrained(folder)
+        flags = options(tiny_lm, "--output_dir", tmp_path / "out", "--dry_run", model_name_or_path=folder)
+        result = in_process("main.py", *flags, "--base_model_name_or_path", tiny_lm)
+        assert result.returncode == 0, result.stderr
+        remedy = f"pass --tokenizer_name_or_path {folder}"
+        assert (remedy in result.stderr) == is_other
+    result = in_process("main.py", *flags, "--base_model_name_or_path", tiny_lm, "--tokenizer_name_or_path", folder)
+    assert result.returncode == 0 and remedy not in result.stderr
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -1,12 +1,15 @@
 """Codes and labels of languages in identifiers, and characters that are no text."""
 
+import re
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from topxgen.common.errors import UsageError
+from topxgen.corpora import benchmarks
 from topxgen.text import language_id, languages
 
 NEPALI = languages.find("Nepali")
@@ -83,6 +86,31 @@ def test_control_characters_do_not_hide_a_language(char):
         assert identifier.is_language([text.format(char), text.format(char * 3)], basque) == [True, True]
         assert identifier.identify(text.format(char)) == identifier.identify(text.format(" " if char.isspace() else ""))
         assert not identifier.is_language([char], basque)[0]
+
+
+# CLD2 takes a text for HTML unless it is told otherwise: what follows "<" would be a tag.
+@pytest.mark.parametrize("beginning", ["x < y denean, ", "A<B bada, ", "I <3 you: ", "<script> ", "<!-- "])
+def test_text_after_a_less_than_sign_is_identified(beginning):
+    text = beginning + "emaitza beti txikiagoa izango da eta horregatik ez dugu kontuan hartzen."
+    assert language_id.load("cld2").is_language([text], languages.find("Basque")) == [True]
+
+
+# A soft hyphen in each fourth place, a mark of direction or a no-break space between words, letters and marks apart.
+@pytest.mark.parametrize("name", ["cld2", "langid"])
+@pytest.mark.parametrize("language", ["Swahili", "Yoruba", "Hindi"])
+def test_invisible_characters_and_unicode_forms_change_no_identification(name, language):
+    lid, row = language_id.load(name), languages.find(language)
+    texts = [text for split in benchmarks.load("udhr", row) for text in split.texts]
+    variants = {
+        "soft hyphens": lambda text: "\u00ad".join(re.findall(".{1,4}", text)),
+        "marks of direction": lambda text: text.replace(" ", " \u200e\u2067"),
+        "no-break spaces": lambda text: "\ufeff" + text.replace(" ", "\u00a0"),
+        "decomposed": lambda text: unicodedata.normalize("NFD", text),
+    }
+    expected = lid.is_language(texts, row)
+    assert sum(expected) > 0.9 * len(texts)
+    for title, change in variants.items():
+        assert lid.is_language([change(text) for text in texts], row) == expected, title
 
 
 def test_joiners_and_private_characters_are_left_to_the_identifier():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from topxgen.text.words import ascii_words, unicode_words
+from topxgen.text.words import ascii_words, length, unicode_words
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,11 @@ def test_unicode_words(text, words):
 def test_words_of_the_original_system():
     assert ascii_words("Kaixo 25 ñandú!") == ["kaixo", "25", "and"]
     assert ascii_words("नमस्ते") == []
+
+
+@pytest.mark.parametrize(
+    "text, characters",
+    [("e\u0323ko\u0323 to\u0301 da\u0301ra", 11), ("cafe\u0301", 4), ("so\u00adft \u2067ab\u2069", 7), ("한국어", 9), ("\u1112\u1161\u11ab\u1100\u116e\u11a8\u110b\u1165", 9)],
+)  # fmt: skip
+def test_a_text_is_as_long_in_each_unicode_form(text, characters):
+    assert length(text) == characters

@@ -92,17 +92,20 @@ def test_columns_of_languages_and_groups(tmp_path):
         {"source": "Kaixo.", "target": "Hello.", "src": "eus_Latn", "tgt": "English", "group": 7},
         {"source": "Hello.", "target": "Sannu.", "src": "English", "tgt": "hausa", "group": None},
         {"source": "Hello.", "target": "Witaj.", "src": "English", "tgt": "hsb_Latn"},
-        {"source": "Hello.", "target": "Kaixo.", "src": None, "tgt": ""},
     )
-    found, facts = load(source(path, SORBIAN))
+    found, facts = load(source(path, SORBIAN, BASQUE, HAUSA))
     assert [pair.direction for pair in found] == [
-        "Basque to English", "English to Hausa", "English to Upper Sorbian", "English to Upper Sorbian",
+        "Basque to English", "English to Hausa", "English to Upper Sorbian",
     ]  # fmt: skip
-    assert [pair.group for pair in found] == ["7", "row 2", "row 3", "row 4"]
+    assert [pair.group for pair in found] == ["7", "row 2", "row 3"]
     assert counts(facts, "Basque to English")["read"] == 1
-    one_each, _ = load(source(path, SORBIAN, dataset_size=1))
+    one_each, _ = load(source(path, SORBIAN, BASQUE, HAUSA, dataset_size=1))
     assert one_each == found[:3], "a size is of each direction"
-    assert "row 3: unknown language 'hsb_Latn'" in refusal(load, source(path))
+    assert "row 3: unknown language 'hsb_Latn'" in refusal(load, source(path, BASQUE, HAUSA))
+    for read in (load, lambda spec: list(stream(spec))):  # not trained on beside those that are asked for
+        assert "row 2: Hausa is not among --src and --target_languages" in refusal(read, source(path, SORBIAN, BASQUE))
+    write(path, {"source": "Hello.", "target": "Kaixo.", "src": None, "tgt": ""})
+    assert [pair.direction for pair in load(source(path))[0]] == ["English to Basque"]
     write(path, {"source": "a", "target": "b", "src": "English", "tgt": 3})
     assert "row 1: src and tgt are 'English' and 3 instead of two languages" in refusal(load, source(path))
 

@@ -13,7 +13,7 @@ from topxgen import translation
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings, seq2seq_engines
-from topxgen.translation.language_tokens import find_family
+from topxgen.translation.language_tokens import LanguageTokens, find_family
 from topxgen.translation.nllb import split_long
 
 BASQUE, NEPALI, ENGLISH = (languages.find(name) for name in ("Basque", "Nepali", "English"))
@@ -308,6 +308,14 @@ def test_a_bare_sentencepiece_model_gets_its_language_codes(tiny_nllb, tmp_path)
     translator.check(BASQUE, ENGLISH)
     first = len(tiny_models.pieces_in(spm)) + 1  # ace_Arab, after <pad> and the pieces; English is the 48th code
     assert translator._languages.prefixes(BASQUE, ENGLISH) == ([first + 50], [first + 47])
+
+
+def test_a_model_of_the_legacy_tokenizer_is_warned_of(tiny_nllb, caplog):
+    config, tokenizer, _ = seq2seq_engines.read_checkpoint(tiny_nllb, False)
+    for legacy in (False, True):
+        tokenizer.legacy_behaviour = legacy
+        LanguageTokens(tiny_nllb, config, tokenizer)
+        assert ("has legacy_behaviour" in caplog.text) == legacy
 
 
 def test_special_tokens_in_a_text_are_text(fast):

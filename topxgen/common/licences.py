@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 # Attribution at most; the GPL does not cover translations by a program that is under it.
 PERMISSIVE = {"apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "gpl-2.0"}
+# What a card adds to terms that were not compared with a copy of them, or with the page that names them.
+UNSURE = {"quotation": "known by a quotation", "nothing": "not compared with a source"}
 FILE = Path(__file__).with_name("licences.toml")
 
 
@@ -20,8 +22,14 @@ class Licence(NamedTuple):
     hub: str
     url: str
     source: str
+    compared: str
     binds_outputs: str
     non_commercial: bool = False
+
+    @property
+    def name(self) -> str:
+        """The title, with how sure it is."""
+        return f"{self.title} ({UNSURE[self.compared]}: check them)" if self.compared in UNSURE else self.title
 
     @property
     def restricts(self) -> bool:

@@ -5,6 +5,8 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import groupby, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,6 +86,22 @@ def lines_of(paths: Sequence[Path], places: Places) -> Iterator[bytes]:
             for file, offset, size in zip(part.file.tolist(), part.offset.tolist(), part.size.tolist(), strict=True):
                 line = os.pread(descriptors[file], size, offset)
                 yield line if line.endswith(b"\n") else line + b"\n"
+
+
+def responses_of(paths: Sequence[Path], places: Places, adopted: bool = False) -> Iterator[bytes]:
+    """The lines of all responses by key, of one key the one that counts last, as in the file of one run: the others were paid for, too.
+
+    Equal lines of the first file, the whole directory's, and of a shard are one response; with `adopted` also those of two shards, one
+    of which has copied it.
+    """
+    ordered = places.sorted()
+    lines = zip(ordered.key, ordered.file, lines_of(paths, ordered), strict=True)
+    for _, group in groupby(lines, itemgetter(0)):
+        times: dict[bytes, list[int]] = {}  # in the whole directory, in shards
+        for _, file, line in group:
+            times.setdefault(line, [0, 0])[bool(file)] += 1
+        for line, (in_whole, in_shards) in reversed(times.items()):
+            yield from repeat(line, max(in_whole, bool(in_shards) if adopted else in_shards))
 
 
 def read_whole_lines(path: Path, schema: type) -> Iterator[tuple[int, int, int, dict]]:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def weights_id(name_or_path: str | Path) -> str:
     return (
         _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else ""
     )
+
+
+def weights_of(**models: str | None) -> dict[str, str]:
+    """{"{role}_weights": id} of the models in local folders, by their roles: other weights under one name are other settings."""
+    ids = {role: weights_id(name) for role, name in models.items() if name}
+    return {f"{role}_weights": id_ for role, id_ in ids.items() if id_}
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -215,6 +222,15 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code_id(*packages: str) -> str:
+    """A digest of all files of packages of this program, on which what is made by them depends."""
+    folders = [Path(find_spec(name).submodule_search_locations[0]) for name in packages]
+    files = [(path.relative_to(folder.parent), path) for folder in folders for path in folder.rglob("*")]
+    found = [f"{name} {checksums.sha256_of(path)}" for name, path in files if path.is_file() and path.suffix != ".pyc"]
+    return digest(sorted(found))
 
 
 def command_line(secrets: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 OK, NOTE, PROBLEM = "ok", "note", "problem"
+GB = 1e9
 UNKNOWN = "unknown: "  # begins the text of what cannot be found out; it is a note or a problem, never ok
 
 
@@ -36,6 +37,10 @@ def note(subject: str, text: str, remedy: str = "") -> Finding:
 
 def problem(subject: str, text: str, remedy: str = "") -> Finding:
     return Finding(PROBLEM, subject, text, remedy)
+
+
+def gb(size: float) -> str:
+    return f"{size / GB:,.1f} GB" if size >= 0.1 * GB else f"{size / GB:.2g} GB"
 
 
 # Each is a function of a Situation that gives findings.

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 from topxgen.common import needs
 from topxgen.common.errors import UsageError
-from topxgen.doctor import UNKNOWN, Finding, arithmetic, note, ok, problem
+from topxgen.doctor import UNKNOWN, Finding, arithmetic, gb, note, ok, problem
 from topxgen.doctor.checkpoints import Checkpoint
 from topxgen.doctor.situation import Situation, launch
 from topxgen.experiments.chain import Command
 from topxgen.inference import engine_args, gpu_groups
 
-GB = 1e9
 DEFAULT_LENGTH = 8192  # of --max_model_len, unless the model reads less
 CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 TIGHT = 0.85  # of a GPU's memory: activations come on top of what is counted
@@ -56,7 +55,7 @@ def _of_model(command: Command, name: str, situation: Situation) -> Iterator[Fin
         return
     memory = min((gpu.memory for gpu in situation.gpus.visible if gpu.memory), default=None)
     if situation.gpus.visible and memory is None:
-        yield note(name, f"{UNKNOWN}the memory of the GPU is not listed; weights take {_gb(checkpoint.loaded_bytes())}")
+        yield note(name, f"{UNKNOWN}the memory of the GPU is not listed; weights take {gb(checkpoint.loaded_bytes())}")
         return
     if command.stage == "train":
         yield _training(command, name, checkpoint, memory, situation)
@@ -99,7 +98,7 @@ def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situ
     usable = share * memory * size
     # vLLM refuses to start if others have taken of its share.
     busy = [gpu for gpu in gpus if gpu.used is not None and gpu.memory and gpu.memory - gpu.used < share * gpu.memory]
-    what = f"weights {_gb(weights)} on {split.engines} x {size} GPU of {_gb(memory)}, of which vLLM takes {share:.0%}"
+    what = f"weights {gb(weights)} on {split.engines} x {size} GPU of {gb(memory)}, of which vLLM takes {share:.0%}"
     if options.get("quantization"):
         return note(name, f"{what}; {UNKNOWN}what they take with quantization={options['quantization']}")
     if weights >= usable:
@@ -112,7 +111,7 @@ def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situ
         free = min(gpu.memory - gpu.used for gpu in busy)
         return problem(
             name,
-            f"{what}, but {_gb(free)} are free on GPU {busy[0].index}: vLLM will not start",
+            f"{what}, but {gb(free)} are free on GPU {busy[0].index}: vLLM will not start",
             f"wait, use other GPUs, or --gpu_memory_utilization {max(0.05, int(20 * free / memory) / 20):g}",
         )
     if attention is None:
@@ -123,7 +122,7 @@ def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situ
 def _with_cache(name: str, what: str, attention: arithmetic.Attention, tokens: int, room: float) -> Finding:
     """`room`: bytes for the KV cache."""
     each = attention.kv_bytes(tokens)
-    what = f"{what}; KV cache {_gb(each)} for a sequence of {tokens:,} tokens, {_gb(room)} free for it"
+    what = f"{what}; KV cache {gb(each)} for a sequence of {tokens:,} tokens, {gb(room)} free for it"
     if each > room:
         fits = next(
             (n for n in (1 << power for power in range(20, 4, -1)) if n < tokens and attention.kv_bytes(n) <= room),
@@ -140,7 +139,7 @@ def _with_cache(name: str, what: str, attention: arithmetic.Attention, tokens: i
 def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, situation: Situation) -> Finding:
     weights, count = checkpoint.loaded_bytes(float_bytes(command)), len(situation.gpus.visible)
     copies = command.args.data_parallel_size or 1
-    what = f"weights {_gb(weights)}, {copies} x on {count} GPU of {_gb(memory)}"
+    what = f"weights {gb(weights)}, {copies} x on {count} GPU of {gb(memory)}"
     if weights * copies >= memory * count:
         return problem(
             name,
@@ -158,10 +157,10 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
     copies = command.args.data_parallel_size or 1
     needed = copies * (weights + cache)
     what = (
-        f"weights {_gb(weights)}"
-        + (f" and a KV cache of {_gb(cache)}" if cache else "")
+        f"weights {gb(weights)}"
+        + (f" and a KV cache of {gb(cache)}" if cache else "")
         + (f", {copies} times," if copies > 1 else "")
-        + f" on the CPU; {_gb(free)} of RAM are free"
+        + f" on the CPU; {gb(free)} of RAM are free"
     )
     if needed > free:
         return problem(
@@ -174,10 +173,10 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
         if each > cache:
             return problem(
                 name,
-                f"{what}; a sequence of {tokens:,} tokens takes {_gb(each)} of it",
+                f"{what}; a sequence of {tokens:,} tokens takes {gb(each)} of it",
                 f"raise {CPU_KV_CACHE} (GiB), or lower --max_model_len",
             )
-        return ok(name, f"{what}; {_gb(each)} of it for a sequence of {tokens:,} tokens")
+        return ok(name, f"{what}; {gb(each)} of it for a sequence of {tokens:,} tokens")
     return ok(name, what)
 
 
@@ -198,7 +197,7 @@ def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]
     size = f"{UNKNOWN}its parameters" if adapter is None else f"{adapter / 1e6:.1f} M parameters"
     return (
         arithmetic.training_bytes(frozen, adapter or 0, how.processes, how.zero),
-        f"LoRA of rank {args.lora_r} ({size}) on weights of {_gb(frozen)}, {where}",
+        f"LoRA of rank {args.lora_r} ({size}) on weights of {gb(frozen)}, {where}",
     )
 
 
@@ -208,7 +207,7 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
     need, how = training_need(command, checkpoint)
     processes = launch(command).processes
     if memory is None:
-        what = f"{how}: {_gb(need)} on the CPU and activations; {_gb(situation.free_ram)} of RAM are free"
+        what = f"{how}: {gb(need)} on the CPU and activations; {gb(situation.free_ram)} of RAM are free"
         if need * processes > situation.free_ram:
             return problem(name, f"{what}: it does not fit", "use a GPU, a smaller model, or --use_peft")
         return ok(name, what)
@@ -219,7 +218,7 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
             f"{text}: {UNKNOWN}whether several machines are meant",
             f"--num_processes {len(situation.gpus.visible)}",
         )
-    what = f"{how}: {_gb(need)} on each GPU of {_gb(memory)}, and activations"
+    what = f"{how}: {gb(need)} on each GPU of {gb(memory)}, and activations"
     if need > memory:
         remedy = "--use_peft, ZeRO-3 over more GPUs (configs/zero3.yaml), or a smaller model"
         return problem(name, f"{what}: it does not fit", remedy)
@@ -238,12 +237,8 @@ def _others(situation: Situation) -> Iterator[Finding]:
         if asset.name in named or not kinds & {needs.MODEL, needs.COMET} or not size:
             continue
         free, where = (situation.free_ram, "RAM free") if memory is None else (memory, "GPU memory")
-        what = f"for {', '.join(asset.stages)}: {_gb(size)} of files, {_gb(free)} of {where}"
+        what = f"for {', '.join(asset.stages)}: {gb(size)} of files, {gb(free)} of {where}"
         if size > 4 * free:  # as int8, at the least
             yield problem(asset.name, f"{what}: it does not fit", "use a smaller model or a larger machine")
         elif size > free:
             yield note(asset.name, f"{what}: {UNKNOWN}whether it fits in the precision that it is loaded in")
-
-
-def _gb(size: float) -> str:
-    return f"{size / GB:,.1f} GB" if size >= 0.1 * GB else f"{size / GB:.2g} GB"

@@ -66,7 +66,8 @@ class Situation:
         try:
             return row.load()(copy(command.args))
         except UsageError as error:
-            return [Estimate(command.stage, f"{UNKNOWN}{error}")]
+            made = [str(one.args.output_dir) for one in self.stage("train") if f"'{one.args.output_dir}'" in str(error)]
+            return [Estimate(command.stage, f"{UNKNOWN}{f'{made[0]} is not trained yet' if made else error}")]
 
     @cached_property
     def offline(self) -> bool:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from topxgen.common.lines import split_lines
 from topxgen.common.locks import holders, no_record_locks
-from topxgen.doctor import NOTE, OK, UNKNOWN, Finding, arithmetic, note, ok, problem
+from topxgen.doctor import GB, NOTE, OK, UNKNOWN, Finding, arithmetic, gb, note, ok, problem
 from topxgen.doctor.situation import Situation
 
-GB = 1e9
 LOW = GB  # less than this is little, whatever is written
 FULL = 10 << 20
 BYTES_PER_TOKEN = 4 * 4  # of text; in the responses, the paragraphs, the pairs and the filtered pairs
@@ -98,7 +97,7 @@ def _space(name: str, folder: Path, what: str, needed: float = 0) -> Finding:
     place = existing(folder)
     usage, counts = shutil.disk_usage(place), os.statvfs(place)
     text = f"{usage.free / GB:,.1f} GB free for {what}" + (
-        f"; the run writes up to about {needed / GB:,.2f} GB" if needed else ""
+        f"; the run writes up to about {gb(needed)}" if needed else ""
     )
     if counts.f_files and not counts.f_favail:
         return problem(

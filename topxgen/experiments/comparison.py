@@ -245,11 +245,11 @@ class _Builder:
     def variant(self, name: str, own: dict, pairs: int | None, built: Mapping[str, Variant]) -> Variant:
         tree = _merged(self._base, own)
         tree["evaluate"] = None
-        for section, flag in DECIDED:
+        for (section, flag), reason in DECIDED.items():
             entries = tree.get(section)
             for entry in entries if isinstance(entries, list) else [entries or {}]:
                 if isinstance(entry, dict) and flag in entry:
-                    raise UsageError(f"{self._where(name)}: {section}.{flag} cannot be set; {DECIDED[section, flag]}")
+                    raise UsageError(f"{self._where(name)}: {section}.{flag} cannot be set; {reason}")
         if isinstance(tree.get("train"), list):
             raise UsageError(f"{self._where(name)}: train is a list; write one variant for each training")
         if not tree.get("main"):
@@ -338,17 +338,14 @@ class _Builder:
 
     def _use_base_model(self, name: str, tree: dict) -> None:
         """Translate with the model that other variants train."""
-        model = (self._base.get("train") or {}).get("model_name_or_path")
-        several = isinstance(tree["main"], list)
-        entries = [dict(entry) for entry in (tree["main"] if several else [tree["main"]])]
-        for entry in entries:
-            if "model_name_or_path" not in entry and "model_name_or_path" not in tree:
-                if model is None:
-                    raise UsageError(
-                        f"{self._where(name)} trains nothing, and main has no model_name_or_path; write it there"
-                    )
-                entry["model_name_or_path"] = model
-        tree["main"] = entries if several else entries[0]
+        flag = "model_name_or_path"
+        if flag in tree:
+            return
+        model = (self._base.get("train") or {}).get(flag)
+        tree["main"] = _with(tree["main"], {flag: model}, defaults=True)
+        entries = tree["main"] if isinstance(tree["main"], list) else [tree["main"]]
+        if any(entry[flag] is None for entry in entries):
+            raise UsageError(f"{self._where(name)} trains nothing, and main has no {flag}; write it there")
 
     def _take(self, pairs: int, name: str, train: dict) -> None:
         for flag in ("dataset_size", "percentile", "drop_duplicates"):
@@ -361,29 +358,22 @@ class _Builder:
     def _runs(self, name: str, tree: dict, trained: bool, needs: tuple[str, ...]) -> Iterable[Run]:
         for seed in self._seeds if trained else [None]:
             folder = self._folder / name / (f"seed-{seed}" if trained else "")
-            several = isinstance(tree["main"], list)
-            entries = [
-                {**entry, "output_dir": str(folder / "translations")}
-                for entry in (tree["main"] if several else [tree["main"]])
-            ]
-            own = {**tree, "main": entries if several else entries[0]}
-            if trained:
-                own["train"] = {**tree["train"], "seed": str(seed), "output_dir": str(folder / "train")}
+            own = {**tree, "main": _with(tree["main"], {"output_dir": str(folder / "translations")})}
             train = merge = None
             if trained:
+                own["train"] = {**tree["train"], "seed": str(seed), "output_dir": str(folder / "train")}
                 (command,) = self._commands(name, {**own, "main": None}, ("train",))
                 train = Job(folder, command, needs)
                 if self._merge_adapters and command.args.use_peft:
-                    merge = self._merged(train)
-                    for entry in entries:
-                        entry["model_name_or_path"] = str(merge.command.args.output)
+                    merge = self._merge(train)
+                    own["main"] = _with(own["main"], {"model_name_or_path": str(merge.command.args.output)})
             made = merge or train
             translate = [
                 Job(folder, command, (made.id,) if made else needs) for command in self._commands(name, own, ("main",))
             ]
             yield Run(seed, train, merge, tuple(translate))
 
-    def _merged(self, train: Job) -> Job:
+    def _merge(self, train: Job) -> Job:
         words = (str(train.command.args.output_dir), str(train.folder / "merged"))
         args = stages.STAGES["merge"].parser.load()().parse_args(list(words))
         return Job(train.folder, Command("merge", "merge", words, args), (train.id,))
@@ -407,13 +397,15 @@ def _merged(base: Mapping[str, Value], own: Mapping[str, Value]) -> dict:
     for section, values in own.items():
         if section in OF_VARIANT:
             continue
-        if isinstance(values, dict) and isinstance(tree.get(section), list):
-            tree[section] = [{**entry, **values} for entry in tree[section]]
-        elif isinstance(values, dict):
-            tree[section] = {**(tree.get(section) or {}), **values}
-        else:
-            tree[section] = values
+        tree[section] = _with(tree.get(section) or {}, values) if isinstance(values, dict) else values
     return tree
+
+
+def _with(entries: list[dict] | dict, values: Mapping[str, Value], defaults: bool = False) -> list[dict] | dict:
+    """A section, of one entry or several, with more values, or if they are `defaults` with those that it has not."""
+    if isinstance(entries, list):
+        return [_with(entry, values, defaults) for entry in entries]
+    return {**entries, **values, **entries} if defaults else {**entries, **values}
 
 
 def _digest(values: Value | Mapping) -> str:

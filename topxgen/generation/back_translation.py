@@ -1,5 +1,6 @@
 """Paragraphs into sentence pairs: split, filter, back-translate, filter, as in the TopXGen paper."""
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from topxgen.common import signals
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, to_line, write_atomic
+from topxgen.common.files import Appender, read_jsonl, read_numbered_jsonl, to_line, write_atomic
 from topxgen.common.records import (
     Candidate,
     Layout,
@@ -20,6 +21,8 @@ from topxgen.common.records import (
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
 from topxgen.translation import Translation, by_steps, translate_lists
+
+logger = logging.getLogger(__name__)
 
 UNANSWERED = "translation_unanswered"
 _NO_FULL_STOPS = frozenset("!?…؟;！？፧߹")  # among the marks that end sentences
@@ -51,6 +54,28 @@ def translated_ids(layout: Layout, language: Language) -> set[str]:
         paragraph_id
         for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name), TranslationRecord), "sentence")
     }
+
+
+def check_translated(layout: Layout, language: Language) -> None:
+    """Raise UsageError for the translation of another text than its paragraph has now; warn of those without a paragraph."""
+    path, paragraphs, without = layout.translations(language.name), layout.paragraphs(language.name), []
+    texts = {paragraph.id: hash(paragraph.text) for paragraph in read_paragraphs(layout, language)}
+    for number, record in read_numbered_jsonl(path, TranslationRecord):
+        key, text = record.get("id"), record.get("sentence")
+        if key is None or text is None:
+            continue
+        if str(key) not in texts:
+            without.append(key)
+        elif texts[str(key)] != hash(text):
+            raise UsageError(
+                f"{path}, line {number}: paragraph {key} has another text in {paragraphs}: pass another --translate_dir to translate all "
+                f"anew, or remove the line, and that of {key} in {layout.translation_rejects(language.name).name}"
+            )
+    if without:
+        logger.warning(
+            f"{path} has the pairs of {len(without)} paragraphs, such as {without[0]}, that {paragraphs} does not have: remove their lines if "
+            "they are not wanted"
+        )
 
 
 def unanswered_ids(layout: Layout, language: str) -> set[str]:

@@ -20,7 +20,16 @@ from topxgen.common import checksums, provenance, shards
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, replacing
-from topxgen.common.merging import Place, Ranks, id_key, lines_of, places_in, read_placed_ids, read_whole_lines
+from topxgen.common.merging import (
+    Place,
+    Ranks,
+    id_key,
+    lines_of,
+    places_in,
+    read_placed_ids,
+    read_whole_lines,
+    responses_of,
+)
 from topxgen.common.records import (
     Layout,
     OthersRecord,
@@ -123,8 +132,10 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
 
 
 def responses_in_order(language: str, paths: list[Path], out: Path):
-    """Write the responses of files to one, in the order of their prompts; of one prompt's the first file's counts, and one that did
-    not fail before others. The numbers of the prompts, as an array."""
+    """Write the responses of files to one, in the order of their prompts; of one prompt's that of the first file counts, and one that
+    did not fail before others. The numbers of the prompts, as an array."""
+
+    import numpy as np
 
     def read(path: Path) -> Iterator[Place]:
         for _, offset, size, response in read_whole_lines(path, ResponseRecord):
@@ -133,9 +144,9 @@ def responses_in_order(language: str, paths: list[Path], out: Path):
                 raise UsageError(f"{path}: {response['id']!r} is no prompt of {language}; remove the line")
             yield Place(offset, size, number, bool(response.get("error")))
 
-    places = places_in(paths, read).first_of_each()
-    _write(out, lines_of(paths, places))
-    return places.key
+    places = places_in(paths, read)
+    _write(out, responses_of(paths, places, adopted=True))
+    return np.unique(places.key)
 
 
 def _answered(config, numbers: dict) -> Iterator[list[Prompt]]:
@@ -306,7 +317,7 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
             _write(file(staged, name), lines_of(paths, lines))
     paths = paths_of(lambda one: one.translation_responses(name))
     if any(path.exists() for path in paths):
-        _write(staged.translation_responses(name), lines_of(paths, places_in(paths, read_responses).first_of_each()))
+        _write(staged.translation_responses(name), responses_of(paths, places_in(paths, read_responses)))
 
     first = "translate" if "translate" in by_stage else "score"
     for stage, values in settings.items():

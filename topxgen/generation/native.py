@@ -20,6 +20,8 @@ from topxgen.text.near_duplicates import NearDuplicates
 
 # Paragraphs have some hundreds of characters: this is a document without line breaks, or no running text.
 MAX_CHARS = 20_000
+# Soft hyphens, word joiners, byte order marks: NLLB's vocabulary has none, so that they tear words.
+_TYPESETTING = dict.fromkeys((0xAD, 0x2060, 0xFEFF), "")
 
 
 def total(config) -> int | None:
@@ -97,8 +99,9 @@ def _rows_done(language: str, judged: set[str], takes: Callable[[int], bool]) ->
 
 
 def _paragraphs(row: Text) -> list[str]:
-    """The lines of a text, white space in them made single spaces, as in generated texts."""
-    return [line for line in (" ".join(line.split()) for line in split_lines(row.text or "")) if line]
+    """The lines of a text, white space in them made single spaces, as in generated texts, without marks of typesetting."""
+    text = (row.text or "").translate(_TYPESETTING)
+    return [line for line in (" ".join(line.split()) for line in split_lines(text)) if line]
 
 
 def _reason(

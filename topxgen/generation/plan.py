@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from topxgen import inference, translation
-from topxgen.common import needs, shards
+from topxgen.common import needs, provenance, shards
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.needs import Need
@@ -246,6 +246,7 @@ class GenerationConfig:
             "model": args.model_name_or_path,
             "tokenizer": args.tokenizer_name_or_path,
             "adapter": args.adapter_name_or_path,
+            **provenance.weights_of(model=args.model_name_or_path, adapter=args.adapter_name_or_path),
             **{flag: getattr(args, flag) for flag in GENERATE_FLAGS},
             "filters": self.filter_names,
             **self.pipeline.settings,

@@ -19,6 +19,7 @@ from topxgen.generation.back_translation import (
     UNANSWERED,
     back_translate,
     blocks_of,
+    check_translated,
     forget_unanswered,
     read_paragraphs,
     translated_ids,
@@ -293,6 +294,7 @@ def translate(config: GenerationConfig) -> bool:
         sharded.take_paragraphs(config, language, blocks_of(config, language, identifier, paragraphs))
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
+        check_translated(layout, language)
         if not args.accept_unanswered:
             forget_unanswered(layout, language.name)
         translated = translated_ids(layout, language)

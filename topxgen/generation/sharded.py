@@ -1,13 +1,16 @@
 """Preparation of a shard of datagen.py: its part of the files of an unsharded run, a merge or other shards."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from topxgen.common import provenance, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, to_line, write_atomic
+from topxgen.common.merging import Place, lines_of, places_in, read_whole_lines
 from topxgen.common.records import Layout, Paragraph, read_translations
+from topxgen.common.schemas import decode
 from topxgen.generation.scoring import RECORDS_PER_BLOCK
-from topxgen.inference.response_cache import read_responses
+from topxgen.inference.response_cache import ResponseRecord, read_responses
 from topxgen.text.languages import Language
 
 
@@ -63,17 +66,19 @@ def adopt_responses(config) -> None:
     for name in config.languages:
         path = config.layout.responses(name)
         sources = [file for folder in others if (file := folder / path.name).exists()]
-        if not sources:
-            continue
-        known = {record["id"] for record in read_responses(path)}
-        with Appender(path) as out:
-            for source in sources:
-                for record in read_responses(source):
-                    number = prompt_number(record["id"], name)
-                    if number is None or not shard.takes(number) or record["id"] in known or record.get("error"):
-                        continue
-                    known.add(record["id"])
-                    out.write(record)
+        known = {record["id"] for record in read_responses(path)} if sources else ()
+
+        def read(source: Path, name=name, known=known) -> Iterator[Place]:
+            for _, offset, size, record in read_whole_lines(source, ResponseRecord):
+                number = prompt_number(record["id"], name)
+                if number is not None and shard.takes(number) and record["id"] not in known:
+                    yield Place(offset, size, number, bool(record.get("error")))
+
+        if sources:
+            places = places_in(sources, read).first_of_each()
+            with Appender(path) as out:
+                for line in lines_of(sources, places.only(places.weight == 0)):
+                    out.write(decode(line, dict))
 
 
 def take_paragraphs(config, language: Language, blocks: Iterator[list[Paragraph]]) -> None:

@@ -171,10 +171,10 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
     engine_options(settings)
     if backend in BACKENDS and backend not in REMOTE:
         if settings.adapter_name_or_path is not None:
-            from topxgen.inference.adapters import check_adapter
+            from topxgen.inference.adapters import check_adapter, check_tokenizer
 
             base, trust = settings.model_name_or_path, settings.trust_remote_code
-            check_adapter(settings.adapter_name_or_path, base, settings.lora_rank, trust)
+            check_tokenizer(check_adapter(settings.adapter_name_or_path, base, settings.lora_rank, trust), settings)
         return
     for name in (settings.adapter_name_or_path, settings.model_name_or_path):
         if name and (name == settings.adapter_name_or_path or (Path(name) / "adapter_config.json").is_file()):

@@ -1,16 +1,20 @@
 """LoRA adapters: whether one fits its base model, found out before any weights of the base are loaded."""
 
+import logging
 import warnings
 from functools import cache
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, listed, snapshot
 from topxgen.common.weights import load_tensors
 from topxgen.inference import ModelSettings, adapter_folder
-from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.inference.tokenizer import encode, load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class _AdapterConfig(TypedDict):
@@ -28,6 +32,10 @@ class _AdapterConfig(TypedDict):
 
 # Values of init_lora_weights that leave the base as it is; peft computes the others' residual and puts it in the base's place.
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+
+
+# Whose tokens differ wherever tokenizers do: at its beginning, at spaces, line breaks, digits and other scripts.
+PROBE = "English: The year 1948,  “Hello”!\nनेपाली: सन् १९४८ мир 世界"
 
 
 class _GenerationConfig(TypedDict):
@@ -135,6 +143,20 @@ def _without_weights(base: str, revision: str | None, trust_remote_code: bool):
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         return hub_call(base, lambda: model_class.from_config(config, trust_remote_code=trust_remote_code))
+
+
+def check_tokenizer(folder: str, settings: ModelSettings) -> None:
+    """Warn if the adapter's own tokenizer, with which it was trained, reads texts in another way than that of the model."""
+    if not (Path(folder) / "tokenizer_config.json").is_file():
+        return
+    own = load_tokenizer(ModelSettings(folder, trust_remote_code=settings.trust_remote_code))
+    if encode(own, PROBE) != encode(load_tokenizer(settings), PROBE):
+        used = settings.tokenizer_name_or_path or settings.model_name_or_path
+        logger.warning(
+            f"the adapter {folder} was saved with a tokenizer that reads texts in another way than that of {used}: expect worse "
+            f"results, or pass --tokenizer_name_or_path {folder}",
+            extra=ONCE,
+        )
 
 
 @cache

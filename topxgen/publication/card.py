@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import topxgen
-from topxgen.common import lineage, provenance
+from topxgen.common import lineage
 from topxgen.common.console import printable
-from topxgen.common.masks import masked, masked_word
+from topxgen.common.masks import masked
 from topxgen.decontamination import report
 from topxgen.publication import origins
 from topxgen.publication.origins import Model, Origin
@@ -66,7 +66,7 @@ def card(run: Run, published: "Published", sections: Sequence[str], options: "Op
         _terms(models),
         _making(published, options),
         *sections,
-        _commands(parts),
+        _commands(parts, options),
         "## Checksums\n\n`sha256sum -c SHA256SUMS` in this folder checks all files.",
         f"## Citation\n\nPlease cite the method, and name this data set:\n\n```bibtex\n{CITATION}\n```",
     ]
@@ -195,7 +195,7 @@ def _terms(models: list[Model]) -> str:
     for model in models:
         terms = model.licence
         title = (
-            f"[{escape(terms.title)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
+            f"[{escape(terms.name)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
         )
         binds = escape(terms.binds_outputs) if terms else ""
         rows.append([escape(model.name), escape(f"{model.made} {model.languages}"), title, binds])
@@ -316,9 +316,9 @@ def _contamination(found: list[Origin]) -> str:
     return "\n\n".join(blocks)
 
 
-def _commands(parts: list["Part"]) -> str:
+def _commands(parts: list["Part"], options: "Options") -> str:
     found = dict.fromkeys(command for part in parts for one in part.origins for command in one.commands.values())
-    own = " ".join(masked_word(word) for word in provenance.command_line(()))
+    own = " ".join(options.command)
     listed = "\n\n".join([*(f"python {command}" for command in found), f"python {own}"])
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", listed)), default=0))
     return (

@@ -16,7 +16,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.locks import OutputLock
-from topxgen.common.masks import masked_json, masked_word
+from topxgen.common.masks import masked, masked_json, masked_word
 from topxgen.common.registry import Choice
 from topxgen.publication import origins, split
 from topxgen.publication.sources import Config, Measured, Paragraph, Selection, paragraphs, plan
@@ -32,6 +32,10 @@ FORMATS: dict[str, Choice] = {
 STATISTICS_PARAGRAPHS = 10_000  # of each config; of more, a random sample
 
 
+def _command() -> list[str]:
+    return [masked_word(word) for word in provenance.command_line(())]
+
+
 @dataclass(frozen=True)
 class Options:
     names: Collection[str] | None = None  # of languages; None: all
@@ -43,6 +47,7 @@ class Options:
     atlas: object = None  # topxgen.publication.atlas.Atlas
     allow_undecontaminated: bool = False
     repository: str | None = None  # on the Hub
+    command: list[str] = field(default_factory=_command)  # as the card and the manifest have it
 
 
 @dataclass
@@ -184,7 +189,7 @@ def _write(run: Run, configs: list[Config], folder: Path, options: Options) -> P
     published = Published(parts, list(cut), validation)
     text = card.card(run, published, sections, options)
     files.write_atomic(folder / CARD, [text])
-    _write_manifest(folder, published, options)
+    _write_manifest(run, folder, published, options)
     return published
 
 
@@ -246,6 +251,7 @@ def _decisive(configs: list[Config], options: Options) -> dict:
             "validation_size": options.validation_size,
             "formats": sorted(set(options.formats)),
             "atlas": options.atlas.settings if options.atlas is not None else None,
+            "repository": options.repository,  # the card names it
         },
         "inputs": {
             config.name: [{"file": s.path.name, "sha256": lineage.sha256_of(s.path)} for s in config.sources]
@@ -254,14 +260,17 @@ def _decisive(configs: list[Config], options: Options) -> dict:
     }
 
 
-def _write_manifest(folder: Path, published: Published, options: Options) -> None:
+def _write_manifest(run: Run, folder: Path, published: Published, options: Options) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     manifest = {
         "stage": "publish",
         "finished": provenance.now(),
-        "command": [masked_word(word) for word in provenance.command_line(())],
+        "command": options.command,
         **_decisive([part.config for part in published.parts], options),
         "versions": provenance.versions(),
+        "code": provenance.code_id("topxgen"),
+        "run": masked(run.root.resolve().name),
+        "languages": sorted({part.config.language.name for part in published.parts}),
         "validation": {"asked": published.validation.asked, "pairs": published.validation.pairs},
         "counts": {
             part.config.name: {

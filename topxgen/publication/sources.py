@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-from topxgen.common import shards
+from topxgen.common import freshness, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.masks import masked
@@ -114,7 +114,7 @@ def plan(run: Run, names: Collection[str] | None = None, languages_file: str | N
         for name in one.languages:
             source = _source(one, name, languages_file)
             if wanted is None or source.language.flores in wanted:
-                shards.check_merged(source.path)
+                freshness.check(source.path)
                 shards.check_merged(one.layout().translations(name))
                 found.setdefault((source.language.name, source.target.name), []).append(source)
     there = {source.language.flores for sources in found.values() for source in sources}

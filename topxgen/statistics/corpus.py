@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
-from topxgen.common import shards
+from topxgen.common import freshness, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.common.records import ParagraphRecord, read_translations, target_language_of
@@ -132,6 +132,8 @@ def _files(source: Path, sources: Sources) -> Iterator[tuple[Path, str, Language
                 f"{path}: unknown language {name!r}; pass --languages, or its row in --languages_file"
             ) from None
         shards.check_merged(path)
+        if problem := freshness.outdated(path):
+            logger.warning(problem)
         if path.exists():
             yield path, stage, language
         elif path.is_symlink():

@@ -10,6 +10,7 @@ from itertools import accumulate
 
 from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import UsageError
+from topxgen.inference import ModelSettings
 from topxgen.statistics import diversity
 from topxgen.statistics.corpus import Corpus
 from topxgen.text import sentence_splitting
@@ -54,6 +55,22 @@ def encoding(encoder) -> Callable[[list[str], Language], object]:
             return encoder.encode(texts, language, bar.update)
 
     return encode
+
+
+def token_counter(model: str) -> Callable[[list[str]], int]:
+    """`count_tokens` of Options by a model's tokenizer, without special tokens. Raises UsageError if it does not load."""
+    from topxgen.inference.tokenizer import load_tokenizer, plain_ids
+
+    tokenizer = load_tokenizer(ModelSettings(model))
+
+    def count_tokens(texts: list[str]) -> int:
+        return sum(
+            len(ids)
+            for start in range(0, len(texts), 1000)
+            for ids in plain_ids(tokenizer, texts[start : start + 1000])
+        )
+
+    return count_tokens
 
 
 def describe(corpora: Sequence[Corpus], options: Options) -> list[dict]:

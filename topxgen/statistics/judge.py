@@ -16,10 +16,10 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import refuse_stand_in
 from topxgen.common.provenance import weights_id
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
+from topxgen.inference import ModelSettings, Request, SamplingSettings
 from topxgen.inference.costs import Meter
 from topxgen.inference.lazy_sampler import LazySampler
-from topxgen.inference.response_cache import CachedSampler, request_id
+from topxgen.inference.response_cache import CachedSampler, read_responses, request_id
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.style import CHAT, as_prompt
 from topxgen.statistics.corpus import Corpus
@@ -58,6 +58,38 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
+class Question(NamedTuple):
+    """What decides which requests are sent, as it is kept beside the figures. `key`: the model and its options."""
+
+    key: list
+    style: str
+    template: str
+    sample: int
+    seed: int
+
+    def drawn(self, corpus: Corpus) -> "_Asked":
+        """The requests about a random sample of the paragraphs that have a topic."""
+        pairs = [pair for pair in zip(corpus.topics, corpus.paragraphs, strict=False) if pair[0]]
+        random.Random(f"judge {self.seed}").shuffle(pairs)
+        asked = _Asked([], [])
+        for i, (topic, text) in enumerate(pairs[: self.sample]):
+            asked.own.append(self._request(corpus, topic, text))
+            others = (pairs[(i + step) % len(pairs)][0] for step in range(1, len(pairs)))
+            if other := next((other for other in others if other != topic), None):
+                asked.control.append(self._request(corpus, other, text))
+        return asked
+
+    def _request(self, corpus: Corpus, topic: str, text: str) -> Request:
+        filled = toml_prompts.fill(self.template, language=corpus.language.name, topic=topic, text=text)
+        prompt = as_prompt(filled, self.style)
+        return Request(request_id([*self.key, prompt]), prompt, self.seed)
+
+    def counted(self, corpora: list[Corpus], responses: Path) -> list[dict | None]:
+        """What TopicJudge.judge gives, by the responses in a file; nothing is asked. Raises UsageError if it cannot be read."""
+        texts = {record["id"]: record["texts"] for record in read_responses(responses)}
+        return [_judged(self.drawn(corpus), texts) for corpus in corpora]
+
+
 @dataclass
 class TopicJudge:
     """Asks an LLM, greedily, about a sample of the paragraphs of each corpus. Responses are saved in `folder`, and no prompt is
@@ -78,7 +110,11 @@ class TopicJudge:
         if path.exists():
             refuse_stand_in(path)
             self.meter.add_files(STAGE, [path])
-        self._weights = weights_id(self.model.model_name_or_path)  # of a folder, whose model may be trained again
+        weights = weights_id(self.model.model_name_or_path)  # of a folder, whose model may be trained again
+        model = [self.inference_api, self.model.model_name_or_path, weights]
+        key = [*model, *filter(None, [inference.engine_options(self.model)]), self.max_new_tokens, self.prompt["stop"]]
+        template = self.prompt["chat" if self.style == CHAT else "completion"]
+        self.question = Question(key, self.style, template, self.sample, self.seed)
         sampler = LazySampler(lambda: inference.load(self.inference_api, self.model))
         self._sampler = CachedSampler(self.meter.wrap(sampler, STAGE), path, self.inference_api in inference.REMOTE)
         stop = () if self.style == CHAT else (self.prompt["stop"],)
@@ -90,39 +126,16 @@ class TopicJudge:
         Raises UsageError if none has topics, and APIUnavailable if the API is not available or the budget is spent; what is
         answered is saved.
         """
-        drawn = [self._drawn(corpus) for corpus in corpora]
+        drawn = [self.question.drawn(corpus) for corpus in corpora]
         if not any(asked.own for asked in drawn):
             raise UsageError("no paragraph has a topic: there is nothing to judge; drop --judge_model_name_or_path")
         requests = {request.id: request for asked in drawn for request in (*asked.own, *asked.control)}
-        answers: dict[str, Answer] = {}
+        texts: dict[str, list[str]] = {}
         with Progress("judge topics", len(requests), "answers") as bar:
             for answer in self._sampler.generate(inference.from_list(requests.values()), self._sampling):
-                answers[answer.id] = answer
+                texts[answer.id] = answer.texts
                 bar.update(1, **self.meter.shown())
-        return [
-            {"on_topic": _counts(asked.own, answers), "control": _counts(asked.control, answers)} if asked.own else None
-            for asked in drawn
-        ]
-
-    def _drawn(self, corpus: Corpus) -> "_Asked":
-        """The requests about a random sample of the paragraphs that have a topic."""
-        pairs = [pair for pair in zip(corpus.topics, corpus.paragraphs, strict=False) if pair[0]]
-        random.Random(f"judge {self.seed}").shuffle(pairs)
-        asked = _Asked([], [])
-        for i, (topic, text) in enumerate(pairs[: self.sample]):
-            asked.own.append(self._request(corpus, topic, text))
-            others = (pairs[(i + step) % len(pairs)][0] for step in range(1, len(pairs)))
-            if other := next((other for other in others if other != topic), None):
-                asked.control.append(self._request(corpus, other, text))
-        return asked
-
-    def _request(self, corpus: Corpus, topic: str, text: str) -> Request:
-        part = self.prompt["chat" if self.style == CHAT else "completion"]
-        filled = toml_prompts.fill(part, language=corpus.language.name, topic=topic, text=text)
-        prompt = as_prompt(filled, self.style)
-        options = inference.engine_options(self.model)
-        model = [self.inference_api, self.model.model_name_or_path, self._weights, *filter(None, [options])]
-        return Request(request_id([*model, self.max_new_tokens, self.prompt["stop"], prompt]), prompt, self.seed)
+        return [_judged(asked, texts) for asked in drawn]
 
     def close(self) -> None:
         self._sampler.close()
@@ -133,10 +146,15 @@ class _Asked(NamedTuple):
     control: list[Request]  # with another paragraph's topic
 
 
-def _counts(requests: list[Request], answers: dict[str, Answer]) -> dict:
+def _judged(asked: _Asked, texts: dict[str, list[str]]) -> dict | None:
+    """`texts`: the responses by the id of their request."""
+    return {"on_topic": _counts(asked.own, texts), "control": _counts(asked.control, texts)} if asked.own else None
+
+
+def _counts(requests: list[Request], texts: dict[str, list[str]]) -> dict:
     """How many answers say yes and no, cannot be read, and are missing; the share of yes among yes and no, and its interval."""
-    given = [answers[request.id] for request in requests if request.id in answers]
-    verdicts = Counter(verdict(answer.texts[0]) for answer in given if answer.texts)
+    given = [texts[request.id] for request in requests if texts.get(request.id)]
+    verdicts = Counter(verdict(response[0]) for response in given)
     yes, read = verdicts[True], verdicts[True] + verdicts[False]
     counts = {"asked": len(requests), "yes": yes, "no": verdicts[False], "unreadable": verdicts[None]}
     low, high = wilson_interval(yes, read) if read else (None, None)

@@ -12,7 +12,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.needs import FILES, HUB_ID, Need
 from topxgen.text.languages import Language
-from topxgen.text.words import UNSPACED_SCRIPTS
+from topxgen.text.words import UNSPACED_SCRIPTS, visible
 
 MIN_SCRIPT_SHARE = 0.25  # of the letters; sentences about products and formulas have many Latin ones
 # Control characters, lone surrogates and non-characters: CLD2 takes them for invalid UTF-8, fastText for letters.
@@ -68,7 +68,8 @@ class CLD2(_Identifier):
     def identify(self, text: str) -> str:
         """The CLD2 code of the main language of `text`; "un" for unknown."""
         try:
-            return self._pycld2.detect(_plain(text), bestEffort=True)[2][0][1]
+            # By default it takes a text for HTML: "x < y" and all that follows would be a tag.
+            return self._pycld2.detect(_plain(text), isPlainText=True, bestEffort=True)[2][0][1]
         except self._pycld2.error:
             return "un"
 
@@ -154,8 +155,8 @@ def _letters_of(script: str):
 
 
 def _plain(text: str) -> str:
-    """`text` as one line, without what is no text."""
-    return _NO_TEXT.sub(lambda match: " " if any(map(str.isspace, match[0])) else "", text)
+    """`text` as one line with single spaces, without what is no text, nor what would cut words."""
+    return _NO_TEXT.sub("", " ".join(visible(text).split()))
 
 
 def _read_labels(path: Path) -> set[str]:

@@ -27,16 +27,25 @@ UNSPACED_SCRIPTS = {
     "Mymr": UnspacedScript(("Myanmar",), "char"),
     "Tibt": UnspacedScript(("Tibetan",), "char"),
 }
-# Dropped: zero-width joiners, non-joiners and spaces, which only shape glyphs, marks of direction, soft hyphens. İ loses its dot, which
-# i has: a case-folded İ is i with a combining dot.
-_INVISIBLE = (0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF)
-_FOLDED = dict.fromkeys(_INVISIBLE, "") | {ord("İ"): "i"}
+# Soft hyphens, zero-width spaces, marks of direction.
+_INVISIBLE = dict.fromkeys(
+    (0xAD, 0x61C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF), ""
+)
+_JOINERS = dict.fromkeys((0x200C, 0x200D), "")  # only shape glyphs
+# İ loses its dot, which i has: a case-folded İ is i with a combining dot.
+_FOLDED = _INVISIBLE | _JOINERS | {ord("İ"): "i"}
 
 _SYLLABLES = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
+def visible(text: str) -> str:
+    """`text` in normalization form C without invisible characters; joiners, which are part of Persian words, stay."""
+    return unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+
+
 def length(text: str) -> int:
     """Characters, as alphabets have them for as long a text: a Han, Kana or Hangul one is about three (embedded UDHR: 3.8, 2.7, 2.4)."""
+    text = visible(text)
     return len(text) + 2 * len(_SYLLABLES.findall(text))
 
 

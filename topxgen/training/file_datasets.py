@@ -111,8 +111,18 @@ class PairReader:
             if not name or not isinstance(name, str):
                 raise UsageError(f"src and tgt are {names[0]!r} and {names[1]!r} instead of two languages")
             if name not in self._names:
-                self._names[name] = languages.find(name).name
+                self._names[name] = self._language(name)
         return self._names[names[0]], self._names[names[1]]
+
+    def _language(self, name: str) -> str:
+        """The language of that name. Raises UsageError if the command asks for others."""
+        language, spec = languages.find(name), self._spec
+        if spec.target_languages and language not in (spec.src, *spec.target_languages):
+            raise UsageError(
+                f"{language.name} is not among --src and --target_languages; add it, or drop --target_languages to train on all "
+                "languages of the table"
+            )
+        return language.name
 
 
 def open_rows(spec: DatasetSpec, hub_data=None) -> tuple[list[Path], Iterator[dict], str]:

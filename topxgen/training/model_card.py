@@ -105,7 +105,7 @@ class RunInfo:
             if terms is None:
                 lines.append(f"- {what} `{name}`: its terms are not known to this software.")
             else:
-                lines.append(f"- {what} `{name}`: [{terms.title}]({terms.url}). {terms.binds_outputs}")
+                lines.append(f"- {what} `{name}`: [{terms.name}]({terms.url}). {terms.binds_outputs}")
         return "\n".join(lines)
 
     def _language(self, name: str) -> languages.Language:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from topxgen.common import shards
+from topxgen.common import freshness
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.common.needs import DATASET, Need
@@ -56,7 +56,7 @@ def _topxgen(spec: DatasetSpec) -> LoadedPairs:
         for number, (folder, path) in enumerate(zip(spec.data_dir, paths, strict=True)):
             if not path.is_file():
                 raise _missing_language(folder, language)
-            shards.check_merged(path)
+            freshness.check(path)
             _read_pairs(path, number, language, spec, data)
         data.origins[key] = {"path": ", ".join(map(str, paths)), "sha256": sha256_of_files(*paths)}
     return data

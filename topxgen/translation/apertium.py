@@ -1,6 +1,7 @@
 """Apertium, rule-based machine translation from Debian packages (https://www.apertium.org)."""
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -13,17 +14,19 @@ from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
 from topxgen.common.needs import APERTIUM, Need
 from topxgen.text.languages import Language
-from topxgen.text.words import unicode_words
+from topxgen.text.words import unicode_words, visible
 from topxgen.translation import Translation, TranslatorSettings, no_progress
 
 # Apertium marks an unknown word with *, one that is missing from its bilingual dictionary with @, and one that it cannot
 # inflect with #. Only the first two are not translated.
 _MARK = re.compile(r"(?<![\w*@#])([*@#])+(?=\w)")
+# In a locale that is not installed, or not UTF-8, its programs print nothing and exit with 0.
+_LOCALE = "C.UTF-8"
 
 
 def _plain(sentence: str) -> str:
-    """One line without control characters and without characters that look like Apertium's marks."""
-    printable = "".join(char if char.isprintable() else " " for char in sentence)
+    """One line without control and invisible characters and without characters that look like Apertium's marks."""
+    printable = "".join(char if char.isprintable() else " " for char in visible(sentence))
     return _MARK.sub("", " ".join(printable.split()))
 
 
@@ -83,9 +86,10 @@ class Apertium:
         # A blank line keeps the rules from applying across sentences.
         text, output, finished = "\n\n".join(sentences) + "\n", [], 0
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
+        environment = os.environ | {"LC_ALL": _LOCALE}
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
-            subprocess.Popen(["apertium", pair], stderr=stderr, **pipes) as process,
+            subprocess.Popen(["apertium", pair], stderr=stderr, env=environment, **pipes) as process,
         ):
             threading.Thread(target=_feed, args=(process.stdin, text), daemon=True).start()
             for line in process.stdout:
@@ -93,9 +97,10 @@ class Apertium:
                 if not line.strip() and finished < len(sentences) - 1:
                     finished += 1
                     on_done(1)
-            if process.wait():
-                stderr.seek(0)
-                detail = split_lines(stderr.read().strip())
+            exit_code = process.wait()
+            stderr.seek(0)
+            detail = split_lines(stderr.read().strip())
+            if exit_code or (detail and not any(map(str.strip, output))):
                 raise UsageError(
                     f"apertium {pair} failed ({detail[-1] if detail else 'no message'}); is the language pair fully "
                     "installed?"

@@ -56,6 +56,12 @@ class LanguageTokens:
         self._name, self._config, self._tokenizer = name, config, tokenizer
         self._vocabulary = vocabulary(tokenizer)
         self.family = find_family(self._vocabulary, config.model_type, name)
+        if getattr(tokenizer, "legacy_behaviour", False):
+            logger.warning(
+                f"the tokenizer of {name} has legacy_behaviour: a model that was fine-tuned with the language token behind the "
+                "text gets it in front of the text here, as NLLB-200 was trained, and translates worse",
+                extra=ONCE,
+            )
 
     def prefixes(self, source: Language, target: Language) -> tuple[list[int], list[int]]:
         """Token ids that precede the source, and those that the target begins with."""

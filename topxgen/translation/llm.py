@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from topxgen import inference, retrieval
+from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Answer, Request, SamplingSettings
@@ -110,6 +111,7 @@ class LLM:
             "model": self._model.model_name_or_path,
             "tokenizer": self._model.tokenizer_name_or_path,
             "adapter": self._model.adapter_name_or_path,
+            **provenance.weights_of(model=self._model.model_name_or_path, adapter=self._model.adapter_name_or_path),
             "dtype": self._model.dtype,
             "max_model_len": self._model.max_model_len,
             "prompt_digest": request_id(prompt),

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from topxgen.common import provenance
 from topxgen.common.registry import Choice, load_choice
 from topxgen.inference.tokenizer import decode
 from topxgen.text.languages import Language
@@ -65,6 +66,7 @@ class NLLB:
         """What decides the translations."""
         return {
             "nllb_name_or_path": self.name,
+            **provenance.weights_of(nllb=self.name),
             "nllb_engine": self._engine_name,
             "nllb_compute_type": self._engine.compute_type,
         }

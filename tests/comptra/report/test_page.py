@@ -191,7 +191,7 @@ def test_a_section_that_cannot_be_made_is_named_and_the_others_are_there(tmp_pat
 
     monkeypatch.setattr("comptra.report.sections.provenance.broken", collect, raising=False)
     rows = {"pairs": replace(SECTIONS["provenance"], target="comptra.report.sections.provenance:broken", title="Pairs")}
-    monkeypatch.setattr(page.build, "__defaults__", (SECTIONS | rows,))
+    monkeypatch.setattr(page.build, "__defaults__", (SECTIONS | rows, None))
     result = make_page(tmp_path / "run", "-o", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert result.returncode == 3 and "pairs: this section could not be made: [Errno 5]" in result.stderr

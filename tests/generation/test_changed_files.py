@@ -1,0 +1,87 @@
+"""What stages read was changed between two runs: by hand, by a run with other texts under the same ids, by another model in its place."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import TOPICS, datagen
+from tests.support.tiny_models import udhr_texts
+
+TEXTS = udhr_texts("Basque")[:4]
+
+
+def write(path: Path, lines: list[dict]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three paragraphs, all of them translated."""
+    write(tmp_path / "Basque.jsonl", [{"text": text, "id": f"a{i}"} for i, text in enumerate(TEXTS[:3])])
+    records = (
+        {"sentence": text, "propositions": [], "translations": [], "id": f"a{i}"} for i, text in enumerate(TEXTS[:3])
+    )
+    write(tmp_path / "t/Basque_translate.jsonl", list(records))
+    return tmp_path
+
+
+def translate(folder, *model, **options):
+    place = ("--languages", "Basque", "--output_dir", folder, "--translate_dir", "t", "--stages", "translate")
+    return datagen(*place, "--lid_model", "langid", *model, **options)
+
+
+def test_the_translation_of_a_text_that_was_changed_is_refused(folder, tiny_nllb):
+    write(folder / "Basque.jsonl", [{"text": TEXTS[i], "id": f"a{min(i, 1)}"} for i in (0, 3)])
+    before = (folder / "t/Basque_translate.jsonl").read_text()
+    result = translate(folder, "--use_nllb", "--nllb_name_or_path", tiny_nllb, check=2)
+    (line,) = result.stderr.strip().splitlines()
+    assert "Basque_translate.jsonl, line 2: paragraph a1 has another text in" in line and "--translate_dir" in line
+    assert (folder / "t/Basque_translate.jsonl").read_text() == before
+
+
+def test_pairs_without_their_paragraph_stay_with_a_warning(folder, tiny_nllb, caplog):
+    write(folder / "Basque.jsonl", [{"text": TEXTS[0], "id": "a0"}])
+    translate(folder, "--use_nllb", "--nllb_name_or_path", tiny_nllb)
+    assert "has the pairs of 2 paragraphs, such as a1, that" in caplog.text
+
+
+def other_weights(model: Path, folder: Path) -> Path:
+    """A copy of a model, as it may be trained further in its place."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir()
+    for file in model.iterdir():
+        os.link(file, folder / file.name)
+    path = folder / "model.safetensors"
+    weights = {name: tensor + torch.full_like(tensor, 0.01) for name, tensor in load_file(path).items()}
+    path.unlink()
+    save_file(weights, path, {"format": "pt"})
+    return folder
+
+
+def replace_weights(model: Path) -> None:
+    changed = other_weights(model, model.with_name("changed")) / "model.safetensors"
+    changed.replace(model / "model.safetensors")
+
+
+def test_a_translation_model_that_was_replaced_in_its_folder_is_another_one(folder, tiny_nllb, tmp_path):
+    nllb = other_weights(Path(tiny_nllb), tmp_path / "nllb")
+    flags = ("--use_nllb", "--nllb_name_or_path", nllb)
+    translate(folder, *flags)
+    replace_weights(nllb)
+    assert "holds results of other settings (nllb_weights was" in translate(folder, *flags, check=2).stderr
+
+
+@pytest.mark.parametrize("stage", ["generate", "translate"])
+def test_an_llm_that_was_replaced_in_its_folder_is_another_one(folder, tiny_lm, tmp_path, stage):
+    model = other_weights(Path(tiny_lm), tmp_path / "lm")
+    flags = ("--inference_api", "hf", "--model_name_or_path", model, "--stages", stage, "--demonstration_pool", "udhr")
+    flags += ("--number_of_demonstrations", 1, "--seed_topics_path", TOPICS, "--number_of_icl_demonstrations", 0)
+    flags += ("--number_of_instructions", 4, "--max_new_tokens", 8, "--temperature", 1)
+    translate(folder, *flags)
+    replace_weights(model)
+    assert "holds results of other settings (model_weights was" in translate(folder, *flags, check=2).stderr

@@ -1,0 +1,57 @@
+"""Whether a file has what the stages before it have done since: readers refuse one that has not."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from topxgen.common import checksums, shards
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.common.records import FilteredLayout, translations_name
+
+_FILTERED = FilteredLayout(Path()).filtered("").name
+
+
+class _Input(TypedDict, total=False):
+    path: str
+    bytes: int | None
+    modified_ns: int | None
+
+
+class _Filtering(TypedDict, total=False):
+    """What is read of manifest_decontaminate_{Language}.json."""
+
+    input: _Input
+    input_sha256: str
+
+
+def check(path: Path) -> None:
+    """Raise UsageError if shards have done for `path` what their last merge has not put into it, or if it is `outdated`."""
+    shards.check_merged(path)
+    if problem := outdated(path):
+        raise UsageError(problem)
+
+
+def outdated(path: Path) -> str | None:
+    """The problem with a {Language}_translate_filtered.jsonl if the pairs that it was made of have changed: more of them, or
+    other scores. None for other files."""
+    if not path.name.endswith(_FILTERED):
+        return None
+    language = path.name.removesuffix(_FILTERED)
+    manifest = read_json(FilteredLayout(path.parent).manifest(language), _Filtering)
+    recorded, beside = Path(manifest.get("input", {}).get("path", "")), path.with_name(translations_name(language))
+    # After a folder was copied, the pairs at the old place may go on, and those here are what counts.
+    sources = [source for source in (recorded, beside) if source.is_file()]
+    known = manifest.get("input_sha256")  # by versions that note what tells files apart
+    if not (known and sources) or any(_is_input(source, manifest) for source in sources):
+        return None
+    return (
+        f"{path} was made of an earlier state of {sources[0]}: run decontamination.py --input_dir {sources[0].parent} --languages "
+        f"{language!r} again, with the flags of that run"
+    )
+
+
+def _is_input(source: Path, manifest: _Filtering) -> bool:
+    status, known = source.stat(), manifest["input"]
+    if status.st_size != known.get("bytes"):
+        return False
+    return status.st_mtime_ns == known.get("modified_ns") or checksums.sha256_of(source) == manifest["input_sha256"]
