@@ -201,3 +201,9 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_one(module):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and not result.stdout
     assert flag in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_the_repository_has_no_links():
+    """A link to an environment deletes the folder of that name wherever the commit is checked out, since that is ignored."""
+    tracked = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert [line for line in tracked.split("\n") if line.startswith("120000")] == []

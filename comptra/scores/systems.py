@@ -13,7 +13,7 @@ from typing import TypedDict
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
 from comptra.scores import original_trees
-from comptra.scores.columns import Described
+from comptra.scores.columns import Described, columns_of
 from topxgen.common import checksums, provenance, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
@@ -127,14 +127,17 @@ def name_without_direction(folder: Path, settings: Mapping) -> str:
 def system_names(groups: Iterable[Iterable[tuple[str, Mapping]]]) -> dict[str, str]:
     """By the path of a run the name of its system, which is the same in all directions.
 
-    `groups`: for each test set (path, settings) of its systems. Where two of them have the same name, the folders above it are
-    added, or the whole path.
+    `groups`: for each test set (path, settings) of its systems. Where two of them have the same name, or two of different test sets
+    that do not translate alike, the folders above it are added, or the whole path.
     """
     groups = [dict(group) for group in groups]
-    short = {path: name_without_direction(Path(path), own) for group in groups for path, own in group.items()}
+    settings = {path: own for group in groups for path, own in group.items()}
+    short = {path: name_without_direction(Path(path), own) for path, own in settings.items()}
+    ways = {path: repr((columns_of(own, Path(path)), own.get("weights"))) for path, own in settings.items()}
     names = dict(short)
     for longer in (lambda path: str(Path(path).parent.parent / short[path]), str):
         counts = [Counter(names[path] for path in group) for group in groups]
+        counts.append(Counter(name for name, _ in {(names[path], way) for path, way in ways.items()}))
         twice = {name for count in counts for name, number in count.items() if number > 1}
         names |= {path: longer(path) for path, name in names.items() if name in twice}
     return names

@@ -7,17 +7,28 @@ from typing import Any, NotRequired, TypedDict
 from comptra.scores.systems import System
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
-from topxgen.common.lineage import DATA_MANIFEST, MERGE_MANIFEST
-from topxgen.common.provenance import TRANSLATE_MANIFEST
+from topxgen.common.lineage import DATA_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
+from topxgen.common.provenance import TRANSLATE_MANIFEST, weights_id
 
 _OF_THE_WEIGHTS = ("model", "base_model", "weights")  # in the settings of main.py; another seed gives others
 _NO_RESULT = ("max_samples", "lines_from_original")
+
+
+class _Weights(TypedDict, total=False):
+    weights: list[str]
 
 
 class _Translated(TypedDict, total=False):
     """What is read of the manifest of main.py."""
 
     model: str
+    settings: _Weights
+
+
+class _Trained(TypedDict, total=False):
+    """What is read of the manifest of train.py."""
+
+    metric_for_best_model: str
 
 
 class _Part(TypedDict, total=False):
@@ -102,8 +113,9 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
     """The seed of the training of the model that made the translations in `folder`, and what else decided its weights; None if
     no file of train.py says it."""
     try:
-        name = read_json(folder / TRANSLATE_MANIFEST, _Translated).get("model")
-        if not name:
+        manifest = read_json(folder / TRANSLATE_MANIFEST, _Translated)
+        name, weights = manifest.get("model"), manifest.get("settings", {}).get("weights", [])[-1:]
+        if not name or (weights and weights_id(name) not in ("", *weights)):  # of another training, which came later
             return None
         model = Path(name)
         merged = read_json(model / MERGE_MANIFEST, _Merge).get("lineage", {}).get("links", [])
@@ -112,6 +124,7 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
         output_dir = model.parent if is_checkpoint else model
         settings: dict = dict(read_json(output_dir / "settings_train.json", _Settings))
         facts = read_json(output_dir / DATA_MANIFEST, _Facts)
+        best_by = read_json(output_dir / TRAIN_MANIFEST, _Trained).get("metric_for_best_model", "")
     except (UsageError, OSError):  # a damaged manifest of a model spoils no scores
         return None
     if not settings:
@@ -119,4 +132,4 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
     seed = settings.pop("seed", None)
     settings.pop("data", None)  # the digest of what the seed has drawn
     files = {name: part.get("sha256") for name, part in facts.get("languages", {}).items()}
-    return seed, (sorted(settings.items()), sorted(files.items()), model.name if is_checkpoint else "")
+    return seed, (sorted(settings.items()), sorted(files.items()), model.name if is_checkpoint else best_by)

@@ -497,6 +497,8 @@ def test_runs_that_differ_in_the_seed_of_main_are_one_system(workplace):
         "the data",
         "the flags of main.py",
         "the checkpoint",
+        "what chose the checkpoint",
+        "weights that were trained anew after the translation",
         "no seed: the same twice",
         "a damaged manifest",
     ],
@@ -511,6 +513,12 @@ def test_runs_that_differ_in_more_are_not_averaged(workplace, change):
             (model / "data_manifest.json").write_text(json.dumps({"languages": {"a": {"sha256": str(seed)}}}))
         if change == "the checkpoint":
             model = model / f"checkpoint-{seed}00"
+        if change == "what chose the checkpoint":
+            (model / "manifest_train.json").write_text(
+                json.dumps({"metric_for_best_model": ["loss", "chrf"][seed - 1]})
+            )
+        if "anew" in change and seed == 1:
+            (model / "model.safetensors").write_bytes(b"other weights than those that translated")
         if change == "a damaged manifest":
             (model / "settings_train.json").write_text("{")
         models.append(model)

@@ -333,6 +333,26 @@ def test_tables_say_that_scores_are_of_the_first_sentences(tmp_path, score):
     assert "the first" not in out
 
 
+@pytest.mark.parametrize(
+    ("folders", "more"),
+    [
+        (("o", "o"), ({"template_key": "11"}, {"template_key": "14"})),  # in one folder, each with the plain name
+        (("a", "b"), ({"weights": ["1"]}, {"weights": ["2"]})),  # two models whose last folders have one name
+        (("a", "b"), ({"weights": ["1"]}, {"weights": ["1"]})),
+    ],
+)
+def test_runs_of_other_prompts_or_weights_are_no_one_system(folders, more, tmp_path, score):
+    """In different languages: a mean over both would be of neither."""
+    for tgt, folder, own in zip(("Basque", "Hausa"), folders, more, strict=True):
+        test = udhr(tgt=tgt)
+        run = tmp_path / folder / "m" / RUN.format("English", tgt)
+        write(run, test.sources, worse(test.references, 0.2), settings(tgt=tgt, k=5, seed=122) | own)
+    _, shown, _ = score(tmp_path, "--metrics", "chrf")
+    rows = 1 if more[0] == more[1] else 2
+    table = shown.split("\n\n")[0].split("\n")
+    assert len(table) == 2 + rows and shown.count("(1 of 2)") == (2 if rows == 2 else 0)
+
+
 def test_translations_that_somebody_has_edited_are_named(tmp_path, score):
     test, table = udhr(), tmp_path / "scores.csv"
     run = write(tmp_path / "m" / "run", test.sources, worse(test.references, 0.3), settings())
