@@ -94,7 +94,7 @@ def lines(status: Status) -> Iterator[str]:
 
 def _row(stage: Stage, now: float) -> tuple[str, ...]:
     done = "" if stage.done is None else f"{stage.done:,}" + ("" if stage.of is None else f"/{stage.of:,}")
-    share = f"{min(stage.done / stage.of, 1):.0%}" if stage.done is not None and stage.of else ""
+    share = f"{100 * min(stage.done, stage.of) // stage.of}%" if stage.done is not None and stage.of else ""
     left = "" if stage.seconds_left is None else _clock(stage.seconds_left)
     written = "" if stage.changed is None else f"{_clock(now - stage.changed)} ago"
     name = stage.language or "-"
@@ -136,7 +136,9 @@ def _footer(status: Status) -> Iterator[str]:
     for state in (name for name in STATES if name in shown):
         yield f"{state}: {STATES[state]}"
     if status.usd is not None:
-        yield f"cost so far: {status.usd:,.2f} USD"
+        unknown = sorted({stage.stage for stage in status.stages if stage.tokens and stage.usd is None})
+        without = f", without {', '.join(unknown)}: pass --prices" if unknown else ""
+        yield f"cost so far: {status.usd:,.2f} USD{without}"
     for record in status.records:
         code = "" if not record["exit_code"] else f" with exit code {record['exit_code']}"
         hours = "" if record["hours"] is None else f" in {_clock(record['hours'] * 3600)}"

@@ -90,7 +90,7 @@ def read_placed_jsonl(
                 if on_cut and not line.endswith(b"\n") and _begins_json_object(line):
                     on_cut(path)
                     return
-                raise UsageError(f"{path}, line {number}: {error}{_encoding_hint(path)}; {remedy}") from None
+                raise UsageError(f"{path}, line {number}: {error}{encoding_hint(path)}; {remedy}") from None
             yield number, end - len(line), len(line), record
 
 
@@ -102,7 +102,7 @@ def read_json(path: Path, schema: type[T] = dict, remedy: str = "restore it or r
     try:
         return decode(path.read_bytes().removeprefix(BOM_UTF8), schema)
     except ValueError as error:
-        raise UsageError(f"{path}: {error}{_encoding_hint(path)}; {remedy}") from None
+        raise UsageError(f"{path}: {error}{encoding_hint(path)}; {remedy}") from None
 
 
 def repair_tail(path: Path) -> int:
@@ -132,7 +132,7 @@ def repair_tail(path: Path) -> int:
             file.write(b"\n")
             return 0
         if not _begins_json_object(tail):
-            raise UsageError(f"{path}: the last line is not a JSON object{_encoding_hint(path)}; fix or remove it")
+            raise UsageError(f"{path}: the last line is not a JSON object{encoding_hint(path)}; fix or remove it")
         with open(path.with_name(f"{path.name}.torn"), "ab") as torn:
             torn.write(tail + b"\n")
             torn.flush()
@@ -174,8 +174,8 @@ def _begins_json_object(line: bytes) -> bool:
     return True
 
 
-def _encoding_hint(path: Path) -> str:
-    """What a file that is not UTF-8 JSON lines may be instead."""
+def encoding_hint(path: Path) -> str:
+    """What a file that is no UTF-8 text in lines may be instead, from a colon on; "" if its beginning does not say."""
     with open(path, "rb") as file:
         head = file.read(4096)
     if head.startswith(b"\x1f\x8b"):
