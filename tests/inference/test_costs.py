@@ -89,8 +89,10 @@ def test_a_finished_run_does_not_lack_the_budget_for_the_request_that_waits():
     fixed = Fixed([100_000] * 9)
     fixed.finish = lambda: None
     sampler = Meter(Prices(1.0, 1.0, 1.0), 0.35).wrap(fixed, "s")
-    answers = sampler.generate(from_list([Request(str(i), "x", i) for i in range(9)]), SamplingSettings())
-    next(answers), next(answers)
+    requests = from_list([Request(str(i), "x", i) for i in range(9)])
+    answers = sampler.generate(requests, SamplingSettings(max_new_tokens=10**6))
+    next(answers)
+    next(answers)
     sampler.finish()
     assert [answer.id for answer in answers] == ["2"] and fixed.sent == 3
 
