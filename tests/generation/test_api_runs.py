@@ -230,6 +230,24 @@ def test_manifests_of_older_versions_are_continued(tmp_path):
     assert again["counts"]["Basque"] == whole["counts"]["Basque"] and again["counts"]["Hausa"]["kept"] == 20
 
 
+def test_a_setting_that_older_versions_did_not_record_leaves_their_manifests(tmp_path):
+    """Nothing was done anew, nor is it known that the setting was the same."""
+    with Writer() as server:
+        for _ in range(2):  # prompts that were in flight at the end of the first run are not asked again
+            datagen(*command(server, tmp_path))
+        for path in (tmp_path / "settings_generate.json", tmp_path / "manifest_generate_Basque.json"):
+            content = json.loads(path.read_text())
+            content.get("settings", content).pop("decoding")
+            path.write_text(json.dumps(content | ({"started": "then"} if "started" in content else {})))
+        datagen(*command(server, tmp_path))
+        manifest = json.loads((tmp_path / "manifest_generate_Basque.json").read_text())
+        assert manifest["started"] == "then" and "decoding" not in manifest["settings"]
+        manifest["settings"]["model"] = "another"
+        (tmp_path / "manifest_generate_Basque.json").write_text(json.dumps(manifest))
+        datagen(*command(server, tmp_path))
+    assert json.loads((tmp_path / "manifest_generate_Basque.json").read_text())["started"] != "then"
+
+
 @pytest.mark.parametrize("name", ["Basque.jsonl", "Basque_answers.jsonl", "writer-1/Basque_translate.jsonl"])
 def test_a_file_that_is_removed_meanwhile_is_no_success(tmp_path, name):
     path, removed = tmp_path / name, threading.Event()
