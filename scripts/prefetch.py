@@ -66,7 +66,8 @@ def check(args: argparse.Namespace, rows: list[Asset]) -> int:
 
     folder = args.folder or Path(constants.HF_HOME)
     whole = fetching.is_intact if args.hashes else fetching.has_size
-    return report(rows, dict(fetching.damaged(folder, whole)))
+    problems = dict(fetching.damaged(folder, whole))
+    return report(rows, problems | (dict(fetching.damaged_blobs(folder, rows)) if args.hashes else {}))
 
 
 def report(rows: list[Asset], problems: dict[str, str]) -> int:

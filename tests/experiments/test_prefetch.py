@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from tests.support import hub_cache
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import ROOT, in_process
 from tests.support.tiny_models import sentencepiece_model, udhr_texts
@@ -357,6 +358,35 @@ def test_what_was_damaged_since_is_found_and_fetched_again(hub, fetched, tmp_pat
     (folder / fetching.RECORD).unlink()
     result = prefetch(None, run, "--folder", folder, "--check")
     assert result.returncode == 3 and f"{shards[2].name} is cut off or damaged" in result.stdout
+
+
+@pytest.mark.parametrize("git", [False, True], ids=["LFS", "git"])
+def test_digests_of_a_cache_that_another_program_has_made(tmp_path, tiny_lm, git, caplog):
+    """The Hub's client names a blob after its digest: SHA-256 of large files, git's of others."""
+    snapshot = hub_cache.add(tmp_path / "home" / "hub", "org/writer", Path(tiny_lm))
+    link = snapshot / "tokenizer.json"
+    content = link.read_bytes()
+    if git:
+        blob = link.resolve()
+        name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        blob.rename(blob.with_name(name))
+        link.unlink()
+        link.symlink_to(f"../../blobs/{name}")
+    run = tmp_path / "run.yaml"
+    run.write_text(
+        f"output_dir: {tmp_path}/out\nmain:\n  model_name_or_path: org/writer\n  inference_api: hf\n  k: 0\n"
+        "  dataset_name_or_path: udhr\n  src: English\n  tgt: Basque\n"
+    )
+    words = ("scripts/prefetch.py", run, "--folder", tmp_path / "home", "--check")
+    assert in_process(*words, "--hashes").returncode == 0 and not caplog.text
+    link.resolve().write_bytes(content.replace(b"e", b"o", 1))
+    assert in_process(*words).returncode == 0
+    result = in_process(*words, "--hashes")
+    assert result.returncode == 3 and "model org/writer (for main): tokenizer.json is damaged" in result.stdout
+    link.unlink()
+    link.write_bytes(content)
+    result = in_process(*words, "--hashes")
+    assert result.returncode == 0 and "org/writer: tokenizer.json was not compared" in result.stderr + caplog.text
 
 
 @pytest.mark.medium

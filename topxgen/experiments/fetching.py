@@ -8,11 +8,12 @@ written last.
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from topxgen.experiments.chain import Command
 logger = logging.getLogger(__name__)
 RECORD = "prefetched.json"
 ENVIRONMENT = "env.sh"
+BLOB_NAMES = {64: "sha256", 40: "git"}  # the digest that the name of a blob in the Hub's cache is, by its length
 CONNECT_S = 10.0
 WORKERS = 4  # downloads at a time
 MB = 1_000_000
@@ -316,6 +318,24 @@ def damaged(folder: Path, whole: Callable[[Path, File], bool] = has_size) -> Ite
         for file, facts in record["files"].items():
             if not whole(folder / file, facts):
                 yield names.get(folder / file, file), "it is damaged or not there"
+
+
+def damaged_blobs(folder: Path, rows: Iterable[Asset]) -> Iterator[tuple[str, str]]:
+    """The same, by digests, for what another program has downloaded into the Hub's cache, whose blobs are named after their digest."""
+    fetched = read_record(folder)["repositories"]
+    for row in rows:
+        if row.problem or not row.is_on_hub or row.folder is None or key_of(row) in fetched:
+            continue
+        for path in sorted(path for path in row.folder.rglob("*") if path.is_file()):
+            name, file = path.resolve().name, path.relative_to(row.folder)
+            kind = BLOB_NAMES.get(len(name)) if re.fullmatch("[0-9a-f]+", name) else None
+            if kind is None:
+                logger.warning(
+                    f"{row.name}: {file} was not compared: neither prefetch.py nor the Hub's cache has its digest"
+                )
+            elif not is_intact(path, File(size=path.stat().st_size, digest=f"{kind}:{name}")):
+                yield row.name, f"{file} is damaged"
+                break
 
 
 VARIABLES = {  # of ENVIRONMENT, after the folder
