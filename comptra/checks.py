@@ -90,6 +90,8 @@ RULES = (
          lambda args: _retrieves_by(args, "bm25s", "bm25"), switch="k"),
     Rule(("demonstration_pool", "data_dir"), f"{DEMONSTRATIONS} or --steps with --method_divide keyword",
          lambda args: shows_demonstrations(args) or (args.steps and _divides_by(args, "keyword")), switch="k"),
+    Rule(("benchmark_dir", "allow_partial_benchmark"), "a --dataset_name_or_path that is not embedded (udhr) or your own (files)",
+         lambda args: args.dataset_name_or_path not in ("udhr", "files"), harmless=True),
     Rule(("spacy_model",), "a method, retriever or divider that needs spaCy (pos, morph, dep, ner; structural, kernel)",
          lambda args: args.method_translate in ANNOTATED or ":" in args.method_translate
          or _retrieves_by(args, *PARSING_RETRIEVERS) or (args.steps and _divides_by(args, *PARSING_DIVIDERS))),

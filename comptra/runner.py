@@ -6,12 +6,12 @@ import logging
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
-from typing import TypedDict
 
 from comptra import cost_estimate
 from comptra.compositional import translate
 from comptra.config import DIVISION_SETTINGS, EvaluationConfig, directions
 from comptra.llm_calls import LLMClient, StageProgress
+from comptra.manifest import Manifest
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
@@ -36,11 +36,6 @@ logger = logging.getLogger(__name__)
 EXIT_INCOMPLETE = 3  # some sentences have no translation
 FILES = ("translate_*.jsonl", "draft_*.jsonl", RESPONSES, SETTINGS)  # of a run, beside its manifest
 MAX_SHOWN_PROMPTS = 2  # of a dry run
-
-
-class _Manifest(TypedDict, total=False):
-    checksums: list[str]
-    unanswered_prompts: int
 
 
 def show_prompts(configs: list[EvaluationConfig]) -> int:
@@ -169,7 +164,7 @@ def translate_with(
             lines_from_original = record_settings(folder, settings)
             sizes = {folder / f"translate_{s}.jsonl": len(level.sentences) for s, level in enumerate(levels)}
             # The manifest of a finished run is kept if there is nothing left to do.
-            earlier, accepted = read_json(folder / MANIFEST, _Manifest), args.accept_unanswered
+            earlier, accepted = read_json(folder / MANIFEST, Manifest), args.accept_unanswered
             unchanged = bool(earlier) and not earlier.get("unanswered_prompts")
             unchanged &= all(is_complete(*item, accepted) for item in sizes.items())
             if not unchanged:
@@ -217,7 +212,7 @@ def finish(folder: Path, summary: dict | None) -> None:
         summary[checksums.KEY] = checksums.existing(folder, files)
         checksums.claim(folder, summary[checksums.KEY])
         write_json(folder / MANIFEST, summary)
-    if claimed := read_json(folder / MANIFEST, _Manifest).get(checksums.KEY):  # older versions had none
+    if claimed := read_json(folder / MANIFEST, Manifest).get(checksums.KEY):  # older versions had none
         checksums.claim(folder, [*claimed, MANIFEST])
 
 

@@ -23,18 +23,20 @@ from typing import TypedDict
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from comptra.tables import variants as tables
 from topxgen.common import checksums, flag_rules, provenance
-from topxgen.common.cli import FLAG, Parser, choice, run_main
+from topxgen.common.cli import Parser, choice, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, read_jsonl, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.experiments import comparison, stages
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags
 from topxgen.experiments.comparison import Experiment, Job, Variant
+from topxgen.inference.response_cache import ResponseRecord
 from topxgen.quality import sonar
 from topxgen.retrieval import encoders
 from topxgen.retrieval.encoders import ENCODERS, EncoderSettings
+from topxgen.runs.trainings import Data, LeftOut
 from topxgen.statistics.corpus import Corpus, Pair
 from topxgen.statistics.describe import Options, encoding
 from topxgen.statistics.describe import describe as statistics_of
@@ -66,32 +68,10 @@ class _Times(TypedDict, total=False):
     finished: str
 
 
-class _Selected(TypedDict):
-    counts: dict[str, int]
-
-
-class _Data(TypedDict, total=False):
-    languages: dict[str, _Selected]
-    train_pairs: int
-
-
 class _Trained(TypedDict):
     """What is read of the manifest of a training."""
 
-    data: _Data
-
-
-class _LeftOut(TypedDict):
-    """What is read of a line of left_out_pairs.jsonl."""
-
-    set: str
-
-
-class _Response(TypedDict, total=False):
-    """What is read of a line of {Language}_answers.jsonl."""
-
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    data: Data
 
 
 def build_parser() -> Parser:
@@ -119,8 +99,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="--encoder sonar: a folder or Hub id"
     )
-    parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
-    parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
+    add_running_flags(parser)
     return parser
 
 
@@ -284,7 +263,7 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
         data = read_json(folder / "manifest_train.json", _Trained, REMEDY)["data"]
         pairs = sum(part["counts"]["pairs"] for part in data.get("languages", {}).values())
         left_out = folder / "left_out_pairs.jsonl"
-        too_long = sum(row["set"] == "training" for row in read_jsonl(left_out, _LeftOut)) if left_out.is_file() else 0
+        too_long = sum(row["set"] == "training" for row in read_jsonl(left_out, LeftOut)) if left_out.is_file() else 0
         texts = data["train_pairs"] - too_long if "train_pairs" in data else None
     answers = {
         path
@@ -293,7 +272,7 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
         for path in folder.glob("*_answers.jsonl")
     }
     tokens = [
-        sum(record.get(key) or 0 for path in answers for record in read_jsonl(path, _Response))
+        sum(record.get(key) or 0 for path in answers for record in read_jsonl(path, ResponseRecord))
         for key in ("prompt_tokens", "completion_tokens")
     ]
     return {

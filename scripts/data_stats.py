@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import flags, inference
 from topxgen.common import checksums, flag_rules, hub, needs, provenance
-from topxgen.common.cli import Parser, choice, count, int_range, run_main
+from topxgen.common.cli import Parser, count, int_range, run_main
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic, write_json
@@ -90,9 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="sentences that the diversity is computed on; fewer if a column has fewer",
     )
     add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of the samples")
-    add("--encoder", **choice(encoders.ENCODERS, None, "encoder for the Vendi score", "no Vendi score"))
-    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
-    add("--encoder_device", metavar="DEVICE", help="where SONAR runs: cpu, cuda or cuda:N [a GPU if there is one]")
+    flags.add_encoder_flags(add, None, "encoder for the Vendi score", "no Vendi score")
     add("--tokenizer", metavar="MODEL", help="count tokens with this model's tokenizer, beside words [words only]")
     add(
         "--seed_topics_path",
@@ -120,16 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TOML",
         help="the prompts: a .toml file, such as an edited copy of topxgen/statistics/prompts/topic_judge.toml",
     )
-    add(
-        "--prompt_style",
-        choices=style.STYLES,
-        default="auto",
-        help="raw: text that a base model continues; chat: a message; auto: chat where the tokenizer has a chat template",
-    )
-    add(
-        "--max_new_tokens",
-        **count(1, "longest answer, in tokens; reasoning models need room for their thoughts", 512, 1 << 20),
-    )
+    flags.add_judging_flags(add, max_new_tokens=512)
     flags.add_model_flags(add)
     flags.add_api_flags(parser.add_argument_group("the judge through an API").add_argument)
     flags.add_cost_flags(parser.add_argument_group("what the judge costs").add_argument)

@@ -25,7 +25,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (older ones do not get as far as t
     sys.exit("doctor.py: error: Python %d.%d is not supported; use 3.11 to 3.13" % sys.version_info[:2])  # noqa: UP031
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules
-from topxgen.common.cli import FLAG, Parser, count, float_range, run_main
+from topxgen.common.cli import FLAG, Parser, count, run_main
 from topxgen.common.console import aligned, one_line, show, width
 from topxgen.common.flag_rules import Rule
 from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic, examine, hours
@@ -33,6 +33,8 @@ from topxgen.doctor.gpus import of_kind
 from topxgen.doctor.situation import Situation
 from topxgen.doctor.software import PACKAGES, imports
 from topxgen.experiments.assets import read_commands
+from topxgen.experiments.chain import add_set_flag
+from topxgen.flags import add_reported_prices_flag
 from topxgen.inference.costs import Prices, span
 
 EXIT_PROBLEM = 1
@@ -55,10 +57,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "file", nargs="?", type=Path, metavar="RUN.yaml", help="a run file, an experiment or rounds [the machine alone]"
     )
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="values instead of the file's: name=value of one at the top, section.flag=value",
-    )  # fmt: skip
+    add_set_flag(parser)
     parser.add_argument(
         "--imports",
         nargs="*",
@@ -66,13 +65,7 @@ def build_parser() -> Parser:
         metavar="PACKAGE",
         help="also import these, each in a process of its own; without names torch, vLLM and all that are installed (a minute)",
     )
-    parser.add_argument(
-        "--prices",
-        nargs="+",
-        type=float_range(0),
-        metavar="USD",
-        help="IN OUT [CACHED]: USD per million tokens [those of the commands]",
-    )
+    add_reported_prices_flag(parser.add_argument)
     parser.add_argument(
         "--gpu",
         metavar="NAME|MEMORY",

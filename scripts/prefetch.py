@@ -22,6 +22,7 @@ from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.experiments import fetching
 from topxgen.experiments.assets import Asset, assets, read_commands
+from topxgen.experiments.chain import add_set_flag
 
 EXIT_INCOMPLETE = 3
 RULES = (Rule(("hashes",), "--check", lambda args: args.check),)
@@ -36,10 +37,7 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="folder to download to, in the layout of HF_HOME [$HF_HOME, else ~/.cache/huggingface]",
     )
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="values instead of the files': name=value of one at the top, section.flag=value",
-    )  # fmt: skip
+    add_set_flag(parser)
     parser.add_argument("--check", **FLAG, help="only list what is missing, without a network")
     parser.add_argument("--hashes", **FLAG, help="--check: also read each file and compare its digest")
     return parser

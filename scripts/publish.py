@@ -20,11 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules, hub
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choices_help, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
-from topxgen.flags import add_language_flags
+from topxgen.flags import add_encoder_flags, add_language_flags
 from topxgen.publication import dataset
 from topxgen.publication.dataset import FORMATS, Options, Published
 from topxgen.publication.sources import Selection
@@ -97,9 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("a map of the pairs, for Embedding Atlas").add_argument
     add("--atlas", **FLAG, help="write atlas/pairs.parquet: sentence vectors, x and y by UMAP, nearest neighbours")
-    add("--encoder", **choice(encoders.ENCODERS, "use", "encoder of the vectors"))
-    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
-    add("--encoder_device", metavar="DEVICE", help="where SONAR runs: cpu, cuda or cuda:N [a GPU if there is one]")
+    add_encoder_flags(add, "use", "encoder of the vectors")
     add("--atlas_pairs", **count(1, "pairs on the map at most, drawn with --seed", 20_000))
     return parser
 

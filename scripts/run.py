@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from topxgen.common.cli import FLAG, Parser, int_range, run_main
+from topxgen.common.cli import Parser, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
 from topxgen.experiments import rounds
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, add_flags, commands, folder_of
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, add_flags, add_running_flags, commands, folder_of
 
 
 def build_parser() -> Parser:
@@ -35,8 +35,7 @@ def build_parser() -> Parser:
         "--until", metavar="ROUND-STAGE",
         help="rounds: stop after this command, such as round-1-train or round-0-held-out-evaluate [the last one]",
     )  # fmt: skip
-    parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
-    parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
+    add_running_flags(parser)
     return parser
 
 

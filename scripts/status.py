@@ -22,6 +22,7 @@ from topxgen.common import flag_rules
 from topxgen.common.cli import FLAG, Parser, float_range, run_main
 from topxgen.common.console import aligned, one_line, show
 from topxgen.common.flag_rules import Rule
+from topxgen.flags import add_reported_prices_flag
 from topxgen.inference.costs import Prices
 from topxgen.runs.stages import FINISHED, RUNNING, STATES, UNKNOWN, Stage, Status
 from topxgen.runs.status import Watcher
@@ -41,13 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--interval", type=float_range(0.05, 86_400), default=10.0, metavar="SECONDS", help="time between two looks"
     )
     parser.add_argument("--json", **FLAG, help="print JSON, with --watch a line for each look")
-    parser.add_argument(
-        "--prices",
-        nargs="+",
-        type=float_range(0),
-        metavar="USD",
-        help="IN OUT [CACHED]: USD per million tokens of prompts, answers and cached prompts [those of the commands]",
-    )
+    add_reported_prices_flag(parser.add_argument)
     return parser
 
 
@@ -99,7 +94,7 @@ def lines(status: Status) -> Iterator[str]:
 
 def _row(stage: Stage, now: float) -> tuple[str, ...]:
     done = "" if stage.done is None else f"{stage.done:,}" + ("" if stage.of is None else f"/{stage.of:,}")
-    share = f"{min(stage.done / stage.of, 1):.0%}" if stage.done is not None and stage.of else ""
+    share = f"{100 * min(stage.done, stage.of) // stage.of}%" if stage.done is not None and stage.of else ""
     left = "" if stage.seconds_left is None else _clock(stage.seconds_left)
     written = "" if stage.changed is None else f"{_clock(now - stage.changed)} ago"
     name = stage.language or "-"
@@ -141,7 +136,9 @@ def _footer(status: Status) -> Iterator[str]:
     for state in (name for name in STATES if name in shown):
         yield f"{state}: {STATES[state]}"
     if status.usd is not None:
-        yield f"cost so far: {status.usd:,.2f} USD"
+        unknown = sorted({stage.stage for stage in status.stages if stage.tokens and stage.usd is None})
+        without = f", without {', '.join(unknown)}: pass --prices" if unknown else ""
+        yield f"cost so far: {status.usd:,.2f} USD{without}"
     for record in status.records:
         code = "" if not record["exit_code"] else f" with exit code {record['exit_code']}"
         hours = "" if record["hours"] is None else f" in {_clock(record['hours'] * 3600)}"

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.runs import ROOT, TOPICS, in_process
 from tests.support.tiny_sonar import build_blaser
+from tests.support.training_runs import flags
 from tests.training.test_checkpoints import torch_bomb
-from tests.training.test_train import flags
 
 CODE = """
 import pathlib

@@ -11,6 +11,7 @@ from topxgen.common.shards import MAX_SHARDS, SLURM
 from topxgen.inference.engine_args import parse
 from topxgen.prompting.style import STYLES
 from topxgen.quality import blaser, sonar
+from topxgen.retrieval import encoders
 from topxgen.translation import nllb
 
 
@@ -319,4 +320,35 @@ def add_language_id_flag(add) -> None:
         default="cld2",
         metavar="NAME_PATH_OR_ID",
         help="language identification: cld2 or langid (with their models), or a fastText model by path or Hub id",
+    )
+
+
+def add_encoder_flags(add, default: str | None, intro: str, shown: str = "%(default)s") -> None:
+    add("--encoder", **choice(encoders.ENCODERS, default, intro, shown))
+    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
+    add("--encoder_device", metavar="DEVICE", help="where SONAR runs: cpu, cuda or cuda:N [a GPU if there is one]")
+
+
+def add_judging_flags(add, max_new_tokens: int) -> None:
+    """How an LLM that judges is prompted."""
+    add(
+        "--prompt_style",
+        choices=STYLES,
+        default="auto",
+        help="raw: text that a base model continues; chat: a message; auto: chat where the tokenizer has a chat template",
+    )
+    add(
+        "--max_new_tokens",
+        **count(1, "longest answer, in tokens; reasoning models need room for their thoughts", max_new_tokens, 1 << 20),
+    )
+
+
+def add_reported_prices_flag(add) -> None:
+    """Of scripts that run nothing."""
+    add(
+        "--prices",
+        nargs="+",
+        type=float_range(0),
+        metavar="USD",
+        help="IN OUT [CACHED]: USD per million tokens of prompts, answers and cached prompts [those of the commands]",
     )

@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 import msgspec
 
 from comptra.candidate_selection import BY_QUALITY
+from comptra.manifest import RunSettings, TracedManifest
 from topxgen.common import lineage
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
@@ -38,23 +39,6 @@ class Chain:
     ends: list[str] = field(default_factory=list)  # why something is not known that manifests should say
 
 
-class _Settings(TypedDict, total=False):
-    """What is read of the settings of main.py."""
-
-    selection_method: str | None
-    num_return_sequences: int
-    method_translate: str
-    weights: list[str]
-    ensembled_by: str  # of comptra.scores.ensemble
-    ensemble_of: list[str]
-
-
-class _Manifest(TypedDict, total=False):
-    model: str
-    settings: _Settings
-    lineage: lineage.Translations
-
-
 class _Round(TypedDict):
     round: int
     directory: str
@@ -77,7 +61,7 @@ def read(folder: Path) -> Chain:
 
 def _read(folder: Path, seen: frozenset[Path]) -> Chain:
     try:
-        manifest = read_json(folder / MANIFEST, _Manifest)
+        manifest = read_json(folder / MANIFEST, TracedManifest)
         chosen = _of_outputs(folder, manifest.get("settings", {})) + _of_rounds(folder)
     except (UsageError, OSError) as error:
         return Chain(ends=[str(error)])
@@ -128,7 +112,7 @@ def _selection(found: lineage.Selection, what: str = "", indirect: str = "") -> 
     return Selection(name, found["metric"], f"{found['where']}, {found['flag']}", bool(indirect))
 
 
-def _models_of_older(manifest: _Manifest) -> list[Link]:
+def _models_of_older(manifest: TracedManifest) -> list[Link]:
     """The model that the manifest of an older version names; with the digests of base and adapter, if they were folders."""
     if "model" not in manifest:
         return [{"kind": "model", "name": "", "ends": "the manifest of the translations names no model"}]
@@ -136,7 +120,7 @@ def _models_of_older(manifest: _Manifest) -> list[Link]:
     return [lineage.of_model(manifest["model"], weights[-1] or None)]
 
 
-def _of_outputs(folder: Path, settings: _Settings) -> list[Selection]:
+def _of_outputs(folder: Path, settings: RunSettings) -> list[Selection]:
     """What selected among several candidates of a translation, or judged one that was then refined."""
     method, metric = settings.get("method_translate"), settings.get("selection_method") or "greedy"
     if method == "maps":

@@ -8,7 +8,7 @@ from comptra.scores import surface
 from comptra.scores.metrics import METRICS, Metric, MetricSettings
 from comptra.scores.segments import FAILURES
 from topxgen.common.errors import Unreachable, UsageError, reason
-from topxgen.common.hub import only_cached
+from topxgen.common.hub import offline
 
 logger = logging.getLogger(__name__)
 # Of a model's weights on disk: a larger one takes hours without a GPU, or does not fit beside its activations.
@@ -37,7 +37,7 @@ def _why_not(name: str, row: Metric, settings: MetricSettings, has_references: b
     if row.family == "gemba" and settings.judge is None:  # hours of generation, or an API's bill
         return "it asks an LLM, which --judge_model_name_or_path names"
     try:
-        with only_cached():
+        with offline():
             metric = row.load()(settings)
             too_large = _why_too_large(getattr(metric, "weights", ()))
     except Unreachable:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
 
 from comptra import methods
 from topxgen import retrieval
@@ -15,31 +14,6 @@ _RUN = re.compile(
     r"_(?P<k>\d+)_shot_seed_(?P<seed>\d+)(?:_(?P<divider>.+)_(?P<merge>[^_]+)_\w+_(?P<steps>\d+)_(?P<refining>\d+))?$"
 )
 _NAMED_FOLDERS = 6  # above a run of the original code, that may name a method or a retriever
-
-
-class Described(TypedDict, total=False):
-    """What is read of the settings of main.py, of all versions."""
-
-    model: str | None
-    base_model: str | None
-    method_translate: str | None
-    steps: int | None
-    method_divide: str | None
-    mode_divide: str | None
-    merge_prompt: str | None
-    number_of_refining_steps: int | None
-    refine_after_merge: int | bool | str | None
-    k: int | None
-    retriever_type: str | None
-    prompt_style: str | None
-    template_key: str | int | None
-    selection_method: str | None
-    num_return_sequences: int | None
-    num_beams: int | None
-    temperature: float | None
-    top_p: float | None
-    repetition_penalty: float | None
-    seed: int | None
 
 
 def columns_of(settings: Mapping, path: Path) -> dict[str, str]:

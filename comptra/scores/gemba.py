@@ -20,7 +20,6 @@ from comptra.prompts import FOLDER
 from comptra.scores.metrics import MetricSettings, Segment
 from comptra.scores.segment_cache import default_folder
 from topxgen import flags, inference
-from topxgen.common.cli import count
 from topxgen.common.errors import UsageError
 from topxgen.common.files import refuse_stand_in
 from topxgen.common.lines import split_lines
@@ -32,7 +31,7 @@ from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting import toml_prompts
-from topxgen.prompting.style import CHAT, STYLES, as_prompt, style_of
+from topxgen.prompting.style import CHAT, as_prompt, style_of
 from topxgen.text.languages import Language
 from topxgen.text.thoughts import without_thoughts
 
@@ -139,16 +138,7 @@ def add_flags(add) -> None:
         help="the LLM that gemba-da, gemba-mqm and gemba-esa ask: Hub id, folder or name of an API's model",
     )
     flags.add_model_flags(prefixed)
-    prefixed(
-        "--prompt_style",
-        choices=STYLES,
-        default="auto",
-        help="raw: text that a base model continues; chat: a message; auto: chat where the tokenizer has a chat template",
-    )
-    prefixed(
-        "--max_new_tokens",
-        **count(1, "longest answer, in tokens; reasoning models need room for their thoughts", 1024, 1 << 20),
-    )
+    flags.add_judging_flags(prefixed, max_new_tokens=1024)
     flags.add_api_flags(prefixed)
     flags.add_cost_flags(prefixed)
 

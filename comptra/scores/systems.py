@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TypedDict
 
 from comptra import evaluation_sets
+from comptra.manifest import Manifest, RunSettings
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
 from comptra.scores import original_trees
-from comptra.scores.columns import Described, columns_of
+from comptra.scores.columns import columns_of
 from topxgen.common import checksums, provenance, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
@@ -26,37 +26,6 @@ from topxgen.text import languages
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
-
-
-class RunSettings(Described, total=False):
-    """What is read of the settings of a run."""
-
-    src: str
-    tgt: str
-    dataset_name_or_path: str
-    max_samples: int | None
-    ensembled_by: str
-    ensemble_of: list[str]
-    systems: list[str]
-
-
-_Side = TypedDict("_Side", {"from": str, "sha256": str}, total=False)
-
-
-class _Sides(TypedDict, total=False):
-    sources: _Side
-    references: _Side
-
-
-class _TestFacts(TypedDict, total=False):
-    test: _Sides
-
-
-class Manifest(TypedDict, total=False):
-    """What is read of the manifest of a run."""
-
-    settings: RunSettings
-    test_set: _TestFacts
 
 
 _RUN_NAME = re.compile(r"((.+?)_to_(.+?))_\d+_shot_seed_")

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
 
+from comptra.manifest import TracedManifest
 from comptra.tables import finite
 from comptra.tables.matrix import metric_names
-from topxgen.common import lineage
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic
 from topxgen.common.locks import OutputLock
@@ -18,18 +17,6 @@ CARD = "README.md"
 BEGIN, END = "<!-- comptra.evaluate: begin -->", "<!-- comptra.evaluate: end -->"
 HUB_METRICS = {"chrf": "chrf", "bleu": "bleu", "comet": "comet", "ter": "ter"}  # others are called as here
 EVALUATED_BY = "comptra.evaluate"
-
-
-class _Settings(TypedDict, total=False):
-    weights: list[str]  # of the base model, and of the adapter if there is one
-
-
-class _Manifest(TypedDict, total=False):
-    """What is read of the manifest of a run of main.py."""
-
-    model: str
-    settings: _Settings
-    lineage: lineage.Translations
 
 
 def check(folders: Sequence[Path]) -> None:
@@ -137,7 +124,7 @@ def _system(row: dict) -> str:
 def _relation(run: Path, folder: Path) -> str | None:
     """Whose translations are in `run`: "" of the model in `folder`, "merged" of one that it, an adapter, was merged into; None of
     others. By the digests of weights, else by the path."""
-    manifest = read_json(run / TRANSLATE_MANIFEST, _Manifest)
+    manifest = read_json(run / TRANSLATE_MANIFEST, TracedManifest)
     own = manifest.get("lineage", {}).get("models", [])[:1]  # behind it, the base model of an adapter
     adapters = [link for model in own if model.get("stage") == "merge" for link in model.get("links", ())[:1]]
     known = [{link["weights"] for link in links if link.get("weights")} for links in (own, adapters)]

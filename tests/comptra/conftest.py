@@ -3,6 +3,7 @@
 import pytest
 
 from comptra import evaluate
+from tests.support.compared_runs import LENGTHS
 
 
 @pytest.fixture
@@ -19,3 +20,10 @@ def score(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(LENGTHS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

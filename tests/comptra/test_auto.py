@@ -9,7 +9,7 @@ import pytest
 from comptra.scores import auto, metrics, surface
 from comptra.scores.flags import CHOICES
 from comptra.scores.metrics import METRICS, Metric
-from tests.comptra.test_evaluate import UDHR, original, settings, udhr, write
+from tests.support.evaluations import UDHR, original, settings, udhr, write
 from tests.support.runs import in_process
 from topxgen.common import hub
 from topxgen.common.errors import UsageError

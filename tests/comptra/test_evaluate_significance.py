@@ -11,7 +11,7 @@ from comptra import evaluation_sets
 from comptra.scores import metrics
 from comptra.significance import compared, resampling
 from comptra.tables import export
-from tests.comptra.test_evaluate import UDHR, ntrex_sides, original, paired, settings, udhr, worse, write
+from tests.support.evaluations import UDHR, ntrex_sides, original, paired, settings, udhr, worse, write
 from tests.support.significance import randomization_p_values
 from topxgen.text import languages
 

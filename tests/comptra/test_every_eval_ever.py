@@ -114,7 +114,7 @@ def test_a_record_that_does_not_fit_is_one_line_and_none_is_written(tmp_path, mo
 
 
 def test_the_command_writes_them(tmp_path):
-    from tests.comptra.test_evaluate import settings, udhr, worse, write
+    from tests.support.evaluations import settings, udhr, worse, write
 
     test = udhr()
     write(

@@ -9,8 +9,8 @@ import pytest
 from comptra.scores import gemba
 from comptra.scores.gemba import WEIGHTS, read_errors, read_score, weighted
 from comptra.scores.metrics import METRICS, MetricSettings
-from tests.comptra.test_evaluate import RUN, original, udhr, worse, write
 from tests.support.api_server import KEY, ApiServer
+from tests.support.evaluations import RUN, original, udhr, worse, write
 from tests.support.runs import in_process, records, script
 from topxgen.common.errors import UsageError
 

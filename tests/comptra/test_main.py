@@ -361,6 +361,7 @@ def test_flags_without_an_effect_end_the_run(flags, message, tiny_lm, tmp_path):
 
 PUBLISHED = [
     (("--steps", 0, "--method_divide", "llm", "--merge_prompt", "vanilla"), "have no effect without --steps 1 or more"),
+    (("--benchmark_dir", "."), "--benchmark_dir has no effect without a --dataset_name_or_path that is not embedded"),
     (("--steps", 0, "--number_of_subproblems", 0), "--number_of_subproblems has no effect"),
     (("--steps", 0, "--number_of_merge_demonstrations", 0), None),
     (("--k", 0, "--retriever_type", "LCS"), "--retriever_type has no effect"),
@@ -400,7 +401,7 @@ def test_a_dry_run_finds_what_a_run_would(main_here, tiny_lm, tmp_path):
     """Results of other settings, lines of other sentences, an output directory that is a file; nothing is written."""
     (tmp_path / "file").write_text("")
     blocked = main_here("--output_dir", tmp_path / "file" / "out", "--dry_run")
-    assert blocked.returncode == 2 and "file is a file, not a directory" in blocked.stderr
+    assert blocked.returncode == 2 and "file is not a directory" in blocked.stderr
     assert main_here("--output_dir", tmp_path / "out").returncode == 0
     folder = folder_of(tmp_path / "out", tiny_lm)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

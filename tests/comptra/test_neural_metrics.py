@@ -9,8 +9,8 @@ import pytest
 
 from comptra.scores import auto, neural
 from comptra.scores.metrics import METRICS, MetricSettings, Segment
-from tests.comptra.test_evaluate import RUN, UDHR, settings, udhr, worse, write
 from tests.quality.test_mt_ranker import copy_of
+from tests.support.evaluations import RUN, UDHR, settings, udhr, worse, write
 from tests.support.runs import in_process, records
 from tests.support.tiny_metricx import build_metricx, build_mt_ranker
 from tests.support.tiny_sonar import build_blaser, build_sonar

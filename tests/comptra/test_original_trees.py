@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comptra.scores import ensemble, original_flags, original_trees
-from tests.comptra.test_evaluate import udhr, worse
+from tests.support.evaluations import udhr, worse
 from tests.support.main_runs import texts
 from tests.support.runs import ROOT, in_process, records
 from tests.support.tiny_metricx import build_metricx

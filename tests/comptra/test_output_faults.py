@@ -7,7 +7,7 @@ import pytest
 from comptra.scores import output_faults
 from comptra.scores.metrics import Test
 from comptra.scores.output_faults import FAULTS
-from tests.comptra.test_evaluate import UDHR, original, settings, udhr, write
+from tests.support.evaluations import UDHR, original, settings, udhr, write
 from tests.support.runs import in_process
 from topxgen.text import languages
 

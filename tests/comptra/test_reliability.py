@@ -7,7 +7,7 @@ import pytest
 from comptra.scores import reliability as table
 from comptra.scores.metrics import METRICS, Metric
 from comptra.scores.reliability import COVERAGE, STATUSES, reliability
-from tests.comptra.test_evaluate import UDHR, original
+from tests.support.evaluations import UDHR, original
 from tests.support.runs import in_process
 from topxgen.text import languages
 

@@ -17,7 +17,7 @@ from comptra.scores import segments
 from comptra.scores.metrics import Metric, Segment, Test
 from comptra.scores.segment_cache import ScoreCache, key_of
 from comptra.tables import variants
-from tests.comptra.test_evaluate import RUN, UDHR, udhr, worse, write
+from tests.support.evaluations import RUN, UDHR, udhr, worse, write
 from tests.support.runs import ROOT, in_process
 from topxgen.common.errors import UsageError
 from topxgen.text import languages

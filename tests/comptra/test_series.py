@@ -5,7 +5,7 @@ import json
 import pytest
 
 from comptra.tables import series
-from tests.comptra.test_evaluate import settings, udhr, worse, write
+from tests.support.evaluations import settings, udhr, worse, write
 from tests.support.runs import in_process
 from tests.support.score_reports import group, report, system, value
 from topxgen.common.errors import UsageError

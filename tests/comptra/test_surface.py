@@ -12,7 +12,7 @@ from sacrebleu.tokenizers import tokenizer_spm
 
 from comptra.scores import metrics, surface
 from comptra.scores.metrics import MetricSettings
-from tests.comptra.test_evaluate import UDHR, original, udhr, worse
+from tests.support.evaluations import UDHR, original, udhr, worse
 from tests.support.runs import in_process
 from topxgen.text import languages
 

@@ -389,7 +389,7 @@ def test_csv_says_what_each_system_is():
 
 def test_the_command_writes_what_it_shows(tmp_path):
     """Of a run of main.py, and of TEaR in the same model's folder elsewhere."""
-    from tests.comptra.test_evaluate import settings, udhr, worse, write
+    from tests.support.evaluations import settings, udhr, worse, write
 
     for src, tgt in (("English", "Basque"), ("English", "Hausa"), ("Basque", "English")):
         test = udhr(src, tgt)

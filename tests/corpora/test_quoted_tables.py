@@ -1,6 +1,7 @@
 """TSV files as pandas and Excel write them, and as plain text with quotation marks."""
 
 import csv
+import gzip
 import io
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from comptra import evaluation_sets
 from topxgen.common.errors import UsageError
 from topxgen.corpora.tables import columns_in, read_columns, tsv_rows
+from topxgen.corpora.topics import read_topics
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.training_data import load, stream
@@ -120,3 +122,20 @@ def test_empty_cells_and_spaces_beside_separators(text, tmp_path):
     (tmp_path / "a.csv").write_text(text)
     columns = {label: [text for _, text in rows if text] for label, rows in read_columns(tmp_path / "a.csv")}
     assert columns["English"] == ["One."] and columns["Basque"] == ["Bat."]
+
+
+@pytest.mark.parametrize(
+    "content, hint",
+    [
+        ("Basque\tEnglish\nkaixo\thello\n".encode("utf-16"), "it is UTF-16"),
+        ("Basque\tEnglish\nma\xf1a\thello\n".encode("latin-1"), "it is not UTF-8 .Latin-1"),
+        (gzip.compress(b"Basque\tEnglish\nkaixo\thello\n", mtime=0), "it is gzip-compressed"),
+    ],
+)
+def test_another_encoding_is_named(content, hint, tmp_path):
+    for name in ("mine.tsv", "mine.csv", "mine.txt"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UsageError, match=rf"cannot read \S+{name}: {hint}"):
+            read_columns(tmp_path / name)
+        with pytest.raises(UsageError, match=rf"cannot read the topics file \S+{name}: {hint}"):
+            read_topics(tmp_path / name)

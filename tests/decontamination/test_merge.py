@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 
-from tests.decontamination.test_decontamination import LEAKS, benchmark_dir, data, record  # noqa: F401 (a fixture)
+from tests.support.decontaminations import LEAKS, data, record
 from tests.support.flipped_bytes import flip_each
 from tests.support.runs import ROOT, in_process, records
 
@@ -45,7 +45,7 @@ def without_run(value, *more):
     return value
 
 
-def test_files_manifest_and_report_are_those_of_one_run(tmp_path, benchmark_dir):  # noqa: F811
+def test_files_manifest_and_report_are_those_of_one_run(tmp_path, benchmark_dir):
     folder = pairs(tmp_path)
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one")
     for index in (2, 0):
@@ -74,7 +74,7 @@ def test_files_manifest_and_report_are_those_of_one_run(tmp_path, benchmark_dir)
     assert files(one) == files(merged)
 
 
-def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):  # noqa: F811
+def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):
     folder = pairs(tmp_path, count=3)
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one")
     for index in range(5):
@@ -89,7 +89,7 @@ def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):  #
     assert "has another input than" in merge(folder, check=2)
 
 
-def test_a_report_elsewhere_is_the_merges(tmp_path, benchmark_dir):  # noqa: F811
+def test_a_report_elsewhere_is_the_merges(tmp_path, benchmark_dir):
     folder = pairs(tmp_path, count=8)
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one", "--report", tmp_path / "of_one")
     for index in range(2):
@@ -103,7 +103,7 @@ def test_a_report_elsewhere_is_the_merges(tmp_path, benchmark_dir):  # noqa: F81
     assert (tmp_path / "reports/mine.md").exists() and not (folder / "decontamination_report.json").exists()
 
 
-def test_an_audit_in_shards_is_the_report_of_one(tmp_path, benchmark_dir):  # noqa: F811
+def test_an_audit_in_shards_is_the_report_of_one(tmp_path, benchmark_dir):
     folder = pairs(tmp_path)
     decontaminate(folder, benchmark_dir, "--audit", "--output_dir", tmp_path / "one")
     audit, report = ("--audit", "--num_shards", 2, "--shard_index"), "decontamination_audit.json"
@@ -130,7 +130,7 @@ def test_an_audit_in_shards_is_the_report_of_one(tmp_path, benchmark_dir):  # no
     assert "has other settings than" in merge(folder, check=2)
 
 
-def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):  # noqa: F811
+def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):
     folder = pairs(tmp_path)
     for index in range(2):
         decontaminate(folder, benchmark_dir, "--num_shards", 2, "--shard_index", index)
@@ -146,7 +146,7 @@ def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):  # noqa
     merge(folder)
 
 
-def test_more_shards_than_files_may_be_open(tmp_path, benchmark_dir):  # noqa: F811
+def test_more_shards_than_files_may_be_open(tmp_path, benchmark_dir):
     folder = pairs(tmp_path, count=10)
     for index in range(10):
         decontaminate(folder, benchmark_dir, "--num_shards", 10, "--shard_index", index)

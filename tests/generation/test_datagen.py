@@ -330,7 +330,7 @@ def without_chat_template(model, folder) -> Path:
         (("--example_sentences", "flores"), "data set openlanguagedata/flores_plus"),
         (("--example_paragraphs", "xquad"), "data set google/xquad"),
         (("--example_paragraphs", "/nowhere"), "no example paragraphs in '/nowhere'"),
-        (("--output_dir", "/proc/nowhere"), "cannot write to the output directory /proc/nowhere"),
+        (("--output_dir", "/proc/nowhere"), "--output_dir /proc/nowhere: cannot write to /proc: "),
         (("--translate_dir", "../up"), "--translate_dir '../up' must be a plain name"),
         (("--output_filenames", "a/b"), "--output_filenames 'a/b.jsonl' must be a plain name"),
         (("--number_of_instructions", "0"), "set the number of paragraphs"),

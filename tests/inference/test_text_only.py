@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import pytest
 
 from tests.support.runs import in_process
-from tests.training.test_train import flags
+from tests.support.training_runs import flags
 from topxgen import inference
 from topxgen.common.text_only import PARTS
 from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list

@@ -261,7 +261,7 @@ def test_the_output_folder_must_be_empty(tmp_path):
     (tmp_path / "link").symlink_to(out)
     assert "is a symbolic link" in refused(folder, tmp_path / "link")
     (tmp_path / "file").write_text("")
-    assert "is a file, not a directory" in refused(folder, tmp_path / "file")
+    assert "is not a directory" in refused(folder, tmp_path / "file")
     publish(folder, out)
     assert rows(out) and "is not empty" in refused(folder, out, "--seed", "5")
 

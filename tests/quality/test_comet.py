@@ -12,7 +12,7 @@ import pytest
 
 from comptra.candidate_selection import SelectionSettings, create
 from comptra.scores.metrics import METRICS, MetricSettings
-from tests.comptra.test_evaluate import original, udhr, worse
+from tests.support.evaluations import original, udhr, worse
 from tests.support.main_runs import options
 from tests.support.runs import ROOT, in_process, records, script
 from topxgen.common.errors import UsageError

@@ -12,7 +12,7 @@ from tests.runs.test_folders import tree
 from tests.runs.test_rows import lines, pair
 from tests.support import finished_run
 from tests.support.runs import in_process, records
-from tests.training.test_train import flags
+from tests.support.training_runs import flags
 from topxgen.runs import reading
 from topxgen.runs.counts import funnels
 from topxgen.runs.folders import find

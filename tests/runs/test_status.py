@@ -473,6 +473,23 @@ def test_what_a_terminal_shows(begun):
     assert "cost so far: 0.01 USD" in lines and "waiting: its process is at another stage or language" in lines
 
 
+def test_numbers_are_not_rounded_up_and_a_cost_says_what_it_lacks():
+    from scripts import status as script
+    from topxgen.runs.stages import Stage, Status
+
+    tokens = {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0}
+    stages = [
+        Stage("generate", ".", "Basque", "running", unit="paragraphs", done=2999, of=3000, tokens=tokens, usd=1.5),
+        Stage("translate", "llm", "Basque", "running", unit="paragraphs", done=3000, of=3000, tokens=tokens),
+    ]
+    status = Status(
+        root=".", at=0.0, host="here", processes=[], stages=stages, usd=1.5, records=[], failures=[], problems=[]
+    )
+    lines = list(script.lines(status))
+    assert "99%" in lines[2] + lines[3] and any("100%" in line for line in lines if line.startswith("translate"))
+    assert "cost so far: 1.50 USD, without translate: pass --prices" in lines
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -76,3 +76,8 @@ def to_original(folder: str, path: Path) -> str:
     embedding[:4] = embedding[[1, 3, 0, 2]]
     torch.save({"model": weights}, path)
     return str(path)
+
+
+def distance(a, b) -> float:
+    """The largest difference between two tensors."""
+    return float((a - b).abs().max())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.support.runs import in_process
-from tests.training.test_train import flags, log, losses, timeless
+from tests.support.training_runs import flags, log, losses, timeless
 from topxgen.training import checkpoints
 
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "model.safetensors", "trainer_state.json")

@@ -8,7 +8,7 @@ import pytest
 
 import train
 from tests.support.runs import ROOT, in_process
-from tests.training.test_train import flags
+from tests.support.training_runs import flags
 from topxgen.common import run_files
 from topxgen.experiments import chain, rounds
 from topxgen.training import flag_rules
@@ -42,6 +42,7 @@ IDLE = [
     (dict(input_column_name="en"), "--input_column_name has no effect without a table of your own"),
     (dict(output_column_name="eu"), "--output_column_name has no effect without a table of your own"),
     (dict(subset="smolsent"), "--subset has no effect without --dataset_name_or_path smol or"),
+    (dict(data_dir="."), "--data_dir has no effect without --dataset_name_or_path topxgen"),
     (dict(split="dev", dataset_name_or_path="topxgen"), "--split has no effect without"),
     (
         dict(allow_partial_benchmark=True, dataset_name_or_path="smol"),

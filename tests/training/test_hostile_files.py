@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import in_process
-from tests.training.test_train import flags
+from tests.support.training_runs import flags
 from topxgen.inference import adapters
 
 DEEP = b"[" * 200 + b"]" * 200

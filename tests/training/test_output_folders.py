@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support.runs import in_process
-from tests.training.test_train import flags, log
+from tests.support.training_runs import flags, log
 
 
 def files_in(folder) -> set[str]:

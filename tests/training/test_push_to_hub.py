@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.hub_server import HubServer, client_of
 from tests.support.runs import in_process
-from tests.training.test_train import flags
+from tests.support.training_runs import flags
 from topxgen.common import checksums, hub
 from topxgen.common.errors import UsageError
 

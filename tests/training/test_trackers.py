@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT, in_process, lines_in
-from tests.training.test_train import flags, log
+from tests.support.training_runs import flags, log
 
 pytest.importorskip("trackio", reason="trackio is not installed")
 # Python runs a module of this name at its start.

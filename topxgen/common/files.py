@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -89,7 +90,7 @@ def read_placed_jsonl(
                 if on_cut and not line.endswith(b"\n") and _begins_json_object(line):
                     on_cut(path)
                     return
-                raise UsageError(f"{path}, line {number}: {error}{_encoding_hint(path)}; {remedy}") from None
+                raise UsageError(f"{path}, line {number}: {error}{encoding_hint(path)}; {remedy}") from None
             yield number, end - len(line), len(line), record
 
 
@@ -101,16 +102,7 @@ def read_json(path: Path, schema: type[T] = dict, remedy: str = "restore it or r
     try:
         return decode(path.read_bytes().removeprefix(BOM_UTF8), schema)
     except ValueError as error:
-        raise UsageError(f"{path}: {error}{_encoding_hint(path)}; {remedy}") from None
-
-
-def check_folder(folder: Path, flag: str) -> None:
-    """Raise UsageError unless `folder`, which need not exist, can be written to; nothing is created."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not existing.is_dir():
-        raise UsageError(f"{flag} {folder}: {existing} is not a directory; pass another one")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"{flag} {folder}: {existing} cannot be written to; pass another one")
+        raise UsageError(f"{path}: {error}{encoding_hint(path)}; {remedy}") from None
 
 
 def repair_tail(path: Path) -> int:
@@ -140,7 +132,7 @@ def repair_tail(path: Path) -> int:
             file.write(b"\n")
             return 0
         if not _begins_json_object(tail):
-            raise UsageError(f"{path}: the last line is not a JSON object{_encoding_hint(path)}; fix or remove it")
+            raise UsageError(f"{path}: the last line is not a JSON object{encoding_hint(path)}; fix or remove it")
         with open(path.with_name(f"{path.name}.torn"), "ab") as torn:
             torn.write(tail + b"\n")
             torn.flush()
@@ -182,8 +174,8 @@ def _begins_json_object(line: bytes) -> bool:
     return True
 
 
-def _encoding_hint(path: Path) -> str:
-    """What a file that is not UTF-8 JSON lines may be instead."""
+def encoding_hint(path: Path) -> str:
+    """What a file that is no UTF-8 text in lines may be instead, from a colon on; "" if its beginning does not say."""
     with open(path, "rb") as file:
         head = file.read(4096)
     if head.startswith(b"\x1f\x8b"):
@@ -214,14 +206,19 @@ def check_output_files(paths: dict[str, Path | None]) -> None:
 
 
 def check_output_directory(path: Path, named: str, must_exist: bool = False) -> None:
-    """Raise UsageError if nothing could be written to the directory, which need not exist; `named` begins the message."""
-    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    """Raise UsageError if nothing could be written to the directory, which need not exist and is not made; `named` begins the message."""
+    nearest = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
     if must_exist and nearest != path:
         raise UsageError(f"{named}: there is no directory {path}; create it, or pass another one")
     if not nearest.is_dir():
-        raise UsageError(f"{named}: {nearest} is a file, not a directory; pass another one")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UsageError(f"{named}: {nearest} is not writable; pass another one")
+        raise UsageError(f"{named}: {nearest} is not a directory; pass another one")
+    try:
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(0, "Permission denied")
+        if nearest != path.absolute():  # some file systems, such as /proc, show only by trying
+            tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise UsageError(f"{named}: cannot write to {nearest}: {error.strerror}; pass another one") from None
 
 
 def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:

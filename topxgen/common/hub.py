@@ -54,21 +54,8 @@ def _go_offline(why: str) -> None:
 
 
 @contextmanager
-def only_cached() -> Iterator[None]:
-    """A block in which nothing is downloaded: models are folders, or in the Hub's cache; others raise Unreachable."""
-    from huggingface_hub import constants
-
-    check_connection()
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
 def offline() -> Iterator[None]:
-    """A block that asks no network for anything, whatever it loads."""
+    """A block that asks no network for anything, whatever it loads: models are folders, or in the Hub's cache; others raise Unreachable."""
     from huggingface_hub import constants
 
     loaded = [constants, *([sys.modules["datasets"].config] if "datasets" in sys.modules else [])]

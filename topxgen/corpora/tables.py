@@ -40,7 +40,7 @@ from pathlib import Path
 
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, did_you_mean, reason
-from topxgen.common.files import refuse_stand_in
+from topxgen.common.files import encoding_hint, refuse_stand_in
 from topxgen.corpora.slices import ALL, Slice, split_slice
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -253,7 +253,9 @@ def lines(path: Path) -> Iterator[str]:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
             for line in file:
                 yield line.removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}{encoding_hint(path) or f': {error}'}") from None
+    except OSError as error:
         raise UsageError(f"cannot read {path}: {error}") from None
 
 

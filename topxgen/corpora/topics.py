@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import refuse_stand_in
+from topxgen.common.files import encoding_hint, refuse_stand_in
 from topxgen.common.lines import split_lines
 
 
@@ -49,9 +49,10 @@ def _lines(path: Path) -> list[str]:
         refuse_stand_in(path)
         return split_lines(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        is_unreadable = isinstance(error, OSError)
+        reason = f": {error.strerror}" if is_unreadable else encoding_hint(path) or ": it is not UTF-8 text"
         raise UsageError(
-            f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic per line) or "
+            f"cannot read the topics file {path}{reason}; pass --seed_topics_path a txt (one topic per line) or "
             "jsonl file, such as topics/wikipedia_vital_topics.txt"
         ) from None
 

@@ -18,6 +18,7 @@ from typing import Annotated, Required, TypedDict
 import msgspec
 
 from topxgen.common import checksums, failures, flag_rules, provenance, signals
+from topxgen.common.cli import FLAG
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
@@ -85,10 +86,19 @@ def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
         "--stages", nargs="+", default=[], metavar="STAGE",
         help=f"which stages to {verb}: {', '.join(SECTIONS)}; train-2 is the second entry of train [all that the file has]",
     )  # fmt: skip
+    add_set_flag(parser)
+
+
+def add_set_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
         help="values instead of the file's: name=value of one at the top, section.flag=value; null is none",
     )  # fmt: skip
+
+
+def add_running_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
+    parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
 
 
 def flags_by_section() -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance, rates
 from topxgen.common.console import ONCE, Progress, show
 from topxgen.common.errors import Unreachable, UsageError
-from topxgen.common.files import Appender, read_jsonl, repair_tail
+from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
@@ -114,19 +113,8 @@ def check_settings(config: GenerationConfig) -> None:
 def _check_output(config: GenerationConfig) -> None:
     """Raise UsageError for directories that are files, or cannot be written to, and files that are directories."""
     layout = config.layout
-    for folder in (layout.output_dir, layout.translate_dir):
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not existing.is_dir():
-            raise UsageError(f"{existing} is not a directory; pass another --output_dir or --translate_dir")
-        try:
-            if not os.access(existing, os.W_OK | os.X_OK):
-                raise PermissionError(0, "Permission denied")
-            if existing != folder.absolute():  # some file systems, such as /proc, show only by trying
-                tempfile.TemporaryFile(dir=existing).close()
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to the output directory {folder}: {error.strerror}; pass another --output_dir"
-            ) from None
+    for flag, folder in (("--output_dir", layout.output_dir), ("--translate_dir", layout.translate_dir)):
+        check_output_directory(folder, f"{flag} {folder}")
     outputs = [path for name in config.languages for path in layout.jsonl_files(name)]
     outputs += [path for stage in STAGES for path in (layout.manifest(stage), layout.settings(stage))]
     for path in outputs:

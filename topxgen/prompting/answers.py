@@ -13,6 +13,7 @@ from topxgen.text.words import unicode_words
 MIN_REPETITIONS = 8  # of a word bigram, as in the published system
 _FENCED = re.compile(r"\A(?:[^\n]*\n)?\s*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _NOTE = re.compile(r"[*_> ]*(?:[(\[（]|---|\*\*\*|(?:note|literal(?:ly)?|explanation|in english)\b)", re.IGNORECASE)
+_NOTE_BEHIND = re.compile(r"\s*[(\[](?:note|literal(?:ly)?|in english)\b[^()\[\]]*[)\]]\Z", re.IGNORECASE)
 # What English-speaking models say before a translation: on a line of its own, or before a colon
 _COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b(?: thing)?[!.,]+[*_]*(?:\s+|$))"
 _HERE_IS = r"(?:here(?:['’]s| is| are)|this is|below is|the)\b[^\n:：]{0,60}\btranslat(?:ion|ed)\b[^\n:：]{0,60}"
@@ -70,7 +71,7 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     object, boxes or a list in which it is not clear what the translation is.
     """
     own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
-    names = rf"(?:{own}(?:final )?(?:translation|answer|output|result|response)\b) ?(?:\([^()\n]{{1,30}}\))?"
+    names = rf"(?:{own}(?:final )?(?:translation|translated (?:text|sentence|version)|answer|output|result|response)\b) ?(?:\([^()\n]{{1,30}}\))?"
     line = _first_line(_lines_of_translation(_content(text, source), source, target, names))
     for fence in ("```", '"""'):
         line = line.removeprefix(fence).removesuffix(fence)
@@ -83,6 +84,8 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
         line = _behind(_PREFACE, line)
     if source and not re.search("[:：]", source):
         line = _behind(re.compile(rf"[*_]*{names}[*_]*\s*[:：][*_]*\s*(?=\S)", re.IGNORECASE), line)
+    if not _NOTE_BEHIND.search(source):
+        line = _NOTE_BEHIND.sub("", line)
     return unwrapped(line, source)
 
 
@@ -105,11 +108,9 @@ def _content(text: str, source: str) -> str:
 def _lines_of_translation(text: str, source: str, target: str, names: str) -> list[str]:
     """The lines of `text` from the translation on, taken out of a JSON object or a list of one; [] for a list of several."""
     lines = [line for line in split_lines(text) if line.strip()]
-    while len(lines) > 1 and (
-        (_SEPARATOR.fullmatch(lines[0]) and not _SEPARATOR.fullmatch(source))
-        or _echoes(lines[0], lines[1], source)
-        or _announces(lines[0], lines[1], source, names)
-    ):
+    if not _SEPARATOR.fullmatch(source):
+        lines = [line for line in lines if not _SEPARATOR.fullmatch(line)] or lines
+    while len(lines) > 1 and (_echoes(lines[0], lines[1], source) or _announces(lines[0], lines[1], source, names)):
         del lines[0]
     if not source.startswith("{") and _JSON_OBJECT.match(whole := "\n".join(lines).lstrip()):
         lines = split_lines(_of_object(whole, target))

@@ -1,7 +1,7 @@
 """BLASER-2.0-QE through Meta's own sonar-space package: the reference for topxgen.quality.blaser, in a separate environment.
 
-tests/quality/test_blaser.py compares the two on random weights. Not tested with the published weights: the compiled part of
-sonar-space needs a CUDA build of torch, and the checkpoints come from Meta's servers.
+tests/quality/test_sonar_space_parity.py compares the two on random weights. Not tested with the published weights: the
+compiled part of sonar-space needs a CUDA build of torch, and the checkpoints come from Meta's servers.
 """
 
 import re

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, Required, TypedDict
 
 from topxgen.common.lineage import DATA_MANIFEST, TRAIN_MANIFEST
 from topxgen.runs.reading import Problems, read_file, read_lines
@@ -23,7 +23,7 @@ class _Entry(TypedDict):
 
 class Direction(TypedDict, total=False):
     path: str
-    counts: dict[str, int]
+    counts: Required[dict[str, int]]
 
 
 class Data(TypedDict, total=False):
@@ -55,7 +55,9 @@ class _State(TypedDict, total=False):
     max_steps: int
 
 
-class _LeftOut(TypedDict):
+class LeftOut(TypedDict):
+    """A line of left_out_pairs.jsonl."""
+
     set: str
     tokens: NotRequired[int]
 
@@ -132,7 +134,7 @@ def read(folder: Path, problems: Problems) -> Training:
         averaged,
         tuple(figure for entry in evaluations for figure in _figures(entry)),
         tuple(regressions(sound)),
-        dict(Counter(row["set"] for _, row in read_lines(folder / SKIPPED_PAIRS_FILE, _LeftOut, problems))),
+        dict(Counter(row["set"] for _, row in read_lines(folder / SKIPPED_PAIRS_FILE, LeftOut, problems))),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from topxgen.common import hub, provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import check_folder, read_json
+from topxgen.common.files import check_output_directory, read_json
 from topxgen.text import languages
 from topxgen.training.flag_rules import ON_PLATEAU, check_flags
 
@@ -83,7 +83,7 @@ def set_defaults(args: argparse.Namespace) -> None:
 def resolve(args: argparse.Namespace) -> None:
     """Set the defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
     set_defaults(args)
-    check_folder(args.output_dir, "--output_dir")
+    check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
     if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
         raise UsageError(f"--output_dir {args.output_dir} is the folder of the base model; pass another one")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # the config of accelerate launch

@@ -25,7 +25,7 @@ def check(train: list[Pair], test: list[Pair], folder: Path, formats: Collection
     if "text" in formats and not all(pair.src for pair in (*train, *test)):
         raise UsageError("--export_formats text: raw text has no two sides; choose datasets or parquet")
     try:
-        files.check_folder(folder, "--export_dir")
+        files.check_output_directory(folder, f"--export_dir {folder}")
         return _earlier_export(folder, formats, partial(folder / "export"))
     except OSError as error:
         raise _cannot_export(folder, error) from None

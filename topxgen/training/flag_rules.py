@@ -16,7 +16,8 @@ EXCLUSIVE = (
     ("percentile", "dataset_size"),
     ("percentile", "strategy"),
 )
-BENCHMARKS = ("flores", "udhr")
+EMBEDDED = "udhr"
+BENCHMARKS = ("flores", EMBEDDED)
 
 
 def holds_out(args: argparse.Namespace) -> bool:
@@ -47,7 +48,8 @@ RULES = (
     Rule(("load_in_8bit", "load_in_4bit"), "--use_peft (quantized weights cannot be trained)", lambda args: args.use_peft, "use_peft"),
     Rule(("loss_chunk_size",), "dropping --use_liger_kernel, which computes the loss itself", lambda args: not args.use_liger_kernel),
     # The data
-    Rule(("data_dir",), f"--dataset_name_or_path {', '.join(NAMED)}", lambda args: not _is_table(args)),
+    Rule(("data_dir",), f"--dataset_name_or_path {', '.join(name for name in NAMED if name != EMBEDDED)}",
+         lambda args: not _is_table(args) and args.dataset_name_or_path != EMBEDDED),
     Rule(("allow_partial_benchmark",), "--dataset_name_or_path flores or udhr", lambda args: args.dataset_name_or_path in BENCHMARKS),
     Rule(("input_column_name", "output_column_name"), "a table of your own as --dataset_name_or_path", _is_table),
     Rule(("subset",), "--dataset_name_or_path smol or a data set of the Hub", _has_configurations),

@@ -143,7 +143,7 @@ page.sections.distributions = function (element, data, page) {
 
   if (data.usage.length) {
     const total = (key) => d3.sum(data.usage, (row) => row[key]);
-    const rows = data.usage.length > 1 ? [...data.usage, { stage: "all", language: "", folder: "", responses: total("responses"), prompt_tokens: total("prompt_tokens"), cached_tokens: total("cached_tokens"), completion_tokens: total("completion_tokens"), usd: data.usage.some((row) => row.usd !== null) ? total("usd") : null }] : data.usage;
+    const rows = data.usage.length > 1 ? [...data.usage, { stage: "all", language: "", folder: "", responses: total("responses"), prompt_tokens: total("prompt_tokens"), cached_tokens: total("cached_tokens"), completion_tokens: total("completion_tokens"), usd: data.usage.every((row) => row.usd !== null) ? total("usd") : null }] : data.usage;
     const usd = rows.some((row) => row.usd !== null && row.usd !== undefined);
     page.add(element, page.el("h3", {}, "Tokens and cost"), page.table([
       { title: "stage", value: "stage" }, { title: "language", value: "language" }, { title: "folder", value: (row) => page.el("span", { class: "path" }, page.marked(row.folder)) },

@@ -275,9 +275,9 @@ def _usage(run: "Run", problems: Problems) -> Iterator[dict]:
         usages = [read_file(folder / TRANSLATE_MANIFEST, _Manifest, problems).get("usage") or {} for folder in folders]
         counts = {name: sum(usage.get(name) or 0 for usage in usages) for name in ("responses", *COUNTED)}
         if counts["prompt_tokens"]:
-            usd = [usage["usd"] for usage in usages if usage.get("usd") is not None]
+            usd = [usage.get("usd") for usage in usages if usage]
             yield {"stage": "translate test sets", "folder": relative(run.root, model), "language": "", **counts,
-                   "usd": sum(usd) if usd else None, "lengths": None}  # fmt: skip
+                   "usd": None if None in usd else sum(usd), "lengths": None}  # fmt: skip
 
 
 def _tokens(

@@ -212,6 +212,10 @@ def test_tokens_of_translated_test_sets_by_model(tmp_path):
     (row,) = data["usage"]
     assert (row["folder"], row["responses"], row["prompt_tokens"], row["usd"]) == ("t/m", 10, 100, 0.5)
     assert [part["seconds"] for part in data["work"]] == [60.0, 60.0]
+    manifest = next(tmp_path.rglob("eng_to_eus*/manifest_translate.json"))
+    del usage["usd"]
+    manifest.write_text(json.dumps({"usage": usage, **times}))
+    assert collect(tmp_path)[0]["usage"][0]["usd"] is None, "the cost of one of two is not that of both"
 
 
 def test_nothing_to_show(tmp_path):

@@ -15,7 +15,7 @@ from comptra.report.sections import evaluation, evaluation_sentences
 from comptra.scores.metrics import Segment
 from comptra.scores.segment_cache import ScoreCache, keys_of
 from comptra.tables import matrix, series, variants
-from tests.comptra.test_evaluate import RUN, settings, udhr, worse, write
+from tests.support.evaluations import RUN, settings, udhr, worse, write
 from tests.support.runs import in_process, records
 from tests.support.score_reports import with_all_marks
 from topxgen.runs.folders import find

@@ -5,9 +5,9 @@ import json
 import pytest
 from sacrebleu.metrics import CHRF
 
-from tests.comptra.test_evaluate import RUN, settings, udhr, worse, write
 from tests.support import pages
 from tests.support.browser import Browser
+from tests.support.evaluations import RUN, settings, udhr, worse, write
 from tests.support.runs import in_process, records
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked=1'> abc\u202edef"

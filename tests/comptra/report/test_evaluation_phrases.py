@@ -7,7 +7,7 @@ import pytest
 
 from comptra.report.sections import evaluation_phrases
 from tests.comptra.report.test_evaluation import collected, notices, run
-from tests.comptra.test_evaluate import original, udhr, worse
+from tests.support.evaluations import original, udhr, worse
 from tests.support.main_runs import folder_of
 from tests.support.runs import records
 from topxgen.text import languages
