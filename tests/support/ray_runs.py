@@ -49,33 +49,47 @@ def workers(parent: int | None = None) -> list[psutil.Process]:
 
 
 @contextmanager
+def ray_start(log: Path, environment: dict[str, str], *options: str) -> Iterator[psutil.Process]:
+    """A node that `ray start` makes: its process, once it runs."""
+    words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1", *options]
+    with open(log, "w", encoding="utf-8") as file:
+        environment = os.environ | environment
+        process = psutil.Popen([*words, "--disable-usage-stats"], env=environment, stdout=file, stderr=file)
+        try:
+            for _ in range(600):
+                if "Ray runtime started" in log.read_text(encoding="utf-8"):
+                    break
+                assert process.poll() is None, log.read_text(encoding="utf-8")
+                time.sleep(0.1)
+            yield process
+        finally:
+            kill_all(process)
+
+
+def kill_all(process: psutil.Process) -> None:
+    """A process and all that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        started = [process, *process.children(recursive=True)]
+        for one in started:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(started, 10)
+
+
+@contextmanager
 def running_cluster(cpus: int = 4, **environment: str) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """A head node that `ray start` makes, as on a cluster of one's own: its process, and the environment to join it by."""
+    """A head node, as on a cluster of one's own: its process, and the environment to join it by."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of sockets are limited
     environment = {"RAY_TMPDIR": str(folder), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **environment}
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    words = ("start", "--head", "--block", "--node-ip-address=127.0.0.1", "--port=0", f"--num-cpus={cpus}")
-    words = (*words, "--include-dashboard=false", f"--ray-client-server-port={port}", "--disable-usage-stats")
-    with open(folder / "log", "w", encoding="utf-8") as log:
-        process = psutil.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", *words], env=os.environ | environment, stdout=log, stderr=log
-        )
-        try:
-            for _ in range(600):
-                if "Ray runtime started" in (folder / "log").read_text(encoding="utf-8"):
-                    break
-                assert process.poll() is None, (folder / "log").read_text(encoding="utf-8")
-                time.sleep(0.1)
+        client = f"--ray-client-server-port={server.getsockname()[1]}"
+    options = ("--head", "--port=0", f"--num-cpus={cpus}", "--include-dashboard=false", client)
+    try:
+        with ray_start(folder / "log", environment, *options) as process:
             address = (folder / "ray" / "ray_current_cluster").read_text(encoding="utf-8")
             yield process, environment | {"RAY_ADDRESS": address}
-        finally:
-            started = [process, *(process.children(recursive=True) if process.poll() is None else ())]
-            for one in started:
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
-            psutil.wait_procs(started, 10)
-            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def token() -> dict[str, str]:

@@ -28,6 +28,12 @@ def test_folding():
     assert unicode("\U0001d5a0") == ["a"] and unicode("\u2126") == unicode("ω")
 
 
+def test_spellings_of_one_letter():
+    tokens = TOKENIZERS["unicode"].tokens
+    assert tokens("ɓarna ɗaya ƙasa ƴa") == ["barna", "daya", "kasa", "ya"] == tokens("'barna 'daya ʼkasa 'ya")
+    assert tokens("ۃٱ") == tokens("ةا") and tokens("ज़ँः") == tokens("जं")
+
+
 def test_spans_are_where_the_tokens_are():
     texts = [
         "Don’t panic: ½ of it, a_b!",

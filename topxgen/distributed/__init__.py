@@ -22,13 +22,14 @@ SCHEDULERS: dict[str, Choice] = {
 CAPACITY = 2  # calls that a worker takes in at a time: one in work and one to follow
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Call:
     """A method of a worker's object with its arguments; `size`: what it takes of the worker's capacity."""
 
     method: str
     arguments: tuple = ()
     size: int = 1
+    losses: int = 0  # workers that were lost with it
 
 
 @dataclass(frozen=True)
@@ -67,38 +68,25 @@ class Pool(ABC):
     def close(self) -> None:
         """End the workers."""
 
-    def map(self, calls: Iterable[Call | None]) -> Iterator[Any]:
-        """The result of each call, in order; None for None. Of `calls` only so many are taken that the workers are busy."""
-        calls, numbers, results = iter(calls), {}, {}
-        taken = given = 0
-        ended = False
+    def map(self, calls: Iterable[Call]) -> Iterator[Any]:
+        """The result of each call, in order. Of `calls` only so many are taken that the workers are busy."""
+        numbered, numbers, results, given = enumerate(calls), {}, {}, 0
 
         def next_call() -> Call | None:
-            nonlocal taken, ended
-            while not ended and taken - given < 2 * self.capacity and not signals.stop_requested():
-                try:
-                    call = next(calls)
-                except StopIteration:
-                    ended = True
-                    break
-                number, taken = taken, taken + 1
-                if call is not None:
-                    numbers[id(call)] = number
-                    return call
-                results[number] = None
-            return None
+            if len(numbers) + len(results) >= 2 * self.capacity or signals.stop_requested():
+                return None
+            number, call = next(numbered, (0, None))
+            if call is not None:
+                numbers[call] = number
+            return call
 
-        while not ended or given < taken:
-            for call, result in self.run(next_call):
-                results[numbers.pop(id(call))] = result
-                while given in results:
-                    yield results.pop(given)
-                    given += 1
-            while given in results:  # None for None, which run does not see
+        for call, result in self.run(next_call):
+            results[numbers.pop(call)] = result
+            while given in results:
                 yield results.pop(given)
                 given += 1
-            if signals.stop_requested():
-                raise signals.Stopped
+        if signals.stop_requested():
+            raise signals.Stopped
 
 
 def check(scheduler: str | None) -> None:
@@ -126,7 +114,7 @@ class InWorkers:
         if self._pool is None:
             self._pool = start(self._build(), self._plan)
 
-    def map(self, calls: Iterable[Call | None]) -> Iterator[Any]:
+    def map(self, calls: Iterable[Call]) -> Iterator[Any]:
         """See Pool."""
         return self._pool.map(calls)
 

@@ -65,7 +65,7 @@ class SamplerWorker:
         if int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0]) < len(os.sched_getaffinity(0)):
             # vLLM's CPU build would bind the engines of all workers of a node to the same cores.
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        self._queue: queue.SimpleQueue = queue.SimpleQueue()  # of (request, its decoding and adapter, future)
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()  # of (request, (its decoding, its adapter), future)
         loaded: Future[int] = Future()
         threading.Thread(target=self._serve, args=(loaded,), daemon=True).start()
         self.capacity = loaded.result()
@@ -88,14 +88,15 @@ class SamplerWorker:
         loaded.set_result(getattr(sampler, "capacity", CAPACITY))
         adapter, waiting = self._settings.adapter_name_or_path, None
         while True:
-            waiting = waiting or self._queue.get()
-            settings, wanted = waiting[1]
-            in_work: dict[str, Future[Answer]] = {}
+            (request, kind, future), waiting = waiting or self._queue.get(), None
+            first, in_work = [request], {request.id: future}
 
-            def next_request(kind=waiting[1], in_work=in_work) -> Request | None:
+            def next_request(kind=kind, first=first, in_work=in_work) -> Request | None:
                 nonlocal waiting
+                if first:
+                    return first.pop()
                 try:
-                    item, waiting = waiting or self._queue.get_nowait(), None
+                    item = waiting or self._queue.get_nowait()
                 except queue.Empty:
                     return None
                 if item[1] != kind:  # of another adapter or decoding: once these are finished
@@ -104,6 +105,7 @@ class SamplerWorker:
                 in_work[item[0].id] = item[2]
                 return item[0]
 
+            settings, wanted = kind
             error: BaseException = RuntimeError("the engine dropped a request")
             try:
                 if wanted != adapter:
@@ -113,7 +115,5 @@ class SamplerWorker:
                     in_work.pop(answer.id).set_result(answer)
             except BaseException as raised:
                 error = raised
-                if waiting is not None and not in_work:  # before a request was taken
-                    in_work[waiting[0].id], waiting = waiting[2], None
             for future in in_work.values():
                 future.set_exception(error)

@@ -213,12 +213,12 @@ def _of_worker(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def score_lists(
-    scorer, lists: Iterable[list[dict] | None], source: Language, target: Language
-) -> Iterator[tuple[list[list[float | None]], int] | None]:
-    """For each of `lists` of records (None for None), in order, the scores and how many texts were truncated."""
+    scorer, lists: Iterable[list[dict]], source: Language, target: Language
+) -> Iterator[tuple[list[list[float | None]], int]]:
+    """For each of `lists` of records, in order, the scores and how many texts were truncated."""
     if isinstance(scorer, InWorkers):
-        return scorer.map(None if records is None else Call("of", (records, source, target)) for records in lists)
-    return (None if records is None else _Scores(scorer).of(records, source, target) for records in lists)
+        return scorer.map(Call("of", (records, source, target)) for records in lists)
+    return (_Scores(scorer).of(records, source, target) for records in lists)
 
 
 class _Scores:
@@ -273,27 +273,28 @@ def score(config, source: Language, progress: Progress) -> None:
     path = layout.translations(source.name)
     cache = ResponseCache(layout.score_cache(source.name), schema=ScoreRecord)
     scores: dict[str, list] = {}
-    waiting: deque[tuple[dict, dict]] = deque()  # blocks that are being scored: what is wanted, what was saved
+    waiting: deque[dict[str, str]] = deque()  # blocks that are being scored: the digests of their records by id
 
-    def lists() -> Iterator[list[dict] | None]:
+    def lists() -> Iterator[list[dict]]:
         for block in _blocks(path, scorer.id):
-            wanted = {record_id: (scorer.id, _pairs_digest(record, target)) for record_id, record in block}
-            saved = {record_id: cache.get(record_id) or {} for record_id in wanted}
-            waiting.append((wanted, saved))
-            has_all = all((saved[key].get("scorer"), saved[key].get("pairs")) == value for key, value in wanted.items())
-            yield None if has_all else [record for _, record in block]
+            digests = {record_id: _pairs_digest(record, target) for record_id, record in block}
+            saved = {record_id: cache.get(record_id) or {} for record_id in digests}
+            if all((saved[key].get("scorer"), saved[key].get("pairs")) == (scorer.id, digests[key]) for key in digests):
+                scores.update({record_id: record["scores"] for record_id, record in saved.items()})
+                progress.update(len(block))
+            else:
+                waiting.append(digests)
+                yield [record for _, record in block]
 
-    for found in score_lists(scorer, lists(), source, target):
-        wanted, saved = waiting.popleft()
-        if found is not None:
-            values, truncated = found  # the latter is noted with the first record of the block
-            for (record_id, (_, pairs)), record_scores in zip(wanted.items(), values, strict=True):
-                saved[record_id] = {"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": record_scores}
-                cache.add(saved[record_id] | ({"truncated": truncated} if truncated else {}))
-                truncated = 0
-            cache.sync()
-        scores |= {record_id: record["scores"] for record_id, record in saved.items()}
-        progress.update(len(wanted))
+    for values, truncated in score_lists(scorer, lists(), source, target):
+        digests = waiting.popleft()
+        for (record_id, pairs), record_scores in zip(digests.items(), values, strict=True):
+            # How many texts were truncated is noted with the first record of the block.
+            counted, truncated = {"truncated": truncated} if truncated else {}, 0
+            cache.add({"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": record_scores} | counted)
+            scores[record_id] = record_scores
+        cache.sync()
+        progress.update(len(digests))
     cache.close()
     if scores:
         write_atomic(path, _with_scores(path, scores, scorer.id))

@@ -2,9 +2,9 @@
 
 Two tokenizers (TOKENIZERS). "original" is TopXGen's published rule: `\\w+` of the NFD-normalised, mark-stripped,
 lower-cased text. "unicode" folds only what differs between two copies of one sentence: case, compatibility forms, marks of
-Latin, Greek, Cyrillic, Arabic and Hebrew, apostrophes, joiners, the digits of each script, Arabic and Persian spellings of
-one letter. Marks of Indic scripts are parts of words and are kept; in scripts written without spaces each character with
-its marks is a token.
+Latin, Greek, Cyrillic, Arabic and Hebrew, apostrophes, joiners, the digits of each script, spellings of one letter
+(_VARIANTS). Other marks of Indic scripts are parts of words and are kept; in scripts written without spaces each character
+with its marks is a token.
 
 Both fold one character at a time, which makes them fast: one table look-up per code point over an array of texts. Hashes
 are polynomials modulo 2**64 over random values of characters (of a token) or tokens (of an n-gram), computed from running
@@ -27,8 +27,14 @@ SEPARATOR, LETTER, CHARACTER, CHARACTER_MARK, DROPPED, SEVERAL, UNKNOWN = 0, 1, 
 TOKENS_PER_WORD = dict(Hans=1.5, Hant=1.5, Jpan=2.3, Thai=4.2, Laoo=4.3, Khmr=3.6, Mymr=3.6, Tibt=1.8)
 
 _APOSTROPHES = set("'’‘ʼʻʹʽʾʿ`´′＇ꞌ՚׳")
-# Two spellings of one letter: Turkish dotless i (its capital folds to i), Arabic and Persian forms; tatweel is dropped.
-_VARIANTS = str.maketrans({"ı": "i", "ي": "ی", "ى": "ی", "ك": "ک", "ه": "ہ", "ھ": "ہ", "ة": "ہ", "ـ": ""})
+# Spellings of one letter: Latin letters that Unicode does not decompose, as typed without their hook or stroke (Hausa ɗ),
+# Turkish dotless i (its capital folds to i), Arabic and Persian forms (tatweel is dropped), and signs of Devanagari that are
+# often left out (nukta, visarga) or exchanged (candrabindu, anusvara).
+_VARIANTS = str.maketrans(
+    dict(zip("ıɓɗđɖƙłøɔɛƴ", "ibdddklooey", strict=True))
+    | dict(zip("يىكهھةۃەٱ", "ییکہہہہہا", strict=True))
+    | {"ـ": "", "\u093c": "", "\u0903": "", "\u0901": "\u0902"}
+)
 _POWER = 0x9E3779B97F4A7C15  # any odd number has an inverse modulo 2**64
 
 
