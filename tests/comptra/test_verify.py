@@ -376,7 +376,7 @@ def test_a_command_with_no_work_left(run, tiny_nllb, made):
     assert problems(run, QUICK)
     whole_run.call("datagen.py", *words)
     assert path.read_text() == entries and not problems(run, QUICK)
-    edit(run / "Basque.jsonl", "a", "e")
+    edit(run / "Basque_rejects.jsonl", "near_duplicate", "near duplicate")
     whole_run.call("datagen.py", *words)
     assert any("SHA-256" in line for line in problems(run, QUICK)), "an edited file is not attested by the next command"
 
