@@ -10,7 +10,7 @@ from comptra.scores.systems import System, loader_of_test_sets, read_system
 from comptra.significance import compared
 from comptra.significance.compared import ALPHA, SAMPLES
 from comptra.tables import Table, export, mark
-from topxgen.common import files, provenance
+from topxgen.common import files, provenance, shards
 from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
 
@@ -27,6 +27,8 @@ def score(
     tests: dict[tuple, dict[str, list[System]]] = {}
     for name, seeds in variants.items():
         for folders in seeds:
+            for folder in folders:
+                shards.check_merged(folder / f"translate_{args.step}.jsonl")
             systems = [system for folder in folders if (system := read_system(folder, args, load_test_set))]
             seen: dict[tuple, int] = {}
             for system in systems:  # one test set may be translated in two ways

@@ -5,9 +5,12 @@ import shutil
 
 import pytest
 
+from comptra import evaluate
+from comptra.tables import variants
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process
 from topxgen import inference
+from topxgen.common.errors import UsageError
 
 
 def main(output, model, *more, check=0, **changes):
@@ -154,6 +157,9 @@ def test_shards_of_other_numbers_of_sentences(copied, tiny_lm):
     main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 0, max_samples=10)
     stale = in_process("comptra/evaluate.py", copied, "--metrics", "chrf++")
     assert stale.returncode == 2 and "lacks what shard 0000-of-0002 has done since the last merge" in stale.stderr
+    args = evaluate.build_parser().parse_args([str(copied), "--metrics", "chrf++"])
+    with pytest.raises(UsageError, match="lacks what shard 0000-of-0002 has done since the last merge"):
+        variants.score({"one": [[folder_of(copied, tiny_lm)]]}, None, args)  # as scripts/compare.py does
 
 
 def test_lines_of_the_directory_are_not_lost(copied, tiny_lm):
