@@ -11,7 +11,7 @@ from topxgen.common.records import FilteredLayout, translations_name
 _FILTERED = FilteredLayout(Path()).filtered("").name
 
 
-class _Input(TypedDict):
+class _Input(TypedDict, total=False):
     path: str
     bytes: int | None
     modified_ns: int | None
@@ -54,6 +54,6 @@ def outdated(path: Path) -> str | None:
 
 def _is_input(source: Path, manifest: _Filtering) -> bool:
     status, known = source.stat(), manifest["input"]
-    if status.st_size != known["bytes"]:
+    if status.st_size != known.get("bytes"):
         return False
-    return status.st_mtime_ns == known["modified_ns"] or checksums.sha256_of(source) == manifest["input_sha256"]
+    return status.st_mtime_ns == known.get("modified_ns") or checksums.sha256_of(source) == manifest["input_sha256"]
