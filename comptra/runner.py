@@ -41,6 +41,7 @@ MAX_SHOWN_PROMPTS = 2  # of a dry run
 def show_prompts(configs: list[EvaluationConfig]) -> int:
     """Print the folders of the results, an estimate of the work and the first prompts, without loading a model; the exit code."""
     several = len(configs) > 1
+    meter, is_remote = configs[0].meter, configs[0].args.inference_api in inference.REMOTE
     everything: list[Estimate] = []
     divided: set[Path] = set()
     for model, config in product(configs[0].models, configs):
@@ -54,12 +55,12 @@ def show_prompts(configs: list[EvaluationConfig]) -> int:
                 estimates = [one for one in estimates if not one.stage.startswith("divide")]
             divided.add((folder, config.src))
         if estimates and not several:
-            show(estimate_table(estimates, config.meter.prices, config.meter.budget))
+            show(estimate_table(estimates, meter.prices, meter.budget, is_remote))
         everything += [one._replace(stage=f"{config.part(model)}: {one.stage}") for one in estimates]
         if spent := config.meter.usage(config.part(model)):
             show(f"so far, {spent}")
     if several and everything:
-        show(estimate_table(everything, configs[0].meter.prices, configs[0].meter.budget))
+        show(estimate_table(everything, meter.prices, meter.budget, is_remote))
     if any(one.hours is None for one in everything):
         show(
             "hours are unknown until a first run has measured the speed: try a few sentences (--max_samples) in this directory"

@@ -43,7 +43,7 @@ CODES = {
     1: "at least one problem; what is unknown is counted in the last line",
     130: "interrupted (Ctrl-C)",
 }
-MAX_WIDTH, MAX_SUBJECT, MAX_WORK = 100, 28, 40
+MAX_WIDTH, MAX_SUBJECT, MAX_STAGE, MAX_WORK = 100, 28, 34, 40
 COLOURS = {OK: "\x1b[32m", NOTE: "\x1b[33m", PROBLEM: "\x1b[31m"}
 PLAIN = "\x1b[0m"
 RULES = (
@@ -146,6 +146,12 @@ def cut(text: str, most: int) -> str:
     return f"...{text}"
 
 
+def shortened(stage: str) -> str:
+    """The name of a command, and as much as fits of what it does."""
+    name, colon, what = stage.partition(": ")
+    return f"{name}{colon}{cut(what, max(MAX_STAGE - width(name + colon), 6))}"
+
+
 def wrapped(text: str, columns: int) -> list[str]:
     return textwrap.wrap(text, max(20, columns), break_on_hyphens=False)
 
@@ -161,7 +167,7 @@ def show_estimates(estimates: list[hours.Needed]) -> None:
         tokens = [span([n / 1e6 for n in pair]) if pair else "-" for pair in (row.prompt_tokens, row.completion_tokens)]
         rows.append(
             (
-                cut(row.stage, MAX_SUBJECT),
+                shortened(row.stage),
                 cut(work or "-", MAX_WORK),
                 *tokens,
                 "< 0.01" if row.hours and row.hours[1] < 0.01 else span(row.hours) or "unknown",

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules
 from topxgen.common.cli import FLAG, Parser, float_range, run_main
-from topxgen.common.console import aligned, one_line, show
+from topxgen.common.console import aligned, one_line, show, width
 from topxgen.common.flag_rules import Rule
 from topxgen.flags import add_reported_prices_flag
 from topxgen.inference.costs import Prices
@@ -29,7 +29,7 @@ from topxgen.runs.status import Watcher
 
 RULES = (Rule(("interval",), "--watch", lambda args: args.watch),)
 UNITS = (("s", 1), ("min", 60), ("h", 3600))
-COLUMNS = ("stage", "folder", "language", "state", "done", "", "rate", "left", "written")
+COLUMNS = ("stage", "language", "state", "done", "", "rate", "left", "written")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,12 +84,18 @@ def lines(status: Status) -> Iterator[str]:
         yield from _footer(status)
         return
     yield ""
-    rows = aligned([COLUMNS, *(_row(stage, status.at) for stage in status.stages)], left=5)
-    yield rows[0]
+    rows = aligned([COLUMNS, *(_row(stage, status.at) for stage in status.stages)], left=4)
+    wide = max(map(width, rows))
+    yield _with_folder(rows[0], "folder", wide)
     for stage, row in zip(status.stages, rows[1:], strict=True):
-        yield row
+        yield _with_folder(row, one_line(stage.folder), wide)
         yield from (f"  {line}" for line in _details(stage))
     yield from _footer(status)
+
+
+def _with_folder(row: str, folder: str, wide: int) -> str:
+    """The folder stands last: those of main.py are longer than a terminal is wide."""
+    return f"{row}{' ' * (wide - width(row))}  {folder}"
 
 
 def _row(stage: Stage, now: float) -> tuple[str, ...]:
@@ -100,7 +106,6 @@ def _row(stage: Stage, now: float) -> tuple[str, ...]:
     name = stage.language or "-"
     return (
         stage.stage,
-        one_line(stage.folder),
         one_line(name),
         stage.state,
         f"{done} {stage.unit}",

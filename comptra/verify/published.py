@@ -15,7 +15,7 @@ from topxgen.common import provenance
 from topxgen.corpora.tables import parquet_rows
 from topxgen.publication import atlas, dataset, moses, tmx
 from topxgen.publication.dataset import CARD, MANIFEST
-from topxgen.publication.sources import Selection, plan
+from topxgen.publication.sources import ALL, Selection, plan
 from topxgen.runs.folders import Run, find
 
 Files = dict[tuple[str, str], list[str]]  # by (config, split)
@@ -34,7 +34,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
 
 
 def _check_card(audit: Audit, path: Path) -> Files:
-    """The number of pairs in each split, by its file."""
+    """The number of pairs in each split, by its file; the files of each config, without that of all languages together."""
     from pyarrow import parquet
     from ruamel.yaml import YAML
 
@@ -50,7 +50,7 @@ def _check_card(audit: Audit, path: Path) -> Files:
             key = info["config_name"], split["name"]
             found = sum(parquet.read_metadata(path.parent / name).num_rows for name in files[key])
             audit.equal(path, f"pairs in {'/'.join(key)}", split["num_examples"], found)
-    return files
+    return {key: names for key, names in files.items() if key[0] != ALL}
 
 
 def _check_made_again(audit: Audit, folder: Path, files: Files) -> None:

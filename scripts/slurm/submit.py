@@ -98,7 +98,7 @@ def steps(args: argparse.Namespace, tree: dict, file: RunFile, words: list[str])
 def _of_experiment(experiment: comparison.Experiment, words: list[str]) -> list[slurm.Step]:
     found = []
     for job, needs in experiment.order():
-        prefix = f"{'-'.join(job.folder.relative_to(experiment.folder).parts)}-"
+        prefix = experiment.job_name(job).removesuffix(job.command.name)
         record = ("scripts/compare.py", *words, "--jobs", job.id)
         found.append(slurm.Step(job.command, job.folder, record, prefix, tuple(needs)))
     scoring = argparse.Namespace(**vars(experiment.scoring) | {"json": experiment.folder / "comparison.json"})

@@ -79,5 +79,8 @@ def test_copies_and_files_without_their_source_are_read(folder, tmp_path):
     shutil.copytree(folder, copy, copy_function=shutil.copy)  # at another time
     write(folder / "Basque_translate.jsonl", [0.5])
     freshness.check(copy / "Basque_translate_filtered.jsonl")
+    (folder / "manifest_decontaminate_Basque.json").rename(folder / "manifest.json")  # as the message advises
+    freshness.check(folder / "Basque_translate_filtered.jsonl")
+    (folder / "manifest.json").rename(folder / "manifest_decontaminate_Basque.json")
     (folder / "Basque_translate.jsonl").unlink()
     freshness.check(folder / "Basque_translate_filtered.jsonl")

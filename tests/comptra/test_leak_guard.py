@@ -144,9 +144,16 @@ def test_the_guard_is_on_record_and_results_without_it_are_not_continued(run, ti
     manifest = json.loads((folder / "manifest_translate.json").read_text())
     assert manifest["test_set"]["leak_guard"] == {"version": leak_guard.VERSION, "leaking_pairs": 1, "equal": 1}
 
-    def as_an_older_version() -> None:
+    def as_an_older_version(**leak_settings: int) -> None:
         kept = {name: value for name, value in settings.items() if not name.startswith("leak")}
-        (folder / "settings_translate.json").write_text(json.dumps(kept))
+        (folder / "settings_translate.json").write_text(json.dumps(kept | leak_settings))
+
+    # The first guard found fewer leaks. Where it left out as many pairs, they were the same.
+    as_an_older_version(leak_guard=1, leaks_excluded=0)
+    older = run(pool, "--k", 2)
+    assert older.returncode == 2 and "other settings (leaks_excluded was 0, now 1)" in older.stderr
+    as_an_older_version(leak_guard=1, leaks_excluded=1)
+    assert run(pool, "--k", 2).returncode == 0
 
     as_an_older_version()
     older = run(pool, "--k", 2)

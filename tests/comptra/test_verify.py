@@ -15,6 +15,7 @@ from comptra import verify
 from comptra.report import packing
 from tests.support import finished_run, whole_run
 from tests.support.flipped_bytes import QUICK, is_found, kinds
+from tests.support.publishing import make_run, record
 from tests.support.runs import in_process
 from topxgen.common import checksums
 from topxgen.common.locks import OutputLock
@@ -142,6 +143,19 @@ def test_translation_memories_hold_the_pairs_of_the_parquet_files(run, tmp_path)
         assert found.startswith(str(out / name)) or found.startswith(name), found
         assert "by the parquet files" in found or "is not XML" in found
         (out / name).write_bytes(before)
+
+
+def test_translation_memories_of_several_languages(tmp_path):
+    """The config of all languages together has parquet files, and no translation memory of its own."""
+    by_language = {name: [record(n, language=name) for n in range(20)] for name in ("Basque", "Hausa")}
+    out = tmp_path / "published"
+    words = ("--formats", "tmx", "moses", "--validation_size", 4)
+    whole_run.call("scripts/publish.py", make_run(tmp_path / "run", by_language), "--out", out, *words)
+    audit = verify.verify(out)
+    assert not audit.problems and audit.checked["counts"] > 200
+    edit(out / "tmx" / "Hausa.train.tmx", "</seg>", ".</seg>")
+    claim_anew(out)
+    assert ["tmx/Hausa.train.tmx" in one for one in problems(out)] == [True]
 
 
 def test_a_page_is_made_again(run):
@@ -362,7 +376,7 @@ def test_a_command_with_no_work_left(run, tiny_nllb, made):
     assert problems(run, QUICK)
     whole_run.call("datagen.py", *words)
     assert path.read_text() == entries and not problems(run, QUICK)
-    edit(run / "Basque.jsonl", "a", "e")
+    edit(run / "Basque_rejects.jsonl", "near_duplicate", "near duplicate")
     whole_run.call("datagen.py", *words)
     assert any("SHA-256" in line for line in problems(run, QUICK)), "an edited file is not attested by the next command"
 

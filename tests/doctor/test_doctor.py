@@ -184,9 +184,13 @@ def test_the_published_recipe_fits_the_screen():
 
 
 def test_rounds_whose_models_are_yet_to_come(gemma):
-    text = " ".join(doctor(ROOT / "configs/runs/self_improvement.yaml").stdout.split())
-    assert "datagen: unknown: outputs/self-improvement/train is not trained yet" in text
+    lines = doctor(ROOT / "configs/runs/self_improvement.yaml").stdout.splitlines()
+    text = " ".join(" ".join(lines).split())
+    assert "round-1-datagen: unknown: outputs/self-improvement/train is not trained yet" in text
     assert "existing folder" not in text and "0.00 GB" not in text
+    rows = [line for line in lines if line.startswith("round-") and "is not trained yet" not in line]
+    assert len(rows) == len({line.split("  ")[0] for line in rows}) == 29, "each row names its round"
+    assert {row[:8] for row in rows} == {"round-0-", "round-1-", "round-2-"}
 
 
 def test_the_machine_alone_needs_no_file():

@@ -238,6 +238,19 @@ def test_results_of_other_flags_are_refused_before_anything_runs(place):
     assert not (place / "out/run").exists()
 
 
+def test_results_of_a_schedule_that_follows_the_metric_are_continued(place):
+    """Its settings name the metric that is the default."""
+    write(
+        place, TRAIN.format(steps=9, more="num_workers").replace("{", "{lr_scheduler_type: reduce_lr_on_plateau, ", 1)
+    )
+    (train,) = (command.args for command in chain.commands(RunFile.read(place / "run.yaml")))
+    (place / "out/train").mkdir(parents=True)
+    settings = arguments.result_settings(train, "data") | {"metric_for_best_model": "loss"}
+    (place / "out/train/settings_train.json").write_text(json.dumps(settings))
+    (place / "out/train/model.safetensors").write_text("x")
+    assert run("--dry_run").returncode == 0
+
+
 def test_what_a_stage_reads(place):
     """Files that flags name, with lines and columns behind them, and what of a folder is read; no names of data sets."""
     for name in (

@@ -1,8 +1,10 @@
 """datagen.py over an API, generation and back-translation: what a spent quota and a kill leave, and what it costs."""
 
+import itertools
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -82,7 +84,7 @@ def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_pa
     assert second == 28 and lines_in(translated) and "resume" in result.stderr and "Traceback" not in result.stderr
     result, last = run(1, 0)
     assert served.total() == len(served), "nothing was paid for twice"
-    assert last <= served.total() <= last + 6, "those in flight when the target is reached are dropped"
+    assert last == served.total(), "those in flight when the target is reached are saved, too"
     assert f"{lines_in(answers) * 0.0007:.2f} USD" in result.stdout and re.search(r"translate: .*\d USD", result.stderr)
     assert lines_in(tmp_path / "Basque.jsonl") == 40
 
@@ -91,6 +93,28 @@ def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_pa
     with Writer() as server:
         datagen(*command(server, tmp_path, *more))
     assert lines_in(tmp_path / "Hausa.jsonl") >= 4 and (translated.parent / "manifest_translate_Basque.json").exists()
+
+
+@pytest.mark.parametrize(("end", "code"), [("target", 0), ("budget", 4), ("signal", 143)])
+def test_every_response_is_saved_and_counted_however_the_run_ends(tmp_path, end, code):
+    """Each request takes longer than the one before, so that some are in flight at the end; a response costs 0.0007 USD."""
+    delays = itertools.count(0.05, 0.02)
+    with Writer(delay=lambda _: next(delays)) as server:
+        flags = command(server, tmp_path, "--stages", "generate", *(("--budget", 0.0120) if end == "budget" else ()))
+        with subprocess.Popen(
+            [sys.executable, "datagen.py", *map(str, flags)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            if end == "signal":
+                while server.given.total() < 8 and process.poll() is None:
+                    time.sleep(0.01)
+                process.send_signal(signal.SIGTERM)
+            _, stderr = process.communicate()
+        assert process.returncode == code, stderr
+        server.settle()
+        paid, sent = server.given.total(), len(server.arrivals)
+    assert 8 <= paid == sent == lines_in(tmp_path / "Basque_answers.jsonl"), "no request was cancelled"
+    (stage,) = json.loads(in_process("scripts/status.py", tmp_path, "--prices", 2, 10, "--json").stdout)["stages"]
+    assert round(stage["usd"], 6) == round(paid * 0.0007, 6)
 
 
 def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
@@ -204,6 +228,24 @@ def test_manifests_of_older_versions_are_continued(tmp_path):
         datagen(*flags, "--number_of_instructions_per_language", 20)
     again = json.loads((tmp_path / "manifest_generate.json").read_text())
     assert again["counts"]["Basque"] == whole["counts"]["Basque"] and again["counts"]["Hausa"]["kept"] == 20
+
+
+def test_a_setting_that_older_versions_did_not_record_leaves_their_manifests(tmp_path):
+    """Nothing was done anew, nor is it known that the setting was the same."""
+    with Writer() as server:
+        for _ in range(2):  # prompts that were in flight at the end of the first run are not asked again
+            datagen(*command(server, tmp_path))
+        for path in (tmp_path / "settings_generate.json", tmp_path / "manifest_generate_Basque.json"):
+            content = json.loads(path.read_text())
+            content.get("settings", content).pop("decoding")
+            path.write_text(json.dumps(content | ({"started": "then"} if "started" in content else {})))
+        datagen(*command(server, tmp_path))
+        manifest = json.loads((tmp_path / "manifest_generate_Basque.json").read_text())
+        assert manifest["started"] == "then" and "decoding" not in manifest["settings"]
+        manifest["settings"]["model"] = "another"
+        (tmp_path / "manifest_generate_Basque.json").write_text(json.dumps(manifest))
+        datagen(*command(server, tmp_path))
+    assert json.loads((tmp_path / "manifest_generate_Basque.json").read_text())["started"] != "then"
 
 
 @pytest.mark.parametrize("name", ["Basque.jsonl", "Basque_answers.jsonl", "writer-1/Basque_translate.jsonl"])

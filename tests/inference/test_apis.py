@@ -211,6 +211,18 @@ def test_leaving_early_is_quiet(api, caplog, capfd):
     assert not caplog.records and not out and not err
 
 
+@every_api
+def test_finishing_waits_for_responses_in_flight_and_repeats_no_request(api):
+    with ApiServer({("p2", 1): "server error", ("p3", 1): "reset"}, delay=lambda name: 0.3 * (name != "p0")) as server:
+        sampler = load(api, server, max_concurrent_requests=4, max_retries=0)
+        answers = sampler.generate(from_list(chats(9)), SamplingSettings())
+        names = {next(answers).id}
+        sampler.finish()
+        names |= {answer.id for answer in answers}
+        sampler.close()
+    assert names == {"p0", "p1"} and server.attempts == {"p0": 1, "p1": 1, "p2": 1, "p3": 1}
+
+
 @pytest.mark.medium
 def test_ctrl_c_leaves_the_client_in_order(caplog):
     """At random moments, many of them inside the client: always a plain KeyboardInterrupt, and no complaint after."""

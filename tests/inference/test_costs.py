@@ -85,6 +85,18 @@ def test_requests_wait_for_those_in_flight_which_may_cost_less():
     assert spend(dear_later, 1.0) == (7, 0.805, True)
 
 
+def test_a_finished_run_does_not_lack_the_budget_for_the_request_that_waits():
+    fixed = Fixed([100_000] * 9)
+    fixed.finish = lambda: None
+    sampler = Meter(Prices(1.0, 1.0, 1.0), 0.35).wrap(fixed, "s")
+    requests = from_list([Request(str(i), "x", i) for i in range(9)])
+    answers = sampler.generate(requests, SamplingSettings(max_new_tokens=10**6))
+    next(answers)
+    next(answers)
+    sampler.finish()
+    assert [answer.id for answer in answers] == ["2"] and fixed.sent == 3
+
+
 def test_what_is_on_disk_counts(tmp_path):
     records = [{"prompt_tokens": 0, "completion_tokens": 100_000}, {"prompt_tokens": 0, "completion_tokens": 100_000}]
     path = tmp_path / "Basque_answers.jsonl"
@@ -126,3 +138,5 @@ def test_estimates_add_up():
     assert "--budget" not in estimate_table(stages, Prices.of([1, 10]), 17)
     local = estimate_table([Estimate("score", "9 pairs")], None).split("\n")[1]
     assert local.split() == ["score", "9", "pairs", "-", "-", "-", "unknown"], "what has no tokens needs no --prices"
+    assert estimate_table(stages, None).count("--prices?") == 3
+    assert "--prices" not in estimate_table(stages, None, is_remote=False), "tokens of a local model have no price"

@@ -164,6 +164,16 @@ def test_one_matrix_that_is_saved_twice(tiny_lm, tmp_path):
     inference.load("hf", ModelSettings(str(folder), dtype="float32")).close()
 
 
+@pytest.mark.slow
+def test_weights_are_checked_by_the_configuration_that_vllm_uses(tiny_lm, tmp_path):
+    """It may differ from config.json: by hf_overrides, or by hf_quant_config.json."""
+    folder = shutil.copytree(tiny_lm, tmp_path / "untied")
+    say_that_it_is_tied(folder)
+    override = 'hf_overrides={"tie_word_embeddings": false}'
+    settings = ModelSettings(str(folder), dtype="float32", max_model_len=512, engine_args=[override])
+    inference.load("vllm", settings).close()
+
+
 def test_hf_draws_from_the_models_distribution(hf):
     """4,000 one-token draws against the softmax of the model's logits, with temperature and top-p."""
     import torch

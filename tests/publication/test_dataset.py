@@ -131,6 +131,22 @@ def test_a_data_set_that_is_there_is_left_as_it_is(tmp_path):
     assert "is not empty" in refused(folder, out)
 
 
+@pytest.mark.parametrize("name", ["Basque/train.parquet", "README.md", "Basque/manifest_export.json", "SHA256SUMS"])
+def test_a_data_set_that_was_changed_is_not_the_same(name, tmp_path):
+    folder, out = make_run(tmp_path / "run", {"Basque": [*map(record, range(20))]}), tmp_path / "out"
+    publish(folder, out)
+    before = (out / name).read_bytes()
+    (out / name).write_bytes(b"1" + before)
+    line = refused(folder, out)
+    assert "it has this data set, but" in line and (name in line or name == "SHA256SUMS")
+    (out / name).unlink()
+    assert "differ from its SHA256SUMS" in refused(folder, out)
+    (out / name).write_bytes(before)
+    assert "already has this data set" in publish(folder, out).stdout
+    (out / "notes.txt").write_text("mine, which an upload would take along")
+    assert "but notes.txt differ from its SHA256SUMS" in refused(folder, out)
+
+
 # Which pairs
 
 
@@ -426,6 +442,14 @@ def test_the_hub_gets_a_whole_private_folder_after_the_token_is_checked(tmp_path
         failed = publish(folder, tmp_path / "kept", *words, "me/full", check=2)
         assert "the dataset is complete in" in failed.stderr and rows(tmp_path / "kept")
         server.full.clear()
+        assert "a card that names me/full, and the new card is for me/other" in refused(
+            folder, tmp_path / "kept", *words, "me/other"
+        )
+        assert "the new card would name none" in refused(folder, tmp_path / "kept", *words[:-1])
+        assert not server.files("datasets", "me/other")
+        (tmp_path / "kept" / "README.md").rename(tmp_path / "README.md")
+        assert "but README.md differ" in refused(folder, tmp_path / "kept", *words, "me/full")
+        (tmp_path / "README.md").rename(tmp_path / "kept" / "README.md")
         again = publish(folder, tmp_path / "kept", *words, "me/full")
         assert "already has this data set" in again.stdout and len(server.files("datasets", "me/full")) == len(here)
 

@@ -257,7 +257,7 @@ def test_a_folder_whose_name_has_a_line_break_is_one_line(tmp_path):
     write(tmp_path / "a\nb\t\u202ec" / "settings_train.json", {"max_steps": 2})
     write(tmp_path / "a\nb\t\u202ec" / "train_log.jsonl", {"step": 1})
     shown = in_process("scripts/status.py", tmp_path).stdout
-    assert "train  a\\nb\\t\\x202ec" in shown and "\u202e" not in shown
+    assert "  a\\nb\\t\\x202ec\n" in shown and "\u202e" not in shown
     assert not any(line.startswith("b") for line in shown.splitlines())
 
 
@@ -468,7 +468,10 @@ def test_what_a_terminal_shows(begun):
     lines = text.splitlines()
     assert f"running: process {process.pid} on " in lines[1] and "Basque in " in lines[1]
     row = next(line for line in lines if line.startswith("generate"))
-    assert row.split()[:4] == ["generate", ".", "Basque", "running"] and "3/12 paragraphs" in row and "25%" in row
+    assert row.split()[:3] == ["generate", "Basque", "running"] and "3/12 paragraphs" in row and "25%" in row
+    table = [line for line in lines if line.startswith(("stage ", "generate ", "translate "))]
+    starts = {len(line) - len(line.split()[-1]) for line in table}
+    assert len(table) > 2 and len(starts) == 1 and starts.pop() <= 100, "a long folder breaks no column"
     assert "  rejected: 1 near_duplicate" in lines and "  4 responses, 1 failed" in lines
     assert "cost so far: 0.01 USD" in lines and "waiting: its process is at another stage or language" in lines
 

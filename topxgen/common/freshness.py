@@ -37,7 +37,8 @@ def outdated(path: Path) -> str | None:
     if not path.name.endswith(_FILTERED):
         return None
     language = path.name.removesuffix(_FILTERED)
-    manifest = read_json(FilteredLayout(path.parent).manifest(language), _Filtering)
+    manifest_path = FilteredLayout(path.parent).manifest(language)
+    manifest = read_json(manifest_path, _Filtering)
     recorded, beside = Path(manifest.get("input", {}).get("path", "")), path.with_name(translations_name(language))
     # After a folder was copied, the pairs at the old place may go on, and those here are what counts.
     sources = [source for source in (recorded, beside) if source.is_file()]
@@ -46,7 +47,7 @@ def outdated(path: Path) -> str | None:
         return None
     return (
         f"{path} was made of an earlier state of {sources[0]}: run decontamination.py --input_dir {sources[0].parent} --languages "
-        f"{language!r} again, with the flags of that run"
+        f"{language!r} again, with the flags of that run, or, to use it as it is, remove {manifest_path.name}"
     )
 
 

@@ -78,15 +78,22 @@ class Asset:
 
 
 def read_commands(path: Path, changes: Sequence[str] = ()) -> list[Command]:
-    """The commands of a run file, of all variants of an experiment, or of all rounds. Raises UsageError."""
+    """The commands of a run file, or those of all variants of an experiment or of all rounds, whose names say which. Raises UsageError."""
     tree = read_changed(path, changes)
     if "variants" in tree:
         experiment = comparison.plan(tree, path)
         names = list(experiment.variants)
         jobs = [*experiment.data_jobs(names), *experiment.run_jobs(names)]
-        return [*(job.command for job in jobs), Command("evaluate", "evaluate", (), experiment.scoring)]
+        return [
+            *(replace(job.command, name=experiment.job_name(job)) for job in jobs),
+            Command("evaluate", "evaluate", (), experiment.scoring),
+        ]
     if rounds.KEY in tree:
-        return [command for one in rounds.plan(tree, path)[1] for _, _, command in one.jobs()]
+        return [
+            replace(command, name=name)
+            for number, one in enumerate(rounds.plan(tree, path)[1])
+            for name, (_, _, command) in zip(rounds.names(number, one), one.jobs(), strict=True)
+        ]
     return commands(RunFile(tree, path))
 
 

@@ -109,6 +109,9 @@ class Experiment:
         names = sorted(names, key=lambda name: any(run.train for run in self.variants[name].runs))
         return _once(job for name in names for run in self.variants[name].runs for job in run.jobs)
 
+    def job_name(self, job: Job) -> str:
+        return "-".join((*job.folder.relative_to(self.folder).parts, job.command.name))
+
     def order(self) -> list[tuple[Job, list[int]]]:
         """All jobs, each with the places of those that it has to wait for: whose results it reads, and those in its folder. Trainings
         wait for all data, since all take the same number of pairs."""

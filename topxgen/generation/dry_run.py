@@ -41,7 +41,9 @@ def dry_run(config: GenerationConfig) -> int:
             f"{config.scorer_name}"
         )
         found += _later_stages(config, wanted, tokenizer)
-    show(f"\nestimate, lowest to highest:\n{estimate_table(found, config.meter.prices, args.budget)}")
+    is_remote = args.inference_api in inference.REMOTE
+    table = estimate_table(found, config.meter.prices, args.budget, is_remote)
+    show(f"\nestimate, lowest to highest:\n{table}")
     if spent := config.meter.spent():
         show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
     if not rates.read(args.output_dir):

@@ -93,10 +93,11 @@ def write_manifests(
     manifests = {}
     for language, values in results.items():
         earlier = language_manifest(layout, stage, language)
-        if not earlier or any(
-            earlier.get(name) != value for name, value in {**values, "settings": own_settings[language]}.items()
-        ):
-            run = (started, now(), command_line(("--api_key",)), seed, own_settings[language], versions())
+        own = own_settings[language]
+        # Settings that a later version has added are no change.
+        same = bool(earlier) and own | earlier.get("settings", {}) == own
+        if not same or any(earlier.get(name) != value for name, value in values.items()):
+            run = (started, now(), command_line(("--api_key",)), seed, own, versions())
             earlier = {"stage": stage, "language": language, **dict(zip(RUN_KEYS, run, strict=True)), **values}
             earlier[checksums.KEY] = checksums.existing(folder, layout.finished_files(stage, language))
             manifests[language] = earlier

@@ -208,13 +208,18 @@ class Generation:
         return sum(bool(record.get("error")) and has_failed(record) for record in records)
 
     def run(self, sampler, settings: SamplingSettings) -> None:
-        """Request, judge and write until the target is reached or MAX_UNPRODUCTIVE_STEPS steps kept nothing."""
+        """Request, judge and write until the target is reached or MAX_UNPRODUCTIVE_STEPS steps kept nothing.
+
+        Then the responses of an API that are in flight are still written, because they are paid for.
+        """
         answers = sampler.generate(self.next_request, settings)
         try:
             for answer in answers:
                 self._take(answer)
                 if self._finished():
-                    break
+                    if not self._is_remote:
+                        break
+                    sampler.finish()
         finally:
             answers.close()
 

@@ -5,6 +5,7 @@ A sampler has
     generate(next_request, settings) -> iterator of Answer, in the order in which they finish
     use_adapter(folder or None)                  local models: switch the LoRA adapter
     capacity                                     optional: how many requests it takes in at a time
+    finish()                                     APIs: `generate` sends nothing more, yields what is in flight, and ends
     close()                                      free the model and its memory
 
 `next_request()` returns the next Request, or None if no request is ready. The sampler calls it whenever it has room, so

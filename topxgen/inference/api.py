@@ -191,7 +191,9 @@ class RemoteSampler:
         try:
             while True:
                 while (
-                    self._end is None and in_flight < self._max_concurrent and (request := next_request()) is not None
+                    not self._ending.is_set()
+                    and in_flight < self._max_concurrent
+                    and (request := next_request()) is not None
                 ):
                     in_flight += 1
                     self._loop.start(self._put_answer, request, settings, done)
@@ -201,6 +203,7 @@ class RemoteSampler:
                 in_flight -= 1
                 yield from self._unless_failed(answer)
         except KeyboardInterrupt:
+            self._loop.cancel_tasks()
             while not done.empty():  # these are paid for
                 yield from self._unless_failed(done.get())
             raise
@@ -210,6 +213,13 @@ class RemoteSampler:
             raise APIUnavailable(f"{self._end}; {self._yielded} responses are saved: re-run the same command to resume")
         if self._end is not None:
             raise self._end
+
+    def finish(self) -> None:
+        """Send nothing more, no second attempts either: `generate` yields the answers in flight, which are paid for, and ends."""
+        self._loop.start(self._stop_sending)
+
+    async def _stop_sending(self) -> None:
+        self._finish(None)
 
     def _unless_failed(self, answer: Answer | Exception | None) -> Iterator[Answer]:
         if isinstance(answer, Exception):
@@ -271,7 +281,7 @@ class RemoteSampler:
                 failures, seen = 0, self._succeeded
             if failures == self._settings.max_retries:
                 self._finish(APIUnavailable(f"{failure.message}; gave up after {failures + 1} attempts"))
-            if self._end is None:
+            if not self._ending.is_set():
                 self.retries[failure.kind] += 1
                 await self._back_off(failures, failure)
                 failures += 1
@@ -308,23 +318,23 @@ class RemoteSampler:
         """Wait until another request has succeeded, or all in flight wait for that."""
         self._doubtful += 1
         try:
-            while self._end is None and not self._succeeded and self._doubtful < len(self._loop.tasks):
+            while not self._ending.is_set() and not self._succeeded and self._doubtful < len(self._loop.tasks):
                 await asyncio.sleep(0.02)
             return bool(self._succeeded)
         finally:
             self._doubtful -= 1
 
-    def _finish(self, error: UsageError) -> None:
+    def _finish(self, error: UsageError | None) -> None:
         """Stop the run: let in-flight requests finish, send no new ones."""
-        if self._end is None:
+        if not self._ending.is_set():
             self._end = error
         self._ending.set()
 
     async def _turn(self) -> bool:
         """Wait out a shared back-off; whether a request may be sent now."""
-        while self._end is None and (delay := self._not_before - time.monotonic()) > 0:
+        while not self._ending.is_set() and (delay := self._not_before - time.monotonic()) > 0:
             await self._sleep(delay + random.uniform(0, self.base_delay))
-        return self._end is None
+        return not self._ending.is_set()
 
     async def _back_off(self, failures: int, failure: Failure) -> None:
         delay = random.uniform(0, min(self.max_delay, self.base_delay * 2 ** min(failures, 30)))

@@ -112,9 +112,15 @@ class _MeteredSampler:
     def __init__(self, sampler, meter: Meter, stage: str):
         self._sampler, self._meter, self._stage = sampler, meter, stage
         self._spent_before = meter.spent()
+        self._finishing = False
 
     def __getattr__(self, name: str):
         return getattr(self._sampler, name)
+
+    def finish(self) -> None:
+        """See topxgen.inference."""
+        self._finishing = True
+        self._sampler.finish()
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         meter, in_flight = self._meter, 0
@@ -122,6 +128,8 @@ class _MeteredSampler:
 
         def affordable() -> Request | None:
             nonlocal waiting, in_flight
+            if self._finishing:
+                return None
             request, waiting = waiting or next_request(), None
             if request is None:
                 return None
@@ -137,7 +145,7 @@ class _MeteredSampler:
             if meter.progress is not None:
                 meter.progress.update(0, **meter.shown())
             yield answer
-        if waiting is not None:
+        if waiting is not None and not self._finishing:
             raise BudgetSpent(
                 f"the next request could exceed --budget {meter.budget:g}: {meter.spent():,.4g} USD are spent on the {meter.responses():,} "
                 f"responses of this folder ({meter.spent() - self._spent_before:,.4g} in this run), which are saved; re-run the same "
@@ -177,8 +185,11 @@ class Estimate(NamedTuple):
     items: tuple[float, float] | None = None  # what `work` counts: sentences to translate, pairs to score
 
 
-def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget: float | None = None) -> str:
-    """The estimates as lines, with the sums of tokens and money."""
+def estimate_table(
+    estimates: Sequence[Estimate], prices: Prices | None, budget: float | None = None, is_remote: bool = True
+) -> str:
+    """The estimates as lines, with the sums of tokens and money, for which those of an API lack --prices."""
+    unpriced = "--prices?" if is_remote and prices is None else "-"
     rows = [("stage", "work", "million prompt tokens", "million new tokens", "USD", "hours")]
     totals = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     for estimate in estimates:
@@ -189,18 +200,17 @@ def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget:
         columns = (estimate.prompt_tokens, estimate.completion_tokens, money)
         for total, column in zip(totals, columns, strict=True):
             total[0], total[1] = total[0] + column[0], total[1] + column[1]
-        rows.append((estimate.stage, estimate.work, *_cells(*columns, prices), span(estimate.hours) or "unknown"))
-    rows.append(("total", "", *_cells(*totals, prices), ""))
+        rows.append((estimate.stage, estimate.work, *_cells(*columns, unpriced), span(estimate.hours) or "unknown"))
+    rows.append(("total", "", *_cells(*totals, unpriced), ""))
     lines = aligned(rows, left=len(rows[0]))
     if prices and budget is not None and totals[2][1] > budget:
         lines.append(f"--budget {budget:g} may end the run before it is finished; it can be resumed")
     return "\n".join(lines)
 
 
-def _cells(prompt, completion, money, prices) -> tuple[str, str, str]:
+def _cells(prompt, completion, money, unpriced: str) -> tuple[str, str, str]:
     millions = [span((low / 1e6, high / 1e6)) if high else "-" for low, high in (prompt, completion)]
-    price = "--prices?" if not prices and (prompt[1] or completion[1]) else "-"
-    return (*millions, span(money) if money[1] else price)
+    return (*millions, span(money) if money[1] else unpriced if prompt[1] or completion[1] else "-")
 
 
 def span(values: Sequence[float] | None) -> str:

@@ -112,7 +112,8 @@ class VLLMSampler:
         self._engine = self._llm.llm_engine
         self._report_death()
         try:
-            check_weights(name, config)  # now they are in the Hub's cache, and in memory
+            # Now they are in the Hub's cache, and in memory. The engine's configuration also knows hf_quant_config.json.
+            check_weights(name, self._engine.vllm_config.model_config.hf_config)
         except UsageError:
             self.close()
             raise

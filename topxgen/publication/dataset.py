@@ -90,14 +90,42 @@ class _Manifest(TypedDict, total=False):
 
 
 def is_published(run: Run, out: Path, options: Options) -> bool:
-    """Whether `out` has all of this data set already, so that there is nothing to do. Raises UsageError as `plan` does."""
+    """Whether `out` has all of this data set already, so that there is nothing to do. Raises UsageError as `plan` does, and for a
+    data set that differs from this one only by its repository or by files that were changed since."""
     try:
         manifest = read_json(out / MANIFEST, _Manifest)
     except UsageError:
         return False  # check_output says that the folder is not empty
-    return bool(manifest) and all(
-        manifest.get(key) == value
-        for key, value in _decisive(plan(run, options.names, options.languages_file), options).items()
+    if not manifest:
+        return False
+    decisive = _decisive(plan(run, options.names, options.languages_file), options)
+    named = manifest.get("settings", {}).get("repository")
+    decisive["settings"]["repository"] = named
+    if any(manifest.get(key) != value for key, value in decisive.items()):
+        return False
+    if named != options.repository:
+        wanted = f"is for {options.repository}" if options.repository else "would name none"
+        raise UsageError(
+            f"--out {out} is not empty: it has this data set with a card that names {named or 'no repository'}, and the new card "
+            f"{wanted}; pass another folder, or remove it"
+        )
+    if changed := _changed(out):
+        raise UsageError(
+            f"--out {out} is not empty: it has this data set, but {' and '.join(changed[:3])} differ from its {checksums.NAME}; pass "
+            "another folder, or remove it"
+        )
+    return True
+
+
+def _changed(out: Path) -> list[str]:
+    """Files that were changed, added or removed since the data set was written."""
+    claimed = checksums.read(out)
+    there = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    there.pop(checksums.NAME, None)
+    return sorted(
+        name
+        for name in claimed.keys() | there.keys()
+        if name not in there or checksums.sha256_of(there[name]) != claimed.get(name)
     )
 
 

@@ -65,7 +65,7 @@ def bool_or_name(value: str) -> bool | str:
 
 
 def set_defaults(args: argparse.Namespace) -> None:
-    """Those of the length of the training, and names of languages as they are recorded. Raises UsageError."""
+    """Those that are recorded: the length of the training, names of languages, the metric. Raises UsageError."""
     if args.max_steps == -1 and args.num_train_epochs is None:
         raise UsageError("--max_steps -1 trains by epochs; pass --num_train_epochs N, too")
     args.max_steps = None if args.max_steps == -1 else args.max_steps
@@ -78,6 +78,7 @@ def set_defaults(args: argparse.Namespace) -> None:
         args.num_train_epochs = None
     args.src = languages.find(args.src, args.languages_file).name
     args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
+    args.metric_for_best_model = args.metric_for_best_model or ("chrf" if args.num_eval_translations else "loss")
 
 
 def resolve(args: argparse.Namespace) -> None:
@@ -100,7 +101,6 @@ def resolve(args: argparse.Namespace) -> None:
         _check_repository(args)
     if args.streaming and args.max_steps is None:
         raise UsageError("--streaming does not know the length of an epoch; pass --max_steps, not --num_train_epochs")
-    args.metric_for_best_model = args.metric_for_best_model or ("chrf" if args.num_eval_translations else "loss")
     if args.metric_for_best_model != "loss" and not args.num_eval_translations:
         raise UsageError(
             f"--metric_for_best_model {args.metric_for_best_model} needs translations; pass --num_eval_translations N"
