@@ -45,6 +45,11 @@ def under_another_prefix(tensors: dict) -> dict:
     return {name.replace("model.model.", "model.language_model.model."): tensor for name, tensor in tensors.items()}
 
 
+def with_the_name_in_peft(tensors: dict) -> dict:
+    """As torch.save(model.state_dict()) writes them."""
+    return {name.replace(".weight", ".default.weight"): tensor for name, tensor in tensors.items()}
+
+
 def without_a_layer(tensors: dict) -> dict:
     return {name: tensor for name, tensor in tensors.items() if "layers.1." not in name}
 
@@ -76,6 +81,7 @@ def edit_config(folder: Path, **changes) -> None:
 
 SPOILED = {
     "prefix": (partial(edit_tensors, change=under_another_prefix), "the adapter lacks .* the model lacks .*language_model"),
+    "name in peft": (partial(edit_tensors, change=with_the_name_in_peft), r"the adapter lacks .* the model lacks .*default"),
     "layer missing": (partial(edit_tensors, change=without_a_layer), r"the adapter lacks base_model.*layers\.1\.self_attn"),
     "layer too many": (partial(edit_tensors, change=with_a_layer_more), r"the model lacks base_model.*layers\.2\.self_attn"),
     "width": (partial(edit_tensors, change=of_another_width), "does not match .* is it the right base"),
@@ -100,6 +106,12 @@ def test_adapters_that_do_not_fit(name, good, tiny_lm, tmp_path):
         with pytest.raises(UsageError, match=message) as error:
             check(settings)
         assert "\n" not in str(error.value)
+
+
+def test_an_adapter_that_was_not_trained(tiny_lm, tmp_path, caplog):
+    folder = save_adapter(tiny_lm, tmp_path / "adapter", init_lora_weights=True)
+    check_adapter(str(folder), tiny_lm, 16)
+    assert f"the adapter {folder} was not trained: its answers are those of {tiny_lm}" in caplog.text
 
 
 def test_a_second_adapter_is_checked_as_the_first(good, tiny_lm, tmp_path):

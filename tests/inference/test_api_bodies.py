@@ -124,7 +124,30 @@ def test_lists_of_parts_and_empty_answers(api, value, text):
     assert (answer.error or "").endswith("" if text else "an empty answer")
 
 
-@pytest.mark.parametrize("reason, texts", [("error", []), ("abort", []), ("model_length", ["answer to p0 please"])])
+@pytest.mark.parametrize("reason", ["SAFETY", "content_filter: RECITATION", "sensitive", "guardrail_intervened"])
+def test_other_servers_filters(reason):
+    with ApiServer(edit=lambda name, body: (ended("openai", body, reason), None)) as server:
+        [answer], ending, _ = run("openai", server, chats(1), max_retries=0)
+    assert ending is None and answer.texts == [] and answer.error.endswith("gave no text: content filter")
+
+
+def test_an_error_with_status_200_is_shown():
+    with ApiServer(edit=lambda name, body: ({"error": {"message": "no GPU is free", "code": 503}}, None)) as server:
+        answers, ending, _ = run("openai", server, chats(1), max_retries=0)
+    assert answers == [] and "no GPU is free" in str(ending)
+
+
+def test_more_choices_than_asked_for():
+    with ApiServer(edit=lambda name, body: ({**body, "choices": 3 * body["choices"]}, None)) as server:
+        [answer], _, _ = run("openai", server, chats(1), max_retries=0)
+    assert answer.texts == ["answer to p0 please"]
+
+
+OTHER_REASONS = [(reason, []) for reason in ("error", "abort", "network_error", "insufficient_system_resource")]
+OTHER_REASONS += [(reason, ["answer to p0 please"]) for reason in ("model_length", "MAX_TOKENS")]
+
+
+@pytest.mark.parametrize("reason, texts", OTHER_REASONS)
 def test_other_servers_reasons(reason, texts):
     with ApiServer(edit=lambda name, body: (ended("openai", body, reason), None)) as server:
         answers, ending, _ = run("openai", server, chats(1), max_retries=0)

@@ -124,6 +124,28 @@ def test_a_checkpoint_that_lacks_a_layer(backend, tiny_lm, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "more, left_out",
+    [
+        ("model.layers.2.self_attn.q_proj.weight", True),
+        ("model.layers.0.self_attn.q_proj.bias", True),
+        ("mtp.norm.weight", False),
+    ],
+)
+def test_a_checkpoint_of_which_a_part_would_be_left_out(more, left_out, tiny_lm, tmp_path):
+    """By config.json it has fewer layers, or no biases; heads for other purposes are no part of the model."""
+    folder = shutil.copytree(tiny_lm, tmp_path / "model")
+    edit_weights(folder, lambda tensors: tensors | {more: tensors["model.norm.weight"].clone()})
+    settings = ModelSettings(str(folder), dtype="float32")
+    if left_out:
+        with pytest.raises(
+            UsageError, match=f"do not fit its config.json .* has more layers or biases, {more}; download"
+        ):
+            inference.load("hf", settings)
+    else:
+        inference.load("hf", settings).close()
+
+
+@pytest.mark.parametrize(
     "spoil, message",
     [
         (repeat_in_two_shards, "in both model-1"),

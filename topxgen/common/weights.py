@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer
 # The matrices that config.json's tie_word_embeddings makes one.
 _TIED = re.compile(r"(.*\.)?(lm_head|embed_out|embed_tokens|embed_in|shared|wte|word_embeddings)\.weight")
 
@@ -29,8 +30,8 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
     """The model `name` by `model_class.from_pretrained`, with all its weights from the checkpoint.
 
     transformers fills the parameters that a checkpoint lacks, or has in another shape, with random numbers. Raises UsageError
-    for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights), and as
-    `check_weights`.
+    for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights), for one of which
+    it would leave out layers or biases, and as `check_weights`.
     """
     model, info = model_class.from_pretrained(
         name, trust_remote_code=trust_remote_code, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -43,8 +44,11 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
     if mismatched := sorted(info["mismatched_keys"]):
         shapes = [f"{key} ({tuple(saved)}, not {tuple(wanted)})" for key, saved, wanted in mismatched]
         problems.append(f"has other shapes in {listed(shapes)}")
+    unexpected = sorted(info["unexpected_keys"])
+    if left_out := _left_out(unexpected, model.state_dict()):
+        problems.append(f"has more layers or biases, {listed(left_out, 3)}")
+        unexpected = []
     if problems:
-        unexpected = sorted(info["unexpected_keys"])
         also = f"; it also holds {listed(unexpected, 3)}, which the model does not have" if unexpected else ""
         raise UsageError(
             f"the weights of {name} do not fit its config.json ({type(model).__name__}): the checkpoint "
@@ -53,6 +57,17 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
     check_weights(name, model.config, options.get("revision") or "")
     _make_saveable(model, name)
     return model
+
+
+def _left_out(unexpected: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Of the tensors that a model does not have those without which it answers in another way: layers like its own, biases."""
+    layers = {_NUMBER.sub("#", key) for key in known}
+    modules = {key.rpartition(".")[0] for key in known}
+    return [
+        key
+        for key in unexpected
+        if _NUMBER.sub("#", key) in layers or (key.endswith(".bias") and key.rpartition(".")[0] in modules)
+    ]
 
 
 def check_weights(name: str, config, revision: str = "") -> None:

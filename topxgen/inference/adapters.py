@@ -15,6 +15,7 @@ from topxgen.inference import ModelSettings, adapter_folder
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
 logger = logging.getLogger(__name__)
+_NAME = "checked"  # of an adapter in peft; "default" may stand in the names of tensors of an unfinished export
 
 
 class _AdapterConfig(TypedDict):
@@ -95,8 +96,8 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
             warnings.simplefilter("ignore")  # of what is checked below
             config = PeftConfig.from_pretrained(folder)
             config.init_lora_weights = False  # some ways to initialize read the base's weights
-            model = get_peft_model(model, config, low_cpu_mem_usage=True)
-            loaded = model.load_adapter(folder, "default", torch_device="cpu", low_cpu_mem_usage=True)
+            model = get_peft_model(model, config, _NAME, low_cpu_mem_usage=True)
+            loaded = model.load_adapter(folder, _NAME, torch_device="cpu", low_cpu_mem_usage=True)
     except Exception as error:  # of peft, torch, safetensors: target modules or shapes that differ, a damaged file
         raise UsageError(
             f"the adapter {folder} does not match {base} ({reason(error)}): is it the right base?"
@@ -107,7 +108,9 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
     }
     if problems := [f"{what} {listed(names, 3)}" for what, names in unmatched.items() if names]:
         raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
-    load_tensors(files[0])  # checks its numbers
+    tensors = load_tensors(files[0])  # checks its numbers
+    if not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_A" in name):
+        logger.warning(f"the adapter {folder} was not trained: its answers are those of {base}", extra=ONCE)
 
 
 def _refuse_changes_of_base(folder: str, settings: dict) -> None:

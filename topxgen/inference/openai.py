@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from urllib.parse import urlsplit
 
 from topxgen.common.errors import UsageError
@@ -15,6 +16,10 @@ from topxgen.text.thoughts import begun_in
 MAX_STOP_STRINGS = 4  # OpenAI's limit
 REASONING = ("reasoning_content", "reasoning")  # fields of messages from servers that separate thoughts
 MAX_WAIT_FOR_TEMPLATE = 30.0  # seconds
+# Reasons of other servers for the end of an answer: DeepSeek's, GLM's, Mistral's, OpenRouter's, vLLM's, those of Gemini and Bedrock.
+BROKEN = ("error", "abort", "network_error", "insufficient_system_resource")
+CUT = ("length", "model_length", "max_tokens", "model_context_window_exceeded")
+FILTERED = re.compile(r"content_?filter|safety|recitation|prohibited|blocklist|spii|sensitive|guardrail|refusal", re.I)
 PENALTIES = ("presence_penalty", "frequency_penalty")  # which OpenAI's client knows
 
 
@@ -100,18 +105,20 @@ class OpenAISampler(RemoteSampler):
 
     def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
         texts, reasons, refusals = [], [], []
-        for choice in response.choices:
+        if error := getattr(response, "error", None):  # OpenRouter's, with status 200
+            raise MalformedResponse(f"an error: {self._errors.scrub(str(error))[:300]}")
+        for choice in response.choices[: self._n(settings)]:
             chat, reason = hasattr(choice, "message"), choice.finish_reason
-            if reason in (None, "error", "abort"):  # OpenRouter's, vLLM's: the text ends where the server failed
+            if reason is None or reason.lower() in BROKEN:  # the text ends where the server failed
                 raise MalformedResponse(f"finish_reason {reason}")
-            if reason in ("model_length", "max_tokens"):  # Mistral's, and what others pass on
+            if reason.lower() in CUT:
                 reason = "length"
             text = text_of(choice.message.content if chat else choice.text)
             refusal = getattr(choice.message, "refusal", None) if chat else None
             self._separates_thoughts |= (
                 any(getattr(choice.message, name, None) for name in REASONING) if chat else False
             )
-            if reason == "content_filter" or (refusal and not text.strip()):
+            if FILTERED.search(reason) or (refusal and not text.strip()):
                 refusals.append(text_of(refusal) or "content filter")
             elif not text.strip() and reason == "length":
                 refusals.append("no text within --max_new_tokens; reasoning may have used them up")
