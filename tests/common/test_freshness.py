@@ -79,6 +79,14 @@ def test_copies_and_files_without_their_source_are_read(folder, tmp_path):
     shutil.copytree(folder, copy, copy_function=shutil.copy)  # at another time
     write(folder / "Basque_translate.jsonl", [0.5])
     freshness.check(copy / "Basque_translate_filtered.jsonl")
+    for place, other in ((folder, copy), (copy, folder)):  # the one that goes on is noticed
+        write(folder / "Basque_translate.jsonl", [0.5, 0.6])
+        write(copy / "Basque_translate.jsonl", [0.5, 0.6])
+        freshness.check(place / "Basque_translate_filtered.jsonl")
+        write(place / "Basque_translate.jsonl", [0.5, 0.6, 0.7])
+        freshness.check(other / "Basque_translate_filtered.jsonl")
+        with pytest.raises(UsageError, match="was made of an earlier state"):
+            freshness.check(place / "Basque_translate_filtered.jsonl")
     (folder / "manifest_decontaminate_Basque.json").rename(folder / "manifest.json")  # as the message advises
     freshness.check(folder / "Basque_translate_filtered.jsonl")
     (folder / "manifest.json").rename(folder / "manifest_decontaminate_Basque.json")

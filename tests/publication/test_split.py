@@ -73,6 +73,13 @@ def test_as_many_pairs_as_are_asked_for(size, asked):
     assert split.wanted_pairs(10**6, None) == 1000
 
 
+def test_a_size_below_one_pair_is_named(caplog):
+    assert not parted([paragraph(n) for n in range(10)], 0.01)[1]
+    assert "--validation_size 0.01 of 10 pairs is less than one pair: no validation split" in caplog.text
+    caplog.clear()
+    assert not parted([paragraph(n) for n in range(10)], 0)[1] and not caplog.text
+
+
 def test_the_split_depends_on_the_paragraphs_and_the_seed_not_on_their_order():
     paragraphs = [paragraph(n) for n in range(200)]
     one = {held.text for held in parted(paragraphs, 20)[1]}

@@ -39,14 +39,15 @@ def outdated(path: Path) -> str | None:
     language = path.name.removesuffix(_FILTERED)
     manifest_path = FilteredLayout(path.parent).manifest(language)
     manifest = read_json(manifest_path, _Filtering)
-    recorded, beside = Path(manifest.get("input", {}).get("path", "")), path.with_name(translations_name(language))
-    # After a folder was copied, the pairs at the old place may go on, and those here are what counts.
-    sources = [source for source in (recorded, beside) if source.is_file()]
+    # In a folder that was copied, the pairs beside it count: here and at the old place others may have been added.
+    source = path.with_name(translations_name(language))
+    if not source.is_file():
+        source = Path(manifest.get("input", {}).get("path", ""))
     known = manifest.get("input_sha256")  # by versions that note what tells files apart
-    if not (known and sources) or any(_is_input(source, manifest) for source in sources):
+    if not (known and source.is_file()) or _is_input(source, manifest):
         return None
     return (
-        f"{path} was made of an earlier state of {sources[0]}: run decontamination.py --input_dir {sources[0].parent} --languages "
+        f"{path} was made of an earlier state of {source}: run decontamination.py --input_dir {source.parent} --languages "
         f"{language!r} again, with the flags of that run, or, to use it as it is, remove {manifest_path.name}"
     )
 

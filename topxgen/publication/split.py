@@ -64,6 +64,10 @@ def validation(
     """Which paragraphs of `read()` are the validation split: of each config, which has `pairs` pairs, as many pairs as are asked
     for, or fewer where texts are tied together. The same for the same paragraphs, in whichever order they come."""
     asked = {config: count for config in pairs if (count := wanted_pairs(pairs[config], size))}
+    for config in pairs.keys() - asked.keys() if size else ():
+        logger.warning(
+            f"{config}: --validation_size {size:g} of {pairs[config]:,} pairs is less than one pair: no validation split"
+        )
     if not asked:
         return Validation()
     candidates = _draw(read(), {name: max(SURPLUS * n, n + MIN_POOL) for name, n in asked.items()}, seed)
