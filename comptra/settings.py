@@ -14,7 +14,7 @@ from topxgen.prompting import toml_prompts
 from topxgen.prompting.mt_templates import chat_prompt
 from topxgen.prompting.style import CHAT
 from topxgen.quality import comet_models
-from topxgen.text import leak_guard
+from topxgen.text import languages, leak_guard
 
 if TYPE_CHECKING:
     from comptra.config import EvaluationConfig
@@ -56,6 +56,8 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
     settings |= {
         "src": config.src.name,
         "tgt": config.tgt.name,
+        **{f"language {one.name}": languages.row_id(one) for one in (config.src, config.tgt)},
+        **provenance.code_of(retriever_type=[args.retriever_type], inference_api=[args.inference_api]),
         "temperature": config.sampling.temperature,
         "model": _identity(model.path),
         "base_model": _identity(model.base),
@@ -82,6 +84,7 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
     if args.method_translate == "nllb":
         settings |= config.nllb.settings | _model_flag(config, "nllb_name_or_path")
     if args.steps:
+        settings |= provenance.weights_of(lid_model=args.lid_model)
         settings |= {"merge_prompt": config.merge_prompt.recorded_name} | division_settings(config, model)
     return settings
 

@@ -26,6 +26,17 @@ def test_settings_of_older_runs_are_read_by_todays_names(tmp_path):
     assert provenance.read_settings(tmp_path / "none.json") == {}
 
 
+def test_code_of_the_users_own_is_recorded_by_its_contents(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("def odd(text, language): ...")
+    first = provenance.code_of(filters=["binary", f"{own}:odd"], pipeline=["topxgen"], select_by=[None])
+    assert list(first) == ["filters_code"] and provenance.code_of(filters=[f"{own}:odd"]) == first
+    own.write_text("def odd(text, language): return True")
+    assert provenance.code_of(filters=[f"{own}:odd"]) != first
+    installed, missing = (provenance.code_of(scorer=[name]) for name in ("json.tool:main", "no_such_module:a"))
+    assert list(installed) == ["scorer_code"] == list(missing) and installed != missing
+
+
 def test_weights_id_is_of_the_contents(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):

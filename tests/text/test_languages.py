@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from topxgen.common.errors import UsageError
@@ -181,3 +183,11 @@ def test_an_example_paragraph_is_in_no_other_name_of_the_language():
 def test_an_iso_code_is_of_the_usual_script(iso, code):
     """The tokens of M2M-100 and the files of TICO-19 and SMOL that are named so are no texts in another one."""
     assert languages.find(iso).flores == code and not languages.find("arb_Latn").tico
+
+
+def test_rows_of_the_users_own_have_an_id(tmp_path):
+    (tmp_path / "rows.tsv").write_text("name\tflores\tcld2\nLadin\tlld_Latn\t\nBasque\teus_Latn\teu\n")
+    rows = languages.load(str(tmp_path / "rows.tsv"))
+    ids = [languages.row_id(row) for row in (rows["Ladin"], rows["Basque"], replace(rows["Ladin"], cld2="it"))]
+    assert all(ids) and len(set(ids)) == 3
+    assert {languages.row_id(languages.find(name)) for name in ("Basque", "Luganda", "Muanmar", "eng_Latn")} == {""}

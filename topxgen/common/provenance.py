@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -80,6 +80,19 @@ def weights_of(**models: str | None) -> dict[str, str]:
     """{"{role}_weights": id} of the models in local folders, by their roles: other weights under one name are other settings."""
     ids = {role: weights_id(name) for role, name in models.items() if name}
     return {f"{role}_weights": id_ for role, id_ in ids.items() if id_}
+
+
+def code_of(**choices: Iterable[str | None]) -> dict[str, str]:
+    """{"{role}_code": digest} of the files that choices of the user's own ("file.py:attribute", "module:attribute") are in:
+    edited code under one name is other settings."""
+    own = {role: [name.rpartition(":")[0] for name in names if name and ":" in name] for role, names in choices.items()}
+    return {f"{role}_code": digest([_code_digest(place) for place in places]) for role, places in own.items() if places}
+
+
+def _code_digest(location: str) -> str:
+    found = location if location.endswith(".py") else getattr(find_spec(location), "origin", None)
+    path = Path(found or "").expanduser()
+    return checksums.sha256_of(path) if path.is_file() else ""
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -239,7 +239,7 @@ class GenerationConfig:
             cleaning = {"filters": self.filter_names}
             cleaning |= {flag: getattr(args, flag) for flag in ("threshold", "rouge_tokenizer", "dedup_prefilter")}
             sources = {f"paragraphs {name}": source.fingerprint for name, source in self.sources.items()}
-            return {"pipeline": "paragraphs", **cleaning, **sources}
+            return {"pipeline": "paragraphs", **cleaning, **provenance.code_of(filters=self.filter_names), **sources}
         sampling = self.sampling_settings()
         return {
             "pipeline": args.data_generation_pipeline,
@@ -249,6 +249,9 @@ class GenerationConfig:
             **provenance.weights_of(model=args.model_name_or_path, adapter=args.adapter_name_or_path),
             **{flag: getattr(args, flag) for flag in GENERATE_FLAGS},
             "filters": self.filter_names,
+            **provenance.code_of(
+                pipeline=[args.data_generation_pipeline], filters=self.filter_names, inference_api=[args.inference_api]
+            ),
             **self.pipeline.settings,
             **vars(sampling),
             "stop": list(sampling.stop),
@@ -257,12 +260,25 @@ class GenerationConfig:
 
     def translate_settings(self) -> dict:
         """What decides the pairs, by the names in settings_translate.json; after the translator's `check` of the languages."""
+        args = self.args
         return {
             "back_translator": self.back_translator,
             "target_language": self.target_language.name,
-            "splitter": self.args.splitter,
-            "lid_model": self.args.lid_model,
-            "number_of_candidates": self.args.number_of_candidates,
+            "splitter": args.splitter,
+            "lid_model": args.lid_model,
+            **provenance.weights_of(lid_model=args.lid_model),
+            **provenance.code_of(
+                back_translator=[self.back_translator],
+                splitter=[args.splitter],
+                select_by=[self.selector_name],
+                nllb_engine=[args.nllb_engine],
+                inference_api=[args.inference_api if self.back_translator == "llm" else None],
+            ),
+            **{
+                f"language {one.name}": languages.row_id(one)
+                for one in (*self.languages.values(), self.target_language)
+            },
+            "number_of_candidates": args.number_of_candidates,
             "select_by": None if self.selector is None else self.selector.id,
             **_weights_of("select_by", self.selector),
             **self.translator.settings,
@@ -274,6 +290,7 @@ class GenerationConfig:
         return {
             "scorer": "none" if self.scorer is None else self.scorer.id,
             **_weights_of("scorer", self.scorer),
+            **provenance.code_of(scorer=[self.scorer_name]),
             "min_score": self.args.min_score,
             **self.shard_setting,
         }

@@ -14,12 +14,13 @@ rules that split this language into sentences: its own, those of a relative, or 
 
 import csv
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, closest
 from topxgen.common.files import refuse_stand_in
+from topxgen.common.provenance import digest
 
 TABLE = Path(__file__).with_name("languages.tsv")
 NAMES = Path(__file__).with_name("language_names.tsv")
@@ -140,6 +141,13 @@ def find(name: str, extra: str | None = None) -> Language:
     raise UsageError(
         f"unknown language {name!r}: {hint} (--languages_file adds languages; topxgen/text/languages.tsv lists them)"
     )
+
+
+def row_id(language: Language) -> str:
+    """A digest of a row of the user's own; "" for one of the table, whatever name it is used by."""
+    if any(replace(row, name=language.name) == language for row in load().values()):
+        return ""
+    return digest([f"{column} {value}" for column, value in asdict(language).items() if value])
 
 
 def _folded(name: str) -> str:
