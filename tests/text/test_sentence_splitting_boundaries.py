@@ -75,6 +75,10 @@ def test_the_first_reason_counts():
         ("Basque", "Ogia, ura etab. erosi ditu, adib. gazta.", ["Ogia, ura etab. erosi ditu, adib. gazta."]),
         # One that ends in a vowel is a word. After ! and ?, "he asked" may follow.
         ("Hausa", "Za ka je gobe. ka yi shiri.", ["Za ka je gobe.", "ka yi shiri."]),
+        ("Hausa", "Ya ce a’a. abin da ya ce ke nan.", ["Ya ce a’a.", "abin da ya ce ke nan."]),
+        ("Hausa", "Ya gaya min. “na dauka wasa ne.”", ["Ya gaya min.", "“na dauka wasa ne.”"]),
+        ("Hausa", "Jaridar Washington DC. A safiyar nan.", ["Jaridar Washington DC.", "A safiyar nan."]),
+        ("English", "He left Washington, D.C. A day later.", ["He left Washington, D.C. A day later."]),
         ("Hausa", "Dan meye? ta tambaya. Mai kyau!", ["Dan meye? ta tambaya.", "Mai kyau!"]),
         ("Hausa", "Ya ce “ina so.” ta tafi gida.", ["Ya ce “ina so.” ta tafi gida."]),
         ("Sango", "Fadë o tî akpë. ângangü sô.", ["Fadë o tî akpë.", "ângangü sô."]),

@@ -28,7 +28,7 @@ _AFTER = re.compile(rf"(?:\s?{_FOOTNOTE}|\s[»›](?!\S))+")  # and the spaced �
 _WORD = re.compile(r"(?<!\S)([^\W\d_][^\W\d_\u0300-\u036f]*)\.(?=\s)")  # with a full stop
 _AFTER_NUMBER_OR_INITIAL, _INITIAL = re.compile(r"[\d.]\s+\Z"), re.compile(r"\s+\w\.")  # 5 a. Tallinn, i. e., a. C.
 _LAST_WORD = re.compile(r"[^\W\d_][\w\u0300-\u036f\u0900-\u1fff]*\Z")
-_WORD_AT_END = re.compile(r"(?:\s|\w[-'’])([^\W\d_](?:[^\W\d_]|[\u0300-\u036f])+)\.\Z")
+_WORD_AT_END = re.compile(r"(?:\s(?=\w\w)|\w[-'’])([^\W\d_](?:[^\W\d_]|[\u0300-\u036f])*)\.\Z")
 _ENUMERATOR = re.compile(r"\.\s+\(\d{1,2}\)\s")  # (1), whose parentheses are hidden from sentencex
 # Follows a quotation whose sentence continues: a particle (in Japanese: not a word that only starts like one).
 _GOES_ON = {
@@ -54,6 +54,7 @@ _OWN_TITLES = {
     "xho": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Gqr uGqr UGqr",
     "zul": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Dkt uDkt UDkt",
 }
+_OPENING_QUOTATION = re.compile(r"\s+[“\"«]")
 _FULL_STOPS = "۔।॥።။។։᱾᱿"
 
 
@@ -65,7 +66,7 @@ class Sentencex:
     - Quotation marks, apostrophes, brackets and footnotes are hidden from sentencex, which does not split inside
       quotations: one unpaired mark, or the apostrophe of a word (Hausa ‘yan), would join half a paragraph.
     - A sentence does not begin with a lower-case letter, which keeps ordinals and abbreviations together ("17. mendean"),
-      unless what stands before the full stop is clearly a word and the rules are not the language's own.
+      unless a quotation begins, or what stands before the full stop is clearly a word; where the rules are not the language's own.
     - A Japanese or Korean sentence goes on if a particle follows a quotation (「…。」と); "(1)" begins a sentence.
     - Small letters before a full stop and a capital letter are a word, no initial ("ndị a. Ụlọ") nor one of the English
       abbreviations that sentencex applies to every language without rules ("36 ne. Ban", Nebraska).
@@ -120,7 +121,7 @@ class Sentencex:
             following = next((char for char in paragraph[end:] if char.isalnum() and char not in _HIDDEN), "")
             # Georgian letters are lower-case to Unicode, but have no capitals in running text.
             small = following.islower() and following != following.title()
-            if following and (not small or (not self._own_rules and _ends_in_word(paragraph[:end]))):
+            if following and (not small or (not self._own_rules and _ends_clearly(paragraph, end))):
                 yield end
 
     def _last_characters(self, plain: str) -> set[int]:
@@ -151,12 +152,19 @@ class Sentencex:
     def _is_word(self, match: re.Match) -> bool:
         """Whether what stands before a full stop is no abbreviation, as far as that can be seen."""
         word, letters = match[1], unicodedata.normalize("NFD", match[1])
+        if word.isupper() and len(word) > 1:  # DC, which is an abbreviation of a name in English only
+            return self._english_rules and not self._own_rules
         if not word.islower():
             return False
         if sum(map(str.isalpha, letters)) > 1:
             return self._english_rules and word not in _ABBREVIATIONS and any(vowel in letters for vowel in _VOWELS)
         before = _AFTER_NUMBER_OR_INITIAL.search(match.string, max(match.start() - 3, 0), match.start())
         return letters[0] in self._one_letter_words and not before and not _INITIAL.match(match.string, match.end())
+
+
+def _ends_clearly(paragraph: str, end: int) -> bool:
+    """Whether a sentence ends there although a lower-case letter follows."""
+    return bool(_OPENING_QUOTATION.match(paragraph, end)) or _ends_in_word(paragraph[:end])
 
 
 def _ends_in_word(text: str) -> bool:
