@@ -220,6 +220,10 @@ def test_the_conversion_is_made_once(tiny_nllb, tmp_path, caplog):
     shutil.copytree(tiny_nllb, copy)
     open_translator(copy, str(tmp_path)).close()
     assert conversions() == 2, "another checkpoint, another conversion"
+    edited = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(edited | {"scale_embedding": not edited["scale_embedding"]}))
+    open_translator(copy, str(tmp_path)).close()
+    assert conversions() == 3, "the configuration was corrected in place"
 
 
 @pytest.mark.parametrize("purged", ["model.bin", "shared_vocabulary.json", "conversion.json", "cut model.bin"])

@@ -22,7 +22,7 @@ from topxgen.common.files import read_json, write_json
 from topxgen.common.hub import hub_call
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.memory import free_memory
-from topxgen.common.provenance import weights_id
+from topxgen.common.provenance import digest, weights_id
 from topxgen.common.weights import load_weights
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.translation import TranslatorSettings
@@ -227,7 +227,7 @@ def cublas_files() -> list[Path]:
 def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     """The folder of the converted model, which is converted now if necessary."""
     source = Path(settings.nllb_name_or_path)
-    version = getattr(config, "_commit_hash", None) or weights_id(source)  # the Hub's commit, or a digest of the files
+    version = getattr(config, "_commit_hash", None) or _local_version(source)
     name = f"{source.name}-{version[:12]}-{compute_type}"
     folder = Path(settings.cache_dir).expanduser() / "ctranslate2" / name
     if _is_whole(folder):
@@ -248,6 +248,12 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _local_version(folder: Path) -> str:
+    """A digest of a checkpoint's weights and configuration: the conversion depends on both."""
+    file = folder / "config.json"
+    return digest([weights_id(folder), file.read_text("utf-8") if file.is_file() else ""])
 
 
 def convert(name: str, folder: Path, compute_type: str, trust_remote_code: bool = False) -> None:
