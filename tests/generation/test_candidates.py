@@ -180,13 +180,14 @@ def test_the_confidence_of_a_sample_is_the_models(tiny_lm, pad_ends):
     requests = [Request(str(i), prompt, 7 * i, log_probabilities=True) for i, prompt in enumerate(prompts)]
     drawn = []
     whole = sampler._model.generate
-    sampler._model.generate = lambda **options: drawn.append((options["input_ids"], whole(**options))) or drawn[-1][1]
+    sampler._model.generate = lambda **options: drawn.append((options, whole(**options))) or drawn[-1][1]
     answers = {answer.id: answer for answer in sampler.generate(inference.from_list(requests), sampling)}
-    [(inputs, output)] = drawn
+    [(options, output)] = drawn
+    inputs, masks = (options[key].tolist() for key in ("input_ids", "attention_mask"))
     model = AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.float32)
-    pad, ends, stopped = sampler._tokenizer.pad_token_id, sampler._end_tokens, 0
-    for row, prompt_row in zip(output.tolist(), inputs.tolist(), strict=True):
-        prompt = [token for token in prompt_row if token != pad]
+    ends, stopped = sampler._end_tokens, 0
+    for row, prompt_row, mask in zip(output.tolist(), inputs, masks, strict=True):
+        prompt = [token for token, is_text in zip(prompt_row, mask, strict=True) if is_text]
         new = []
         for token in row[len(prompt_row) :]:
             new.append(token)

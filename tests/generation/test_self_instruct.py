@@ -295,6 +295,8 @@ class Engine:
             texts = [f"{n}. {' '.join(words.sample(WORDS, 12)).capitalize()}." for n in range(5, 21)]
             yield Answer(name, ["\n\n##\n\n".join(texts)], 10, 20)
 
+    def finish(self) -> None: ...
+
 
 def test_an_engine_is_kept_busy(tmp_path):
     """One response in twenty takes four times as long as the others. The prompts of eight steps leave no room empty that is a

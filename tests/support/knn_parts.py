@@ -77,6 +77,8 @@ class Model:
         rng = random.Random(hashlib.sha256(f"{prompt} {number}".encode()).digest())
         return " " + " ".join(rng.choices(WORDS, k=rng.randint(3, 9)))
 
+    def finish(self) -> None: ...  # it repeats nothing, and Generation has no more requests
+
     def close(self) -> None: ...
 
 

@@ -125,8 +125,12 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
     ):
         if generation.needs_responses():
             raise AssertionError("a prompt without a response was scheduled")
+        complete = generation.complete
     return {
-        name: {"complete": generation.is_complete(name), "prompts_asked": len(numbers[name])}
+        name: {
+            "complete": complete or not config.target.wants(generation.kept, name),
+            "prompts_asked": len(numbers[name]),
+        }
         for name in config.languages
     }
 

@@ -192,13 +192,9 @@ class Generation:
 
     @property
     def complete(self) -> bool:
-        """Whether the target was reached, or the pipeline has sent all that it sends and none of it has failed."""
+        """Whether the target was reached, or the pipeline has sent all that it sends and none of it has failed. It reads files."""
         ended = self._pipeline.ends and self._all_scheduled and not self._undecided
         return self.target_reached or (ended and not self.failed_prompts())
-
-    def is_complete(self, language: str) -> bool:
-        """The same of one language: it has what it was to have, whatever others lack."""
-        return self.complete or not self._target.wants(self.kept, language)
 
     def failed_prompts(self) -> int:
         """How many prompts an API has failed to answer: the next run asks them again."""

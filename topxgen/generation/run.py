@@ -220,11 +220,11 @@ def generate(config: GenerationConfig) -> bool:
         else:
             progress.restart_clock()  # what is read from disk says nothing about the rate
         config.pipeline.finish()
-        complete, failed = generation.complete, generation.failed_prompts()
+        complete, failed = generation.complete, generation.failed_prompts()  # while its files are open
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
-            "complete": generation.is_complete(name),
+            "complete": complete or not target.wants(generation.kept, name),  # whatever other languages lack
             "prompts_asked": generation.requested_by_language[name],
             **deduplication.recall(config, name),
             "counts": counts[name],
