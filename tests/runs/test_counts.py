@@ -128,6 +128,12 @@ def test_manifests_of_older_versions_have_all_languages(copy):
     assert [f"{path} says kept 23, but the files have 24" in line for line in one(copy)[1]] == [True]
 
 
+def test_a_file_that_vanished_is_named_once(copy):
+    (copy / "Basque.jsonl").unlink()
+    [line] = [line for line in one(copy)[1] if "manifest_generate_Basque.json" in line]
+    assert line.startswith(f"Basque: {copy / 'Basque.jsonl'} is missing")
+
+
 def test_half_of_a_stage(copy):
     """No manifests, paragraphs that wait for their translations, a last line that is being written."""
     folder = copy / finished_run.NAME

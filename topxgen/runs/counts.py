@@ -189,6 +189,10 @@ def _compare(result: Funnel, layout: Layout, stage: str, language: str, counts: 
         manifest = {"counts": whole.get("counts", {}).get(language) or {}}
         if len(whole.get("counts", {})) == 1:
             manifest["prompts_asked"] = whole.get("prompts_asked")
+    file = (layout.paragraphs if stage == "generate" else layout.translations)(language)
+    if manifest.get("counts") and not file.exists():
+        result.problems.append(f"{language}: {file} is missing, of which {path} has counts")
+        return manifest
     for key, recorded in manifest.get("counts", {}).items():
         present = counts.get(key)
         if key == "rejected" and isinstance(recorded, dict):
