@@ -88,7 +88,7 @@ def test_control_characters_do_not_hide_a_language(char):
         assert not identifier.is_language([char], basque)[0]
 
 
-# CLD2 takes a text for HTML unless it is told otherwise: what follows "<" would be a tag.
+# CLD2 takes a text for HTML by default: what follows "<" would be a tag.
 @pytest.mark.parametrize("beginning", ["x < y denean, ", "A<B bada, ", "I <3 you: ", "<script> ", "<!-- "])
 def test_text_after_a_less_than_sign_is_identified(beginning):
     text = beginning + "emaitza beti txikiagoa izango da eta horregatik ez dugu kontuan hartzen."

@@ -71,7 +71,7 @@ def _left_out(unexpected: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def check_weights(name: str, config, revision: str = "") -> None:
-    """Raise UsageError for weights that an engine would load wrongly without a word: NaN and infinities, one tensor in two shards,
+    """Raise UsageError for weights that an engine would load wrongly and silently: NaN and infinities, one tensor in two shards,
     quantized ones of which config.json says nothing, tied matrices that differ.
 
     Reads each tensor once, which takes about as long as copying it (270M parameters: 0.04 s). A model that is neither a folder nor
