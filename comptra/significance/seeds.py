@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from comptra.manifest import Manifest
 from comptra.scores.systems import System
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
@@ -12,17 +13,6 @@ from topxgen.common.provenance import TRANSLATE_MANIFEST, weights_id
 
 _OF_THE_WEIGHTS = ("model", "base_model", "weights")  # in the settings of main.py; another seed gives others
 _NO_RESULT = ("max_samples", "lines_from_original")
-
-
-class _Weights(TypedDict, total=False):
-    weights: list[str]
-
-
-class _Translated(TypedDict, total=False):
-    """What is read of the manifest of main.py."""
-
-    model: str
-    settings: _Weights
 
 
 class _Trained(TypedDict, total=False):
@@ -113,7 +103,7 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
     """The seed of the training of the model that made the translations in `folder`, and what else decided its weights; None if
     no file of train.py says it."""
     try:
-        manifest = read_json(folder / TRANSLATE_MANIFEST, _Translated)
+        manifest = read_json(folder / TRANSLATE_MANIFEST, Manifest)
         name, weights = manifest.get("model"), manifest.get("settings", {}).get("weights", [])[-1:]
         if not name or (weights and weights_id(name) not in ("", *weights)):  # of another training, which came later
             return None
