@@ -31,7 +31,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common import files, flag_rules, hub, lineage
+from topxgen.common import environment, files, flag_rules, hub, lineage
 from topxgen.common import needs as wanted
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
@@ -40,7 +40,7 @@ from topxgen.common.needs import Need
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 from topxgen.inference.costs import Estimate
 from topxgen.training import arguments, named_datasets, run, training_data
-from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
+from topxgen.training.arguments import DEFAULT_STEPS, SCHEDULERS
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.export import FORMATS, export
 from topxgen.training.export import check as check_export
@@ -245,6 +245,7 @@ def check_results(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> int:
     """Run all stages; the exit code."""
     # Flags: check them, set the defaults that depend on others
+    is_main = environment.is_main_process()
     arguments.resolve(args)
     hub.require(needs(args))
 
@@ -253,7 +254,7 @@ def train(args: argparse.Namespace) -> int:
     run.log_data(facts)
     if not all(pair.src for pair in (*test_pairs, *(() if args.streaming else train_pairs))):
         flag_rules.check(RAW_TEXT_RULES, args)
-    if args.export_dir and IS_MAIN_PROCESS:
+    if args.export_dir and is_main:
         if args.dry_run:
             check_export(train_pairs, test_pairs, args.export_dir, args.export_formats)
         else:
@@ -288,11 +289,11 @@ def train(args: argparse.Namespace) -> int:
             model.report_too_long(texts, train_pairs, "training")
         return 0
     note = {"steps": args.max_steps}
-    with OutputLock(args.output_dir, note=note) if IS_MAIN_PROCESS else nullcontext():
+    with OutputLock(args.output_dir, note=note) if is_main else nullcontext():
         run.check_output_dir(args.output_dir, settings)
         if run.is_finished(args.output_dir):
             return 0
-        if IS_MAIN_PROCESS:
+        if is_main:
             files.remove(args.output_dir / SKIPPED_PAIRS_FILE)
         if texts is not None:
             model.report_too_long(texts, train_pairs, "training")
@@ -324,7 +325,7 @@ def main() -> int:
 def exit_process(code: int) -> None:
     """End this process. With several, threads of torch's process groups sometimes abort Python at shutdown, and a finished
     job would count as failed."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,7 +7,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from topxgen.common import hub, provenance
+from topxgen.common import environment, hub, provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import check_output_directory, read_json
@@ -16,7 +16,6 @@ from topxgen.training.flag_rules import ON_PLATEAU, check_flags
 
 logger = logging.getLogger(__name__)
 
-IS_MAIN_PROCESS = int(os.environ.get("RANK", 0)) == 0
 DEFAULT_STEPS = 1000
 # transformers' schedules, and the option in which each takes a minimum learning rate.
 SCHEDULERS: dict[str, str | None] = {
@@ -204,7 +203,7 @@ def schedule(args: argparse.Namespace) -> tuple[str, dict]:
 
 def effective_batch(args: argparse.Namespace) -> tuple[int, int]:
     """(rows per optimizer step over all processes, processes)."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    processes = environment.number("WORLD_SIZE", 1)
     return args.per_device_train_batch_size * args.gradient_accumulation_steps * processes, processes
 
 
@@ -226,7 +225,7 @@ def training_arguments(args: argparse.Namespace, metric: str, evaluates: bool, u
     from transformers import TrainingArguments
 
     scheduler, options = schedule(args)
-    cores, local_processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    cores, local_processes = len(os.sched_getaffinity(0)), environment.number("LOCAL_WORLD_SIZE", 1)
     shared = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if hasattr(args, field.name)}
     different = dict(
         output_dir=str(args.output_dir),
