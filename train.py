@@ -141,12 +141,12 @@ def build_parser() -> Parser:
         help="decoder LMs: MT template, a number or name in topxgen/prompting/mt_templates.toml; none: source and target are "
         "concatenated as they are",
     )
-    add("--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="NEFTune: noise on embeddings [off]")
+    add("--neftune_noise_alpha", type=float_range(0, 1000), metavar="ALPHA", help="NEFTune: noise on embeddings [off]")
 
     add = parser.add_argument_group("adapters and memory").add_argument
     add("--use_peft", **FLAG, help="train a LoRA adapter instead of all weights")
     add("--lora_r", type=int_range(1, 4096), default=16, metavar="RANK", help="rank of the adapter")
-    add("--lora_alpha", type=float_range(0.001), default=32, help="scale of the adapter, divided by its rank")
+    add("--lora_alpha", type=float_range(0.001, 1e6), default=32, help="scale of the adapter, divided by its rank")
     add("--lora_dropout", type=float_range(0, 0.99), default=0.05, help="dropout before the adapter")
     add("--target_modules", nargs="+", metavar="NAME", help="modules to adapt, such as q_proj [all linear layers]")
     add("--use_dora", **FLAG, help="weight-decomposed LoRA (DoRA); needs --use_peft")
@@ -178,8 +178,13 @@ def build_parser() -> Parser:
     add("--per_device_train_batch_size", **count(1, "training: rows per batch on each device", 4, maximum=65_536))
     add("--per_device_eval_batch_size", **count(1, "evaluation: rows per batch on each device", 4, maximum=65_536))
     add("--gradient_accumulation_steps", **count(1, "batches per optimizer step on each device", 4, maximum=65_536))
-    add("--learning_rate", type=float_range(1e-12), default=5e-6, metavar="LR", help="peak learning rate")
-    add("--min_learning_rate", type=float_range(0), metavar="LR", help="where the schedule ends [0 in most schedules]")
+    add("--learning_rate", type=float_range(1e-12, 100), default=5e-6, metavar="LR", help="peak learning rate")
+    add(
+        "--min_learning_rate",
+        type=float_range(0, 100),
+        metavar="LR",
+        help="where the schedule ends [0 in most schedules]",
+    )
     add(
         "--lr_scheduler_type",
         choices=SCHEDULERS,
@@ -189,7 +194,7 @@ def build_parser() -> Parser:
     )
     add("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='its options, such as {"num_cycles": 2}')
     add("--num_warmup_steps", **count(0, "steps of linear warm-up", 100))
-    add("--weight_decay", type=float_range(0), default=0.05, help="AdamW's weight decay")
+    add("--weight_decay", type=float_range(0, 100), default=0.05, help="AdamW's weight decay")
     add("--num_workers", **count(0, "data loaders, at most one per spare core [24]", 24))
 
     add = parser.add_argument_group("checkpoints and evaluation").add_argument

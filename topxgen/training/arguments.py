@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import logging
+import math
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -160,15 +161,20 @@ def _check_single_gpu() -> None:
 
 
 def _check_schedule(args: argparse.Namespace) -> None:
-    """Build the schedule for a dummy optimizer. Raises UsageError if transformers rejects its options."""
+    """Build the schedule for a dummy optimizer. Raises UsageError if transformers rejects its options, now or at a later step."""
     import torch
     from transformers import get_scheduler
 
     name, options = schedule(args)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate or 1.0)
+    steps = args.max_steps or DEFAULT_STEPS
     try:
-        get_scheduler(name, optimizer, args.num_warmup_steps, args.max_steps or 1000, scheduler_specific_kwargs=options)
-    except (TypeError, ValueError) as error:
+        scheduler = get_scheduler(name, optimizer, args.num_warmup_steps, steps, scheduler_specific_kwargs=options)
+        for step in (0, args.num_warmup_steps, steps // 2, steps):
+            for share in getattr(scheduler, "lr_lambdas", ()):
+                if not math.isfinite(share(step)):
+                    raise ValueError(f"step {step} has no learning rate")
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UsageError(f"--lr_scheduler_type {args.lr_scheduler_type} with {options}: {reason(error)}") from None
 
 
