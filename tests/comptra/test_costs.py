@@ -145,3 +145,13 @@ def test_a_dry_run_needs_no_tokenizer(monkeypatch, tmp_path):
     assert "4 prompts" in dry.stdout and dry.stderr.count("not checked: ") == 1 and "org/nothing" in dry.stderr
     assert not (tmp_path / "out").exists()
     assert run().returncode == 2
+
+
+@pytest.mark.medium
+def test_prompts_of_a_local_model_are_counted_with_its_tokenizer(tiny_lm, tmp_path):
+    flags = options(tiny_lm, "--output_dir", tmp_path / "out", k=1, max_new_tokens=2)
+    dry = in_process("main.py", *flags, "--dry_run").stdout
+    assert in_process("main.py", *flags).returncode in (0, 3)
+    (path,) = tmp_path.rglob("manifest_translate.json")
+    millions = float(re.search(r"^translate 0 +4 prompts +(\S+)", dry, re.M)[1])  # two digits
+    assert 1e6 * millions == pytest.approx(json.loads(path.read_text())["usage"]["prompt_tokens"], rel=0.05)
