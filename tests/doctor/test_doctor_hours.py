@@ -20,14 +20,21 @@ def test_hours_are_those_of_the_documentation(tmp_path):
     result = doctor(run, "--json", PATH=nvidia_smi(tmp_path / "bin", [H100.format(0, 0, 4)]))
     rows = {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
     assert rows["train"]["hours"] == pytest.approx([1.386] * 2, rel=0.001)
-    # 20,000 to 120,000 tokens: 79 and 469 steps, each reads 16.06 GB at a third of 3.35 TB/s.
-    assert rows["datagen: generate"]["hours"] == pytest.approx(
-        [79 * 16.06e9 * 3 / 3.35e12 / 3600, 469 * 16.06e9 * 3 / 3.35e12 / 3600], rel=0.001
+    run = write_run(tmp_path, tmp_path / "llama", train=f"{train}\n  packing: none")
+    rows_of_one_pair = estimates_here(run, "H100")["train"]
+    assert rows_of_one_pair["hours"] == pytest.approx([1.386 * 60 / 512, 1.386], rel=0.001), (
+        "two sentences, or full rows"
     )
+    # 20,000 to 120,000 tokens: 79 and 469 steps, each reads 16.06 GB at a third of 3.35 TB/s; 250 tokens of a prompt for 600 new ones.
+    seconds = [
+        steps * 16.06e9 * 3 / 3.35e12 + 2 * 8.03e9 * new * 250 / 600 / (0.4 * 989e12)
+        for steps, new in ((79, 20_000), (469, 120_000))
+    ]
+    assert rows["datagen: generate"]["hours"] == pytest.approx([n / 3600 for n in seconds], rel=0.001)
 
 
-def estimates_here(run: Path) -> dict[str, dict]:
-    result = in_process("scripts/doctor.py", run, "--gpu", "A100-80", "--json")
+def estimates_here(run: Path, gpu: str = "A100-80") -> dict[str, dict]:
+    result = in_process("scripts/doctor.py", run, "--gpu", gpu, "--json")
     return {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
 
 
