@@ -63,6 +63,21 @@ def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path):
     assert rows["datagen: translate"]["hours"] is rows["datagen: translate"]["by"] is None, "no rate of this model"
 
 
+def test_hours_of_main_are_those_of_its_models_in_earlier_runs(tmp_path):
+    """21 sentences of the UDHR, at 0.01 and 0.005 a second; unknown while one of the models has not run."""
+    main = "main: {{model_name_or_path: [org/a, b], inference_api: hf, dataset_name_or_path: udhr, src: English, tgt: Basque{}}}\n"
+    found = []
+    for rate, more in ((None, ""), (0.005, ""), (0.005, ", method_translate: TEaR")):
+        for name, value in (("a", 0.01), ("b", rate)):
+            (tmp_path / "out" / "translations" / name).mkdir(parents=True, exist_ok=True)
+            file = tmp_path / "out" / "translations" / name / "rates.json"
+            file.write_text(json.dumps({"translate": value} if value else {}))
+        run = tmp_path / "run.yaml"
+        run.write_text(f"output_dir: {tmp_path}/out\n{main.format(more)}")
+        found.append(estimates_here(run)["main: English to Basque"]["hours"])
+    assert found == [None, pytest.approx([21 * (100 + 200) / 3600] * 2), None]
+
+
 def test_what_an_api_costs(tmp_path):
     run = write_run(tmp_path, "gpt", more="inference_api: openai\n  base_url: http://127.0.0.1:9/v1")
     result = doctor(run, "--json", "--prices", "0", "10", OPENAI_API_KEY="none")
