@@ -45,31 +45,20 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add(
-        "adapter",
-        metavar="ADAPTER",
-        help="a folder that peft saved (with adapter_config.json), or a Hub id; with --ctranslate2 also a whole model",
-    )
+    # fmt: off
+    add("adapter", metavar="ADAPTER",
+        help="a folder that peft saved (with adapter_config.json), or a Hub id; with --ctranslate2 also a whole model")
     add("output", metavar="OUTPUT", type=Path, help="folder to write the merged model to; must not exist")
     add("--base_model_name_or_path", metavar="BASE", help="base model of the adapter [as named in adapter_config.json]")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's")
-    add(
-        "--trust_remote_code",
-        action="store_true",
-        help="run Python code that comes with the base model; off by default",
-    )
+    add("--trust_remote_code", action="store_true",
+        help="run Python code that comes with the base model; off by default")
     add = parser.add_argument_group("for CTranslate2").add_argument
-    add(
-        "--ctranslate2",
-        choices=conversion.TYPES,
-        metavar="TYPE",
-        help=f"write an encoder-decoder as a CTranslate2 model, with weights of this type: {', '.join(conversion.TYPES)} [not converted]",
-    )
-    add(
-        "--src",
-        metavar="LANGUAGE",
-        help="language of the sentences by which both engines are compared [as it was trained]",
-    )
+    add("--ctranslate2", choices=conversion.TYPES, metavar="TYPE",
+        help=f"write an encoder-decoder as a CTranslate2 model, with weights of this type: {', '.join(conversion.TYPES)} [not converted]")
+    add("--src", metavar="LANGUAGE",
+        help="language of the sentences by which both engines are compared [as it was trained]")
+    # fmt: on
     add("--tgt", metavar="LANGUAGE", help="language that they are translated into [as it was trained]")
     add(
         "--check_sentences", **count(0, "how many sentences are translated by both engines to compare them; 0: none", 5)
