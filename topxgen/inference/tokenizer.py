@@ -12,6 +12,7 @@ from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.common.signals import time_limit
 from topxgen.inference import ModelSettings
+from topxgen.inference.costs import estimated_tokens
 from topxgen.text import thoughts
 
 TAIL_TOKENS = 32  # of a prompt, enough for the mark that begins thoughts
@@ -107,9 +108,12 @@ def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
         return list(tokenizer.apply_chat_template(prompt, **_CHAT, tokenize=True, return_dict=False))
 
 
-def plain_ids(
-    tokenizer, texts: list[str], control: frozenset[int] = frozenset(), side: str = "text"
-) -> list[list[int]]:
+def count_tokens(tokenizer, prompt: str | list[dict[str, str]]) -> int:
+    """Of a prompt; about, where there is no tokenizer (None)."""
+    return estimated_tokens(prompt) if tokenizer is None else len(encode(tokenizer, prompt))
+
+
+def plain_ids(tokenizer, texts: list[str], control: frozenset[int] = frozenset(), side="text") -> list[list[int]]:
     """Token ids of texts in which no special token has a meaning, nor one of `control`.
 
     `side`: "text_target" for the target side of a tokenizer with two vocabularies.
@@ -118,7 +122,7 @@ def plain_ids(
         return []
     if hasattr(
         tokenizer, "remove_language_code"
-    ):  # Marian's: it reads all of ">>Kaixo<<, esan zuen" up to << as a language
+    ):  # Marian's reads all of ">>Kaixo<<, esan zuen" up to << as a language
         texts = [f" {text}" if text.startswith(">>") else text for text in texts]
     rows = tokenizer(**{side: texts}, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     control = control | _not_in_texts(tokenizer)
