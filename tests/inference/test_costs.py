@@ -2,11 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from tests.support import api_server
 from tests.support.api_server import KEY, ApiServer
+from tests.support.runs import ROOT
 from tests.support.tiny_models import udhr_texts
 from topxgen import inference
 from topxgen.common.errors import UsageError
@@ -115,8 +118,12 @@ def test_what_is_on_disk_counts(tmp_path):
 
 def test_a_pipe_in_place_of_responses_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "answers.jsonl")
-    with pytest.raises(UsageError, match="is a pipe or a device"):
-        Meter(None).add_files("s", [tmp_path / "answers.jsonl"])
+    code = "from pathlib import Path; from topxgen.inference.costs import Meter; Meter(None).add_files('s', [Path('answers.jsonl')])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert "UsageError: answers.jsonl is a pipe or a device" in result.stderr
 
 
 @pytest.mark.parametrize("tokens", [-1_000_000, 0.5, True])
