@@ -61,8 +61,12 @@ _NONE = re.compile(r"(?:- )?(?:none|no[ -]errors?)\.?", re.IGNORECASE)
 _ERROR = re.compile(r"(?:[-*•]|\d+[.)])\s+\S.*")
 
 
-def read_score(answer: str) -> float | None:
-    """The number from 0 to 100 that is the first line of an answer, thoughts left out; None if it is none, or not the only one."""
+def read_score(answer: str, is_cut: bool = False) -> float | None:
+    """The number from 0 to 100 that is the first line of an answer, thoughts left out; None if it is none, or not the only one.
+
+    `is_cut`: at the limit of tokens, so that the last line may go on: "8" may be 85.
+    """
+    answer = answer.rpartition("\n")[0] if is_cut else answer
     lines = [line.strip(" \t_`") for line in split_lines(without_thoughts(answer).replace("**", "")) if line.strip()]
     match = _SCORE.fullmatch(lines[0]) if lines else None
     if match is None or any(re.search(r"\d", line) for line in lines[1:]):
@@ -70,9 +74,11 @@ def read_score(answer: str) -> float | None:
     return score if (score := float(match[1])) <= 100 else None
 
 
-def read_errors(answer: str, severities: Sequence[str]) -> dict[str, list[str]] | None:
+def read_errors(answer: str, is_cut: bool = False, *, severities: Sequence[str]) -> dict[str, list[str]] | None:
     """The errors of each of `severities` in an answer, thoughts left out; None unless it has each heading once, and under it one "none"
-    or errors, one a line."""
+    or errors, one a line, and for one that is cut at the limit of tokens: errors may be missing."""
+    if is_cut:
+        return None
     found: dict[str, list[str]] = {}
     name = ""
     for line in split_lines(without_thoughts(answer)):
@@ -207,7 +213,7 @@ class Gemba:
         named = {"src": src.name, "tgt": tgt.name, "source": segment.source, "translation": segment.translation}
         return named | ({"reference": segment.reference} if segment.reference is not None else {})
 
-    def _ask(self, number: int, texts: Sequence[dict[str, str]], sampler: CachedSampler) -> list[str | None]:
+    def _ask(self, number: int, texts: Sequence[dict[str, str]], sampler: CachedSampler) -> list[Answer | None]:
         """The answers to a prompt filled with each of `texts`; None where there is none."""
         prompt = self._prompts[number]
         part, stop = (prompt["chat"], ()) if self._style == CHAT else (prompt["completion"], (prompt["stop"],))
@@ -222,17 +228,19 @@ class Gemba:
                 answers[answer.id] = answer
         given = [answers.get(request.id) for request in requests]
         self._counts["unanswered"] += sum(answer is None or not answer.texts for answer in given)
-        return [answer.texts[0] if answer and answer.texts else None for answer in given]
+        return [answer if answer and answer.texts else None for answer in given]
 
-    def _read(self, answer: str | None, read):
+    def _read(self, answer: Answer | None, read):
         """What `read` makes of an answer; answers that it cannot read are counted."""
         if answer is None:
             return None
         self._counts["answers"] += 1
-        value = read(answer)
+        text, is_cut = answer.texts[0], answer.finish_reasons[:1] == ("length",)
+        value = read(text, is_cut)
         if value is None:
             self._counts["unreadable"] += 1
-            self._unreadable = self._unreadable or " ".join(answer.split())[:80] or "(empty)"
+            self._counts["cut"] += is_cut
+            self._unreadable = self._unreadable or " ".join(text.split())[:80] or "(empty)"
         return value
 
     def _opened_for(self, src: Language, tgt: Language) -> CachedSampler:
@@ -257,9 +265,11 @@ class Gemba:
         self._opened.clear()
         self._sampler.close()
         if bad := self._counts["unreadable"]:
+            cut = self._counts["cut"]
+            why = f"; {cut} of them are cut at --{PREFIX}max_new_tokens {self._judge.max_new_tokens}" if cut else ""
             logger.warning(
                 f"{self.name}: {bad} of {self._counts['answers']} answers are not in the requested form and have no score, such "
-                f"as {self._unreadable!r}"
+                f"as {self._unreadable!r}{why}"
             )
         if unanswered := self._counts["unanswered"]:
             logger.warning(f"{self.name}: {unanswered} requests got no response and have no score")
