@@ -41,6 +41,7 @@ PROMPTS = FOLDER / "metrics"
 WEIGHTS = {"critical": 25, "major": 5, "minor": 1}
 WORST = 25  # errors beyond this sum do not count
 ANSWERS = "answers"  # folder of the responses, in --cache_dir
+READING = 2  # version of what is read in a response: scores of another one are not taken from the cache
 PREFIX = "judge_"  # of the flags
 _NAMED = (
     "inference_api",
@@ -176,7 +177,8 @@ class Gemba:
         self._model = [judge.inference_api, judge.model.base_url, name, judge.model.dtype, weights]
         self._model += filter(None, [options])
         decided = [self._model, self._style, judge.max_new_tokens, self._prompts]
-        self.fingerprint = digest(json.dumps(decided))
+        self._asked = digest(json.dumps(decided))
+        self.fingerprint = f"{self._asked}-{READING}"
         self.signature = (
             f"{self.title}|judge:{Path(name).name if Path(name).exists() else name}|api:{judge.inference_api}|style:{self._style}"
             f"|tokens:{judge.max_new_tokens}|prompts:{digest(json.dumps(self._prompts))[:8]}"
@@ -247,7 +249,7 @@ class Gemba:
         """The judge, with the responses of one direction, which is locked: two runs must not pay for the same."""
         part = f"{src.flores}-{tgt.flores}"
         if part not in self._opened:
-            folder = self._folder / f"{self.name}-{self.fingerprint}"
+            folder = self._folder / f"{self.name}-{self._asked}"
             lock = OutputLock(folder, part, flag="--cache_dir")
             path = folder / f"{part}.jsonl"
             if path.exists():
