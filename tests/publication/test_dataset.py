@@ -415,7 +415,7 @@ def test_the_hub_gets_a_whole_private_folder_after_the_token_is_checked(tmp_path
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         result = publish(folder, out, *words, "me/pairs")
         sent = server.files("datasets", "me/pairs")
-        assert "uploaded to https://huggingface.co/datasets/me/pairs (private)" in result.stdout
+        assert f"uploaded to {server.url}/datasets/me/pairs (private)" in result.stdout
         assert server.created == {"me/pairs": True}, "private"
         here = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
         assert {name: path.read_bytes() for name, path in sent.items()} == here
