@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder that peft saved (with adapter_config.json), or a Hub id; with --ctranslate2 also a whole model")
     add("output", metavar="OUTPUT", type=Path, help="folder to write the merged model to; must not exist")
     add("--base_model_name_or_path", metavar="BASE", help="base model of the adapter [as named in adapter_config.json]")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's")
+    add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's, float32 for CTranslate2")
     add("--trust_remote_code", action="store_true",
         help="run Python code that comes with the base model; off by default")
     add = parser.add_argument_group("for CTranslate2").add_argument
@@ -215,7 +215,9 @@ def run(args: argparse.Namespace) -> int:
         if args.ctranslate2:
             shutil.rmtree(output, ignore_errors=True)  # of a run that was killed
         try:
-            print(merge(adapter, output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
+            # What is converted is rounded then, and not to the base's precision before.
+            dtype = "float32" if args.ctranslate2 and args.dtype == "auto" else args.dtype
+            print(merge(adapter, output, base, revision, dtype, args.trust_remote_code), file=sys.stderr)
             if args.ctranslate2:
                 export(str(output), args, [lineage.of_model(str(adapter)), lineage.of_model(base)])
         finally:
