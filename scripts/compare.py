@@ -84,7 +84,8 @@ def build_parser() -> Parser:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="other values for this run: of a name at the top of the file, or of section.flag in all variants",
+        help="other values for this run: name=value at the top of the file, section.flag=value for all variants, "
+        "variants.NAME.section.flag=value for one that has its own",
     )
     parser.add_argument(
         "--jobs",
