@@ -302,7 +302,8 @@ const page = (() => {
     addEventListener("scroll", () => { if (Math.abs(moved()) > 5) followed = null; }, { passive: true });
     addEventListener("hashchange", follow);
     addEventListener("beforeprint", () => { for (const name of states.keys()) render(name); });
-    await follow();
+    if (route()) await follow();
+    else if (states.size) await render(states.keys().next().value); // the first section, which readers see first
     document.documentElement.dataset.ready = "true";
     idle([...states.keys()].filter((name) => !states.get(name).element.dataset.large));
   }
