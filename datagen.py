@@ -69,58 +69,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("what to generate").add_argument
-    add(
-        "--data_generation_pipeline",
-        "--dataset_generation_pipeline",
-        choices=PIPELINES,
-        default="topxgen",
+    # fmt: off
+    add("--data_generation_pipeline", "--dataset_generation_pipeline", choices=PIPELINES, default="topxgen",
         metavar="PIPELINE",
-        help=choices_help("how prompts are made and responses become texts", PIPELINES),
-    )
-    add(
-        "--stages",
-        nargs="+",
-        choices=STAGES,
-        default=list(STAGES),
-        help="which stages to run; each reads the files of the one before it [all]",
-    )
-    add(
-        "--languages",
-        nargs="+",
-        required=True,
-        metavar="LANGUAGE",
-        help="languages to write in: English names or FLORES codes",
-    )
+        help=choices_help("how prompts are made and responses become texts", PIPELINES))
+    add("--stages", nargs="+", choices=STAGES, default=list(STAGES),
+        help="which stages to run; each reads the files of the one before it [all]")
+    add("--languages", nargs="+", required=True, metavar="LANGUAGE",
+        help="languages to write in: English names or FLORES codes")
     flags.add_language_flags(add)
     add("--seed_topics_path", metavar="FILE", help="topxgen: topics, txt (one per line) or jsonl")
-    add(
-        "--paragraphs",
-        nargs="+",
-        metavar="SOURCE",
+    add("--paragraphs", nargs="+", metavar="SOURCE",
         help="native texts instead of an LLM's: a txt (one a line), jsonl or parquet file, also file[:900] or file:column, a folder "
-        "with {Language}.txt and the like, or a Hub data set id:config:column:split; one, or one for each language",
-    )
-    add(
-        "--output_dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="where everything is written; re-run with the same one to resume",
-    )
-    add(
-        "--translate_dir",
-        metavar="NAME",
-        help="folder for translations, inside --output_dir [the back-translator's name]",
-    )
+             "with {Language}.txt and the like, or a Hub data set id:config:column:split; one, or one for each language")
+    add("--output_dir", type=Path, required=True, metavar="DIR",
+        help="where everything is written; re-run with the same one to resume")
+    add("--translate_dir", metavar="NAME",
+        help="folder for translations, inside --output_dir [the back-translator's name]")
     add("--output_filenames", nargs="+", metavar="NAME", help="a file name for each language [{Language}.jsonl]")
     add("--number_of_instructions", **count(0, "stop at N paragraphs over all languages", 0))
-    add(
-        "--number_of_instructions_per_language",
-        type=int_range(0),
-        nargs="+",
-        metavar="N",
-        help="generate at least N paragraphs in each language: one number for all languages, or one for each [0]",
-    )
+    add("--number_of_instructions_per_language", type=int_range(0), nargs="+", metavar="N",
+        help="generate at least N paragraphs in each language: one number for all languages, or one for each [0]")
     flags.add_run_flags(add)
     flags.add_shard_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, then exit")
@@ -142,161 +111,72 @@ def build_parser() -> argparse.ArgumentParser:
     flags.add_decoding_flags(add, max_new_tokens=2048, temperature=1.0)
 
     add = parser.add_argument_group("prompts").add_argument
-    add(
-        "--prompt_template",
-        metavar="NAME_OR_PATH",
+    add("--prompt_template", metavar="NAME_OR_PATH",
         help="a file of topxgen/generation/prompts or one of your own [topxgen: instruct for chat models, continuation for base "
-        "models; self-instruct: passages, passages-continuation; knn-instruct: neighbours, neighbours-continuation]",
-    )
-    add(
-        "--number_of_icl_demonstrations",
-        **count(
-            0,
-            "topxgen: example paragraphs in a prompt, each in another language; self-instruct: passages in a prompt; "
-            "knn-instruct: nearest neighbours in a prompt",
-            4,
-        ),
-    )
+             "models; self-instruct: passages, passages-continuation; knn-instruct: neighbours, neighbours-continuation]")
+    add("--number_of_icl_demonstrations",
+        **count(0, "topxgen: example paragraphs in a prompt, each in another language; self-instruct: passages in a prompt; "
+                   "knn-instruct: nearest neighbours in a prompt", 4))
     add("--number_of_icl_phrases", **count(0, "topxgen: example sentences in the target language", 0))
     add("--number_of_generations_per_step", **count(1, "topxgen: texts asked for in a prompt", 2, 100))
-    add(
-        "--example_paragraphs",
-        default="xquad",
-        metavar="SOURCE",
-        help="topxgen: source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
-    )
-    add(
-        "--example_sentences",
-        default="flores",
-        metavar="SOURCE",
-        help="source of example sentences and of seed sentences (self-instruct, knn-instruct): flores (from the Hub), udhr (embedded) or a folder",
-    )
+    add("--example_paragraphs", default="xquad", metavar="SOURCE",
+        help="topxgen: source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder")
+    add("--example_sentences", default="flores", metavar="SOURCE",
+        help="source of example sentences and of seed sentences (self-instruct, knn-instruct): flores (from the Hub), udhr (embedded) or a folder")
     flags.add_partial_benchmark_flag(add)
-    add(
-        "--number_of_icl_synthetic_demonstrations",
-        **count(0, "self-instruct: how many of the passages in a prompt are drawn from those kept before", 2),
-    )
-    add(
-        "--number_of_rounds",
-        **count(1, "knn-instruct: how many times each passage of the pool asks for one more; the pool doubles", 1),
-    )
+    add("--number_of_icl_synthetic_demonstrations",
+        **count(0, "self-instruct: how many of the passages in a prompt are drawn from those kept before", 2))
+    add("--number_of_rounds",
+        **count(1, "knn-instruct: how many times each passage of the pool asks for one more; the pool doubles", 1))
     add("--encoder", **choice(ENCODERS, "sonar", "knn-instruct: what passages are compared by"))
-    add(
-        "--encoder_device",
-        metavar="DEVICE",
-        help="knn-instruct: where sonar runs: cpu, cuda or cuda:N [cpu beside an LLM on this machine, else the GPU if there is one]",
-    )
+    add("--encoder_device", metavar="DEVICE",
+        help="knn-instruct: where sonar runs: cpu, cuda or cuda:N [cpu beside an LLM on this machine, else the GPU if there is one]")
     add("--max_samples", type=limit, metavar="N", help="use only the first N example or seed sentences; -1: all [all]")
 
     add = parser.add_argument_group("filters").add_argument
-    add(
-        "--filters",
-        nargs="+",
-        choices=FILTERS,
-        metavar="NAME",
-        help=choices_help(
-            "what rejects a text, in this order", FILTERS, "topxgen: all but too_short; else binary too_short"
-        ),
-    )
-    add(
-        "--threshold",
-        type=float_range(0, 1),
-        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this [0.7; knn-instruct: 1, which is none]",
-    )
-    add(
-        "--rouge_tokenizer",
-        choices=TOKENIZERS,
-        default="unicode",
-        help="words for ROUGE-L; unicode: of any script; rouge_score: a-z and 0-9 only, as in the paper",
-    )
-    add(
-        "--dedup_prefilter",
-        **choice(PREFILTERS, "exact", "how the kept paragraphs to compare by ROUGE-L are found; part of the settings"),
-    )
-    add(
-        "--splitter",
-        choices=sentence_splitting.SPLITTERS,
-        default="sentencex",
-        help="how paragraphs are split into sentences",
-    )
+    add("--filters", nargs="+", choices=FILTERS, metavar="NAME",
+        help=choices_help("what rejects a text, in this order", FILTERS, "topxgen: all but too_short; else binary too_short"))
+    add("--threshold", type=float_range(0, 1),
+        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this [0.7; knn-instruct: 1, which is none]")
+    add("--rouge_tokenizer", choices=TOKENIZERS, default="unicode",
+        help="words for ROUGE-L; unicode: of any script; rouge_score: a-z and 0-9 only, as in the paper")
+    add("--dedup_prefilter",
+        **choice(PREFILTERS, "exact", "how the kept paragraphs to compare by ROUGE-L are found; part of the settings"))
+    add("--splitter", choices=sentence_splitting.SPLITTERS, default="sentencex",
+        help="how paragraphs are split into sentences")
     flags.add_language_id_flag(add)
 
     add = parser.add_argument_group("back-translation").add_argument
-    add(
-        "--back_translator",
-        choices=translation.TRANSLATORS,
-        metavar="NAME",
-        help=choices_help(
-            "what translates the sentences back", translation.TRANSLATORS, "nllb with --use_nllb, else llm"
-        ),
-    )
+    add("--back_translator", choices=translation.TRANSLATORS, metavar="NAME",
+        help=choices_help("what translates the sentences back", translation.TRANSLATORS, "nllb with --use_nllb, else llm"))
     add("--use_nllb", **FLAG, help="short for --back_translator nllb")
     flags.add_nllb_flags(add, default=NLLB)
     add("--target_language", default="English", metavar="LANGUAGE", help="language to translate into")
-    add(
-        "--template_key",
-        default="11",
-        metavar="KEY",
-        help="llm: MT template, a number or name in topxgen/prompting/mt_templates.toml",
-    )
+    add("--template_key", default="11", metavar="KEY",
+        help="llm: MT template, a number or name in topxgen/prompting/mt_templates.toml")
     flags.add_prompt_style_flag(add)
-    add(
-        "--number_of_demonstrations",
-        type=int_range(0),
-        default=5,
-        metavar="K",
-        help="llm: example pairs in a prompt, retrieved by BM25",
-    )
+    add("--number_of_demonstrations", type=int_range(0), default=5, metavar="K",
+        help="llm: example pairs in a prompt, retrieved by BM25")
     add("--retriever_tokens", **choice(bm25.TOKENS, "unicode", "llm: what a word is to BM25"))
-    add(
-        "--demonstration_pool",
-        default="flores",
-        metavar="SOURCE",
-        help="llm: source of example pairs: flores (dev split, from the Hub), udhr (embedded) or a folder",
-    )
+    add("--demonstration_pool", default="flores", metavar="SOURCE",
+        help="llm: source of example pairs: flores (dev split, from the Hub), udhr (embedded) or a folder")
 
-    add(
-        "--number_of_candidates",
-        **count(
-            1,
-            "translations of each sentence, of which the best is kept: beams of nllb, samples or beams of llm",
-            1,
-            MAX_BEAMS,
-        ),
-    )
-    add(
-        "--select_by",
-        **choice(SELECTORS, None, "what chooses among candidates", "blaser"),
-    )
-    add(
-        "--candidate_temperature",
-        type=float_range(0.01, 2),
-        default=0.7,
-        metavar="T",
-        help="llm: temperature of the candidates, unless --num_beams makes them",
-    )
+    add("--number_of_candidates",
+        **count(1, "translations of each sentence, of which the best is kept: beams of nllb, samples or beams of llm", 1, MAX_BEAMS))
+    add("--select_by", **choice(SELECTORS, None, "what chooses among candidates", "blaser"))
+    add("--candidate_temperature", type=float_range(0.01, 2), default=0.7, metavar="T",
+        help="llm: temperature of the candidates, unless --num_beams makes them")
 
     add = parser.add_argument_group("scores").add_argument
     add("--scorer", **choice(SCORERS, None, "what scores the pairs", "blaser; with apertium: confidence"))
-    add(
-        "--min_score",
-        type=float_range(-1000, 1000),
-        metavar="X",
-        help="drop pairs whose score is below this, or that have none, as rejects [scores drop nothing]",
-    )
+    add("--min_score", type=float_range(-1000, 1000), metavar="X",
+        help="drop pairs whose score is below this, or that have none, as rejects [scores drop nothing]")
     flags.add_quality_flags(add)
-    add(
-        "--metricx_name_or_path",
-        default=metricx.DEFAULT,
-        metavar="MODEL",
-        help="MetricX model, a folder or Hub id with metricx-23-qe or metricx-24 in its name",
-    )
-    add(
-        "--scorer_dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="precision of SONAR; of MetricX if given, else bfloat16 on a GPU",
-    )
+    add("--metricx_name_or_path", default=metricx.DEFAULT, metavar="MODEL",
+        help="MetricX model, a folder or Hub id with metricx-23-qe or metricx-24 in its name")
+    add("--scorer_dtype", choices=("float32", "bfloat16"), default="float32",
+        help="precision of SONAR; of MetricX if given, else bfloat16 on a GPU")
+    # fmt: on
     return parser
 
 

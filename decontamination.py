@@ -59,110 +59,52 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("what to check").add_argument
-    add(
-        "--input_dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="directory with {Language}_translate.jsonl, as datagen.py writes it",
-    )
-    add(
-        "--languages",
-        nargs="+",
-        metavar="LANGUAGE",
-        help="languages to check: English names or FLORES codes [all in --input_dir]",
-    )
+    # fmt: off
+    add("--input_dir", type=Path, required=True, metavar="DIR",
+        help="directory with {Language}_translate.jsonl, as datagen.py writes it")
+    add("--languages", nargs="+", metavar="LANGUAGE",
+        help="languages to check: English names or FLORES codes [all in --input_dir]")
     add_language_flags(add)
-    add(
-        "--target_language",
-        metavar="LANGUAGE",
-        help="language of the translations [that in settings_translate.json of --input_dir, else English]",
-    )
+    add("--target_language", metavar="LANGUAGE",
+        help="language of the translations [that in settings_translate.json of --input_dir, else English]")
 
     add = parser.add_argument_group("benchmarks").add_argument
-    add(
-        "--benchmarks",
-        nargs="+",
-        default=["flores", "ntrex", "tico", "xquad"],
-        metavar="BENCHMARK",
+    add("--benchmarks", nargs="+", default=["flores", "ntrex", "tico", "xquad"], metavar="BENCHMARK",
         help=f"evaluation sets to check against: {', '.join(benchmarks.LOADERS)}; a txt, tsv, jsonl or parquet file or a "
-        "directory of them; a Hub id [flores ntrex tico xquad]",
-    )
+             "directory of them; a Hub id [flores ntrex tico xquad]")
     add("--benchmark_dir", type=Path, metavar="DIR", help="local copies of the benchmarks, as published [the Hub]")
-    add(
-        "--allow_missing",
-        nargs="+",
-        default=[],
-        metavar="BENCHMARK",
-        help="benchmarks to skip if they cannot be loaded; the report lists them [none: the run stops]",
-    )
+    add("--allow_missing", nargs="+", default=[], metavar="BENCHMARK",
+        help="benchmarks to skip if they cannot be loaded; the report lists them [none: the run stops]")
     add_partial_benchmark_flag(add)
-    add(
-        "--demonstration_pool",
-        nargs="+",
-        default=[],
-        metavar="SOURCE",
-        help="few-shot demonstrations, named as in --benchmarks; their overlaps with the benchmarks are reported",
-    )
+    add("--demonstration_pool", nargs="+", default=[], metavar="SOURCE",
+        help="few-shot demonstrations, named as in --benchmarks; their overlaps with the benchmarks are reported")
 
     add = parser.add_argument_group("what counts as an overlap").add_argument
-    add(
-        "--ngram_size",
-        type=int_range(1, 1000),
-        default=10,
-        metavar="WORDS",
-        help="consecutive words that overlapping texts share",
-    )
-    add(
-        "--tokenizer",
-        choices=ngram_hashes.TOKENIZERS,
-        default="unicode",
-        help="what a word is; unicode: of any script; original: as published, which splits Indic words",
-    )
-    add(
-        "--near_duplicate_threshold",
-        type=float_range(0.05, 0.99),
-        metavar="F1",
-        help="texts whose ROUGE-L F1 with a benchmark text is above this overlap, too; try 0.6 [off]",
-    )
-    add(
-        "--short_text_rule",
-        choices=ngram_index.SHORT_TEXT_RULES,
-        default="inside",
+    add("--ngram_size", type=int_range(1, 1000), default=10, metavar="WORDS",
+        help="consecutive words that overlapping texts share")
+    add("--tokenizer", choices=ngram_hashes.TOKENIZERS, default="unicode",
+        help="what a word is; unicode: of any script; original: as published, which splits Indic words")
+    add("--near_duplicate_threshold", type=float_range(0.05, 0.99), metavar="F1",
+        help="texts whose ROUGE-L F1 with a benchmark text is above this overlap, too; try 0.6 [off]")
+    add("--short_text_rule", choices=ngram_index.SHORT_TEXT_RULES, default="inside",
         help="when a benchmark text shorter than --ngram_size counts; whole: if it is a whole text; inside: also inside a "
-        f"text, if it has {ngram_index.MIN_CONTAINED_SHARE:.0%}% of --ngram_size words; ignore: never",
-    )
+             f"text, if it has {ngram_index.MIN_CONTAINED_SHARE:.0%}% of --ngram_size words; ignore: never")
 
     add = parser.add_argument_group("what is dropped, and output").add_argument
-    add(
-        "--drop_on_sentence_overlap",
-        choices=filter.DROP_ON_SENTENCE_OVERLAP,
-        default="paragraph",
-        help="what to drop when a target-language text overlaps",
-    )
-    add(
-        "--drop_on_translation_overlap",
-        choices=filter.DROP_ON_TRANSLATION_OVERLAP,
-        default="pair",
-        help="what to drop when a translation overlaps",
-    )
+    add("--drop_on_sentence_overlap", choices=filter.DROP_ON_SENTENCE_OVERLAP, default="paragraph",
+        help="what to drop when a target-language text overlaps")
+    add("--drop_on_translation_overlap", choices=filter.DROP_ON_TRANSLATION_OVERLAP, default="pair",
+        help="what to drop when a translation overlaps")
     add("--audit", "--report_only", **FLAG, help="drop nothing, only write the report, as decontamination_audit")
     add("--output_dir", type=Path, metavar="DIR", help="where files are written [--input_dir]")
-    add(
-        "--report",
-        type=Path,
-        metavar="PATH",
-        help="the report, with or without .json or .md [decontamination_report in --output_dir]",
-    )
+    add("--report", type=Path, metavar="PATH",
+        help="the report, with or without .json or .md [decontamination_report in --output_dir]")
     add_shard_flags(add)
-    add(
-        "--num_workers",
-        **count(1, "number of worker processes [one per core; with --distributed, per core of the cluster]"),
-    )
-    add(
-        "--distributed",
-        **choice(distributed.SCHEDULERS, None, "run the worker processes on the nodes of a cluster", "off"),
-    )
+    add("--num_workers",
+        **count(1, "number of worker processes [one per core; with --distributed, per core of the cluster]"))
+    add("--distributed",
+        **choice(distributed.SCHEDULERS, None, "run the worker processes on the nodes of a cluster", "off"))
+    # fmt: on
     return parser
 
 

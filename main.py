@@ -57,12 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
 
     add = parser.add_argument_group("the LLM that translates").add_argument
-    add(
-        "--model_name_or_path",
-        nargs="+",
-        metavar="MODEL",
-        help="Hub ids, folders or LoRA adapters; several run one after the other",
-    )
+    # fmt: off
+    add("--model_name_or_path", nargs="+", metavar="MODEL",
+        help="Hub ids, folders or LoRA adapters; several run one after the other")
     add("--enable_lora", **FLAG, help="the models are LoRA adapters [detected by adapter_config.json]")
     add("--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]")
     flags.add_model_flags(add)
@@ -75,48 +72,34 @@ def build_parser() -> argparse.ArgumentParser:
     flags.add_unanswered_flag(add)
 
     add = parser.add_argument_group("prompts and demonstrations").add_argument
-    add(
-        "--template_key",
-        metavar="KEY",
+    add("--template_key", metavar="KEY",
         help="MT template: a number or name in topxgen/prompting/mt_templates.toml, or the path of a .toml file [the template "
-        "that a checkpoint was trained with, else 11]",
-    )
+             "that a checkpoint was trained with, else 11]")
     flags.add_prompt_style_flag(add)
     add("--k", **count(0, "demonstrations per prompt; 0: zero-shot", 0))
     add("--retriever_type", **choice(retrieval.RETRIEVERS, "bm25s", "how demonstrations are chosen"))
     add("--retriever_tokens", **choice(bm25.TOKENS, "unicode", "bm25s, bm25: what a word is"))
-    add(
-        "--spacy_model",
-        metavar="MODEL",
-        help="spaCy pipeline of the source language, for methods, retrievers and dividers that need one [its small one]",
-    )
+    add("--spacy_model", metavar="MODEL",
+        help="spaCy pipeline of the source language, for methods, retrievers and dividers that need one [its small one]")
 
     add = parser.add_argument_group("decoding").add_argument
     flags.add_decoding_flags(add, max_new_tokens=500, temperature=0.0)
     selectors = candidate_selection.SELECTORS
     add("--selection_method", **choice(selectors, "greedy", "which of several candidates is kept"))
     flags.add_quality_flags(add)
-    add(
-        "--comet_name_or_path",
-        default=comet_models.QE,
-        metavar="MODEL",
-        help="comet-qe: a COMET model that needs no reference, as a Hub id, folder or .ckpt file",
-    )
-    add(
-        "--comet_python",
-        metavar="PYTHON",
-        help="comet-qe: Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
-    )
+    add("--comet_name_or_path", default=comet_models.QE, metavar="MODEL",
+        help="comet-qe: a COMET model that needs no reference, as a Hub id, folder or .ckpt file")
+    add("--comet_python", metavar="PYTHON",
+        help="comet-qe: Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]")
 
     add = parser.add_argument_group("translation method").add_argument
     add("--method_translate", **choice(methods.CHOICES, "vanilla", "how a sentence or phrase is translated"))
     flags.add_nllb_flags(add, default="facebook/nllb-200-distilled-600M")
     intro = "how often the LLM is asked to improve its translations (with --steps: those of the phrases)"
     add("--number_of_refining_steps", **count(0, intro, 0, maximum=100))
-    add(
-        "--max_new_tokens_merge",
-        **count(1, "longest response to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
-    )
+    add("--max_new_tokens_merge",
+        **count(1, "longest response to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500))
+    # fmt: on
 
     add_comptra_flags(parser.add_argument_group("compositional translation (CompTra)").add_argument)
     return parser
@@ -124,103 +107,51 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_data_flags(add) -> None:
     add("--dataset_name_or_path", **choice(evaluation_sets.DATASETS, "flores", "evaluation set"))
-    add(
-        "--src",
-        nargs="+",
-        default=["English"],
-        metavar="LANGUAGE",
-        help="source languages: English names or FLORES codes [English]",
-    )
-    add(
-        "--tgt",
-        nargs="+",
-        required=True,
-        metavar="LANGUAGE",
-        help="target languages; each --src is translated into each other --tgt",
-    )
+    # fmt: off
+    add("--src", nargs="+", default=["English"], metavar="LANGUAGE",
+        help="source languages: English names or FLORES codes [English]")
+    add("--tgt", nargs="+", required=True, metavar="LANGUAGE",
+        help="target languages; each --src is translated into each other --tgt")
     add("--max_samples", type=limit, metavar="N", help="translate only the first N sentences; -1: all [all]")
     flags.add_benchmark_flags(add)
-    add(
-        "--data_dir",
-        type=Path,
-        metavar="DIR",
-        help="topxgen: folder of the demonstrations, {Language}_translate_filtered.jsonl",
-    )
+    add("--data_dir", type=Path, metavar="DIR",
+        help="topxgen: folder of the demonstrations, {Language}_translate_filtered.jsonl")
     two_files = {"nargs": 2, "type": Path}
-    add(
-        "--test_files",
-        **two_files,
-        metavar=("SRC", "REF"),
-        help="files: sources and references, one sentence per line; a slice of lines as in text.txt[1000:]",
-    )
-    add(
-        "--demonstration_pool",
-        **two_files,
-        metavar=("SRC", "TGT"),
-        help="files: pairs to take demonstrations from, one sentence per line; slices as for --test_files",
-    )
+    add("--test_files", **two_files, metavar=("SRC", "REF"),
+        help="files: sources and references, one sentence per line; a slice of lines as in text.txt[1000:]")
+    add("--demonstration_pool", **two_files, metavar=("SRC", "TGT"),
+        help="files: pairs to take demonstrations from, one sentence per line; slices as for --test_files")
     flags.add_language_flags(add)
-    add(
-        "--output_dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="where translations are written; re-run with the same directory to resume",
-    )
-    add(
-        "--metadata_dir",
-        metavar="NAME",
-        help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
-    )
+    add("--output_dir", type=Path, required=True, metavar="DIR",
+        help="where translations are written; re-run with the same directory to resume")
+    add("--metadata_dir", metavar="NAME",
+        help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]")
     flags.add_run_flags(add)
     flags.add_shard_flags(add)
-    add(
-        "--dry_run",
-        **FLAG,
-        help="show the first prompts and an estimate of the prompts, tokens and cost of each stage, then exit",
-    )
+    add("--dry_run", **FLAG,
+        help="show the first prompts and an estimate of the prompts, tokens and cost of each stage, then exit")
+    # fmt: on
 
 
 def add_comptra_flags(add) -> None:
     add("--steps", **count(0, "how often sentences are divided; 0: not at all", 0, maximum=10))
     add("--method_divide", **choice(divide.DIVIDERS, "llm", "how a sentence is divided into phrases"))
-    add(
-        "--mode_divide",
-        default="vanilla",
-        metavar="NAME_OR_PATH",
+    # fmt: off
+    add("--mode_divide", default="vanilla", metavar="NAME_OR_PATH",
         help="llm: prompt that divides; vanilla: short self-contained phrases; paraphrase: rewordings of the whole sentence; or "
-        "another file of comptra/prompts/divide, or the path of a .toml file",
-    )
-    add(
-        "--number_of_subproblems",
-        type=int_range(-1),
-        default=-1,
-        metavar="N",
-        help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",
-    )
+             "another file of comptra/prompts/divide, or the path of a .toml file")
+    add("--number_of_subproblems", type=int_range(-1), default=-1, metavar="N",
+        help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0")
     add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4, maximum=1000))
     add("--max_new_tokens_divide", **count(1, "longest response to a prompt that divides, in tokens", 1500))
     intro = "how the sentence is translated with its phrases"
-    add(
-        "--merge_prompt",
-        default=merge.VANILLA,
-        metavar="NAME_OR_PATH",
-        help=choices_help(intro, merge.MERGE_PROMPTS, "vanilla")
-        + "; or another file of comptra/prompts/merge, or the path of a .toml file",
-    )
-    add(
-        "--number_of_merge_demonstrations",
-        **count(0, "demonstrations from the pool that precede the phrases in a merge prompt", 0),
-    )
-    add(
-        "--refine_after_merge",
-        type=bool_or_count,
-        nargs="?",
-        const=1,
-        default=0,
-        metavar="N",
-        help="how often the LLM is asked to improve each merged translation; without a number: once",
-    )
+    add("--merge_prompt", default=merge.VANILLA, metavar="NAME_OR_PATH",
+        help=choices_help(intro, merge.MERGE_PROMPTS, "vanilla") + "; or another file of comptra/prompts/merge, or the path of a .toml file")
+    add("--number_of_merge_demonstrations",
+        **count(0, "demonstrations from the pool that precede the phrases in a merge prompt", 0))
+    add("--refine_after_merge", type=bool_or_count, nargs="?", const=1, default=0, metavar="N",
+        help="how often the LLM is asked to improve each merged translation; without a number: once")
+    # fmt: on
     flags.add_language_id_flag(add)
 
 

@@ -62,22 +62,13 @@ def build_parser() -> Parser:
     add("--trust_remote_code", **FLAG, help="run Python code that comes with the model; off by default")
 
     add = parser.add_argument_group("data").add_argument
-    add(
-        "--dataset_name_or_path",
-        default="topxgen",
-        metavar="NAME",
+    # fmt: off
+    add("--dataset_name_or_path", default="topxgen", metavar="NAME",
         help="topxgen (or ours): generated pairs in --data_dir; flores: FLORES-200; smol: SMOL; udhr: the embedded Universal "
-        "Declaration of Human Rights; a jsonl, json, csv, tsv or parquet file; a folder with such files, an export or a "
-        "saved `datasets` folder; or a Hub id",
-    )
-    add(
-        "--data_dir",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="DIR",
-        help="topxgen: output of decontamination.py; of several, --dataset_size takes equal shares; flores, smol: local copy",
-    )
+             "Declaration of Human Rights; a jsonl, json, csv, tsv or parquet file; a folder with such files, an export or a "
+             "saved `datasets` folder; or a Hub id")
+    add("--data_dir", nargs="+", type=Path, default=[], metavar="DIR",
+        help="topxgen: output of decontamination.py; of several, --dataset_size takes equal shares; flores, smol: local copy")
     add_partial_benchmark_flag(add)
     add("--src", default="English", metavar="LANGUAGE", help="source language of the pairs")
     add("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or FLORES codes")
@@ -89,26 +80,13 @@ def build_parser() -> Parser:
     add("--output_column_name", metavar="COLUMN", help="column of the target [none: train on raw text]")
     add("--percentile", type=float_range(0, 100), metavar="P", help="keep pairs with scores above the P-th percentile")
     add("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs per language; -1: all")
-    add(
-        "--strategy",
-        choices=training_data.STRATEGIES,
-        default="soonest",
-        help="which --dataset_size pairs; soonest: the first; highest: the best scores; random: a sample",
-    )
-    add(
-        "--drop_duplicates",
-        choices=training_data.DROP_DUPLICATES,
-        default="after",
+    add("--strategy", choices=training_data.STRATEGIES, default="soonest",
+        help="which --dataset_size pairs; soonest: the first; highest: the best scores; random: a sample")
+    add("--drop_duplicates", choices=training_data.DROP_DUPLICATES, default="after",
         help="when pairs that another one equals are dropped; after: from the selected ones, as published; before: first, so "
-        "that --dataset_size pairs are that many different ones",
-    )
-    add(
-        "--test_size_ratio",
-        type=float_range(0),
-        default=0.1,
-        metavar="SHARE_OR_COUNT",
-        help="held-out pairs: up to 1 a share, above 1 a number, 0 none",
-    )
+             "that --dataset_size pairs are that many different ones")
+    add("--test_size_ratio", type=float_range(0), default=0.1, metavar="SHARE_OR_COUNT",
+        help="held-out pairs: up to 1 a share, above 1 a number, 0 none")
     add("--streaming", **FLAG, help="never hold the data in memory (files and Hub data sets); needs --max_steps")
     add("--shuffle_buffer", **count(1, "streaming: pairs to shuffle", 5000))
     add("--size_valid_set", **count(0, "streaming: held-out pairs", 1000))
@@ -120,27 +98,14 @@ def build_parser() -> Parser:
 
     add = parser.add_argument_group("training texts").add_argument
     add("--targets_only", **FLAG, help="decoder LMs: loss on target and EOS only, not on the prompt")
-    add(
-        "--max_length",
-        type=int_range(8, 2**20),
-        default=2048,
-        metavar="TOKENS",
-        help="longest row of tokens to train on",
-    )
-    add(
-        "--packing",
-        choices=PACKINGS,
-        default="bestfit",
+    add("--max_length", type=int_range(8, 2**20), default=2048, metavar="TOKENS",
+        help="longest row of tokens to train on")
+    add("--packing", choices=PACKINGS, default="bestfit",
         help="decoder LMs; bestfit: whole pairs packed into rows, attention within pairs; concat: all texts concatenated and "
-        "cut, as in the paper's code; none: one pair per row",
-    )
-    add(
-        "--template_key",
-        default="14",
-        metavar="KEY",
+             "cut, as in the paper's code; none: one pair per row")
+    add("--template_key", default="14", metavar="KEY",
         help="decoder LMs: MT template, a number or name in topxgen/prompting/mt_templates.toml; none: source and target are "
-        "concatenated as they are",
-    )
+             "concatenated as they are")
     add("--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="NEFTune: noise on embeddings [off]")
 
     add = parser.add_argument_group("adapters and memory").add_argument
@@ -158,35 +123,21 @@ def build_parser() -> Parser:
     add("--use_flash_attn", **FLAG, help="flash attention, if flash-attn is installed")
     add("--use_liger_kernel", **FLAG, help="Liger kernels (decoder LMs on GPU)")
     add("--torch_compile", **FLAG, help="compile the layers: a minute or more at the start, then faster steps on a GPU")
-    add(
-        "--loss_chunk_size",
-        type=int_range(0),
-        default=1024,
-        metavar="TOKENS",
-        help="compute the loss and its gradients for this many tokens at a time: less memory, the same loss; 0: all at once",
-    )
+    add("--loss_chunk_size", type=int_range(0), default=1024, metavar="TOKENS",
+        help="compute the loss and its gradients for this many tokens at a time: less memory, the same loss; 0: all at once")
     add("--deepspeed", metavar="JSON", help="DeepSpeed configuration; or launch with configs/zero3.yaml")
 
     add = parser.add_argument_group("optimization").add_argument
     add("--max_steps", type=int_range(-1), metavar="N", help=f"optimizer steps; -1: by epochs [{DEFAULT_STEPS}]")
-    add(
-        "--num_train_epochs",
-        type=float_range(0.001, 1e6),
-        metavar="N",
-        help="passes over the data, without --max_steps",
-    )
+    add("--num_train_epochs", type=float_range(0.001, 1e6), metavar="N",
+        help="passes over the data, without --max_steps")
     add("--per_device_train_batch_size", **count(1, "training: rows per batch on each device", 4, maximum=65_536))
     add("--per_device_eval_batch_size", **count(1, "evaluation: rows per batch on each device", 4, maximum=65_536))
     add("--gradient_accumulation_steps", **count(1, "batches per optimizer step on each device", 4, maximum=65_536))
     add("--learning_rate", type=float_range(1e-12), default=5e-6, metavar="LR", help="peak learning rate")
     add("--min_learning_rate", type=float_range(0), metavar="LR", help="where the schedule ends [0 in most schedules]")
-    add(
-        "--lr_scheduler_type",
-        choices=SCHEDULERS,
-        default="cosine",
-        metavar="NAME",
-        help=f"learning-rate schedule of transformers: {', '.join(SCHEDULERS)}",
-    )
+    add("--lr_scheduler_type", choices=SCHEDULERS, default="cosine", metavar="NAME",
+        help=f"learning-rate schedule of transformers: {', '.join(SCHEDULERS)}")
     add("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='its options, such as {"num_cycles": 2}')
     add("--num_warmup_steps", **count(0, "steps of linear warm-up", 100))
     add("--weight_decay", type=float_range(0), default=0.05, help="AdamW's weight decay")
@@ -197,23 +148,16 @@ def build_parser() -> Parser:
     add("--eval_steps", **count(1, "steps between evaluations", 10))
     add("--save_steps", **count(1, "steps between checkpoints", 50))
     add("--save_total_limit", **count(1, "checkpoints to keep, and the best", 3))
-    add(
-        "--num_eval_translations",
-        **count(0, "at each evaluation translate N held-out pairs of each direction, for chrF++ and BLEU", 0),
-    )
-    add(
-        "--metric_for_best_model",
-        choices=("loss", "chrf", "bleu"),
-        help="held-out metric that picks the best checkpoint [chrf with --num_eval_translations, else loss]",
-    )
+    add("--num_eval_translations",
+        **count(0, "at each evaluation translate N held-out pairs of each direction, for chrF++ and BLEU", 0))
+    add("--metric_for_best_model", choices=("loss", "chrf", "bleu"),
+        help="held-out metric that picks the best checkpoint [chrf with --num_eval_translations, else loss]")
     add("--early_stopping_patience", **count(1, "stop after N evaluations without a better one"))
     add("--report_to", nargs="+", choices=arguments.TRACKERS, help="trackers besides train_log.jsonl [none]")
-    add(
-        "--push_to_hub",
-        **FLAG | {"type": arguments.bool_or_name, "metavar": "NAME"},
+    add("--push_to_hub", **FLAG | {"type": arguments.bool_or_name, "metavar": "NAME"},
         help="upload the best model to a private Hub repository at the end (HF_TOKEN): to this one, or without a name to "
-        "--hub_model_id",
-    )
+             "--hub_model_id")
+    # fmt: on
     add("--hub_model_id", metavar="NAME", help="repository of --push_to_hub [the name of --output_dir]")
     return parser
 

@@ -92,28 +92,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("best of two systems").add_argument
-    add(
-        "--ensemble_by",
-        metavar="METRIC",
+    # fmt: off
+    add("--ensemble_by", metavar="METRIC",
         help="also score the best of two systems, of each sentence the translation that this metric without references prefers: "
-        "blaser-qe, metricx-24-qe, cometkiwi … [none]",
-    )
+             "blaser-qe, metricx-24-qe, cometkiwi … [none]")
     add("--ensemble_dir", type=Path, metavar="DIR", help="where it is written, a folder for each direction")
 
     add = parser.add_argument_group("significance").add_argument
-    add(
-        "--baseline",
-        type=Path,
-        metavar="DIR",
-        help="folder of the system that the others are compared with; of a run, its system in the other directions, too [none]",
-    )
-    add(
-        "--trials",
-        **count(1, "trials of the approximate randomisation test (top cluster, --baseline)", 10000, MAX_SAMPLES),
-    )
-    add(
-        "--bootstrap", **count(0, "samples for 95%% confidence intervals and the paired bootstrap test", 0, MAX_SAMPLES)
-    )
+    add("--baseline", type=Path, metavar="DIR",
+        help="folder of the system that the others are compared with; of a run, its system in the other directions, too [none]")
+    add("--trials",
+        **count(1, "trials of the approximate randomisation test (top cluster, --baseline)", 10000, MAX_SAMPLES))
+    add("--bootstrap", **count(0, "samples for 95%% confidence intervals and the paired bootstrap test", 0, MAX_SAMPLES))
     add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
 
     add = parser.add_argument_group("files to write").add_argument
@@ -122,32 +112,23 @@ def build_parser() -> argparse.ArgumentParser:
     add("--markdown", type=Path, metavar="FILE", help="the tables in Markdown")
     add("--latex", type=Path, metavar="FILE", help="the tables in LaTeX (booktabs), to \\input in a paper")
     add("--every_eval_ever", type=Path, metavar="DIR", help="records of Every Eval Ever, one per system and test set")
-    add(
-        "--model_card",
-        nargs="+",
-        type=Path,
-        metavar="DIR",
+    add("--model_card", nargs="+", type=Path, metavar="DIR",
         help="folders of train.py or merge_lora.py: add the scores of their models to their cards (README.md), as model-index "
-        "and a table",
-    )
+             "and a table")
+    # fmt: on
     add("--plot", type=Path, metavar="FILE", help="scores of checkpoints against steps, as .png, .svg or .pdf")
     add("--segments", type=Path, metavar="FILE", help="scores of each segment: JSON lines, or CSV if it ends in .csv")
     return parser
 
 
 def _add_data_flags(add) -> None:
-    add(
-        "--dataset_name_or_path",
-        **choice(evaluation_sets.DATASETS, None, "test set of the runs", "as main.py recorded it"),
-    )
+    # fmt: off
+    add("--dataset_name_or_path",
+        **choice(evaluation_sets.DATASETS, None, "test set of the runs", "as main.py recorded it"))
     add_benchmark_flags(add)
-    add(
-        "--test_files",
-        nargs=2,
-        type=Path,
-        metavar=("SRC", "REF"),
-        help="files: sources and references, as for main.py [as main.py recorded them]",
-    )
+    add("--test_files", nargs=2, type=Path, metavar=("SRC", "REF"),
+        help="files: sources and references, as for main.py [as main.py recorded them]")
+    # fmt: on
     add_language_flags(add)
     add("--max_samples", type=limit, metavar="N", help="score only the first N sentences; -1: all [all]")
     add("--step", **count(0, "score translate_{N}.jsonl; above 0 these are phrases, which have no references", 0))

@@ -78,28 +78,17 @@ def build_parser() -> Parser:
     parser = Parser(__doc__, incomplete="a stage ended with this code, and the run stopped there", uses_apis=True)
     parser.add_argument("file", type=Path, metavar="EXPERIMENT.yaml", help="a run file with variants and seeds")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only [all]")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="other values for this run: name=value at the top of the file, section.flag=value for all variants, "
-        "variants.NAME.section.flag=value for one that has its own",
-    )
-    parser.add_argument(
-        "--jobs",
-        nargs="+",
-        default=[],
-        metavar="ID",
-        help="run these commands alone, as --dry_run names them; no table",
-    )
-    parser.add_argument(
-        "--encoder", **choice(ENCODERS, None, "encoder for the Vendi score of the data", "no Vendi score")
-    )
-    parser.add_argument(
-        "--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="--encoder sonar: a folder or Hub id"
-    )
+    # fmt: off
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+                        help="other values for this run: name=value at the top of the file, section.flag=value for all variants, "
+                        "variants.NAME.section.flag=value for one that has its own")
+    parser.add_argument("--jobs", nargs="+", default=[], metavar="ID",
+                        help="run these commands alone, as --dry_run names them; no table")
+    parser.add_argument("--encoder",
+                        **choice(ENCODERS, None, "encoder for the Vendi score of the data", "no Vendi score"))
+    parser.add_argument("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL",
+                        help="--encoder sonar: a folder or Hub id")
+    # fmt: on
     add_running_flags(parser)
     return parser
 

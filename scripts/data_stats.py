@@ -71,53 +71,29 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("what is read").add_argument
     add("--languages", nargs="+", metavar="LANGUAGE", help="English names or codes [all that the folders have]")
     flags.add_language_flags(add)
-    add(
-        "--stage",
-        nargs="+",
-        choices=STAGES,
-        default=list(STAGES),
-        metavar="STAGE",
-        help="paragraphs: what was kept of the responses; pairs: translated; filtered: decontaminated [all that are there]",
-    )
+    # fmt: off
+    add("--stage", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE",
+        help="paragraphs: what was kept of the responses; pairs: translated; filtered: decontaminated [all that are there]")
     flags.add_benchmark_flags(add)
 
     add = parser.add_argument_group("what is computed").add_argument
-    add(
-        "--sample",
-        type=int_range(2),
-        default=1000,
-        metavar="N",
-        help="sentences that the diversity is computed on; fewer if a column has fewer",
-    )
+    add("--sample", type=int_range(2), default=1000, metavar="N",
+        help="sentences that the diversity is computed on; fewer if a column has fewer")
     add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of the samples")
     flags.add_encoder_flags(add, None, "encoder for the Vendi score", "no Vendi score")
     add("--tokenizer", metavar="MODEL", help="count tokens with this model's tokenizer, beside words [words only]")
-    add(
-        "--seed_topics_path",
-        type=Path,
-        metavar="FILE",
-        help="topics, as for datagen.py: which share of them is covered, by category if a jsonl file names them [not computed]",
-    )
+    add("--seed_topics_path", type=Path, metavar="FILE",
+        help="topics, as for datagen.py: which share of them is covered, by category if a jsonl file names them [not computed]")
 
     add = parser.add_argument_group("an LLM that judges whether paragraphs discuss their topics").add_argument
-    add(
-        "--judge_model_name_or_path",
-        metavar="MODEL",
-        help="Hub id, folder or name of an API's model [nothing is judged]",
-    )
-    add(
-        "--output_dir",
-        type=Path,
-        metavar="DIR",
-        help="where its responses are kept, so that none is asked for twice; needed with it",
-    )
+    add("--judge_model_name_or_path", metavar="MODEL",
+        help="Hub id, folder or name of an API's model [nothing is judged]")
+    add("--output_dir", type=Path, metavar="DIR",
+        help="where its responses are kept, so that none is asked for twice; needed with it")
     add("--judge_sample", **count(1, "paragraphs of each column that are judged, drawn with --seed", 200))
-    add(
-        "--judge_prompt",
-        default="topic_judge",
-        metavar="TOML",
-        help="the prompts: a .toml file, such as an edited copy of topxgen/statistics/prompts/topic_judge.toml",
-    )
+    add("--judge_prompt", default="topic_judge", metavar="TOML",
+        help="the prompts: a .toml file, such as an edited copy of topxgen/statistics/prompts/topic_judge.toml")
+    # fmt: on
     flags.add_judging_flags(add, max_new_tokens=512)
     flags.add_model_flags(add)
     flags.add_api_flags(parser.add_argument_group("the judge through an API").add_argument)

@@ -54,23 +54,16 @@ RULES = (
 
 def build_parser() -> Parser:
     parser = Parser(__doc__, codes=CODES)
-    parser.add_argument(
-        "file", nargs="?", type=Path, metavar="RUN.yaml", help="a run file, an experiment or rounds [the machine alone]"
-    )
+    # fmt: off
+    parser.add_argument("file", nargs="?", type=Path, metavar="RUN.yaml",
+                        help="a run file, an experiment or rounds [the machine alone]")
     add_set_flag(parser)
-    parser.add_argument(
-        "--imports",
-        nargs="*",
-        choices=PACKAGES,
-        metavar="PACKAGE",
-        help="also import these, each in a process of its own; without names torch, vLLM and all that are installed (a minute)",
-    )
+    parser.add_argument("--imports", nargs="*", choices=PACKAGES, metavar="PACKAGE",
+                        help="also import these, each in a process of its own; without names torch, vLLM and all that are installed (a minute)")
     add_reported_prices_flag(parser.add_argument)
-    parser.add_argument(
-        "--gpu",
-        metavar="NAME|MEMORY",
-        help=f"check against such GPUs instead of this machine's: {', '.join(arithmetic.CARDS)}, or the memory of one, such as 24GB",
-    )
+    parser.add_argument("--gpu", metavar="NAME|MEMORY",
+                        help=f"check against such GPUs instead of this machine's: {', '.join(arithmetic.CARDS)}, or the memory of one, such as 24GB")
+    # fmt: on
     parser.add_argument("--num_gpus", **count(1, "how many of --gpu the run gets", 1))
     parser.add_argument("--json", **FLAG, help="print JSON instead of the screen")
     return parser

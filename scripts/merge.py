@@ -42,17 +42,12 @@ def build_parser() -> Parser:
     parser = Parser(
         __doc__, incomplete="shards are missing or not finished, or there are fewer paragraphs than were asked for"
     )
-    parser.add_argument(
-        "directories",
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        help="output directories with a folder of shards, or with directories that have one",
-    )
-    parser.add_argument(
-        "--stages", nargs="+", choices=STAGES_OF_SHARDS, default=STAGES_OF_SHARDS, metavar="STAGE",
-        help=f"what to merge: {', '.join(STAGES_OF_SHARDS)} [all]",
-    )  # fmt: skip
+    # fmt: off
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR",
+                        help="output directories with a folder of shards, or with directories that have one")
+    parser.add_argument("--stages", nargs="+", choices=STAGES_OF_SHARDS, default=STAGES_OF_SHARDS, metavar="STAGE",
+                        help=f"what to merge: {', '.join(STAGES_OF_SHARDS)} [all]")
+    # fmt: on
     return parser
 
 

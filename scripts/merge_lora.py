@@ -45,31 +45,20 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add(
-        "adapter",
-        metavar="ADAPTER",
-        help="a folder that peft saved (with adapter_config.json), or a Hub id; with --ctranslate2 also a whole model",
-    )
+    # fmt: off
+    add("adapter", metavar="ADAPTER",
+        help="a folder that peft saved (with adapter_config.json), or a Hub id; with --ctranslate2 also a whole model")
     add("output", metavar="OUTPUT", type=Path, help="folder to write the merged model to; must not exist")
     add("--base_model_name_or_path", metavar="BASE", help="base model of the adapter [as named in adapter_config.json]")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's")
-    add(
-        "--trust_remote_code",
-        action="store_true",
-        help="run Python code that comes with the base model; off by default",
-    )
+    add("--trust_remote_code", action="store_true",
+        help="run Python code that comes with the base model; off by default")
     add = parser.add_argument_group("for CTranslate2").add_argument
-    add(
-        "--ctranslate2",
-        choices=conversion.TYPES,
-        metavar="TYPE",
-        help=f"write an encoder-decoder as a CTranslate2 model, with weights of this type: {', '.join(conversion.TYPES)} [not converted]",
-    )
-    add(
-        "--src",
-        metavar="LANGUAGE",
-        help="language of the sentences by which both engines are compared [as it was trained]",
-    )
+    add("--ctranslate2", choices=conversion.TYPES, metavar="TYPE",
+        help=f"write an encoder-decoder as a CTranslate2 model, with weights of this type: {', '.join(conversion.TYPES)} [not converted]")
+    add("--src", metavar="LANGUAGE",
+        help="language of the sentences by which both engines are compared [as it was trained]")
+    # fmt: on
     add("--tgt", metavar="LANGUAGE", help="language that they are translated into [as it was trained]")
     add(
         "--check_sentences", **count(0, "how many sentences are translated by both engines to compare them; 0: none", 5)
@@ -106,9 +95,11 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         merged = add_adapter(model, adapter, base)
     if dtype != "auto":
         merged.to(getattr(torch, dtype))
-    if tokenizer_source != base and tokenizer.eos_token_id is not None:  # what the adapter ends answers with
+    if ends := adapters.end_tokens(str(adapter), trust_remote_code):
         listed = merged.generation_config.eos_token_id
-        eos = dict.fromkeys([tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])])
+        eos = dict.fromkeys(
+            [tokenizer.eos_token_id, *sorted(ends), *(listed if isinstance(listed, list) else [listed])]
+        )
         merged.config.get_text_config().eos_token_id = tokenizer.eos_token_id
         merged.generation_config.eos_token_id = [token for token in eos if token is not None]
 

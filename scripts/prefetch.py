@@ -31,12 +31,8 @@ RULES = (Rule(("hashes",), "--check", lambda args: args.check),)
 def build_parser() -> Parser:
     parser = Parser(__doc__, incomplete="something that the runs need is missing or damaged")
     parser.add_argument("files", nargs="+", type=Path, metavar="RUN.yaml", help="run files, experiments or rounds")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help="folder to download to, in the layout of HF_HOME [$HF_HOME, else ~/.cache/huggingface]",
-    )
+    parser.add_argument("--folder", type=Path, metavar="DIR",
+                        help="folder to download to, in the layout of HF_HOME [$HF_HOME, else ~/.cache/huggingface]")  # fmt: skip
     add_set_flag(parser)
     parser.add_argument("--check", **FLAG, help="only list what is missing, without a network")
     parser.add_argument("--hashes", **FLAG, help="--check: also read each file and compare its digest")

@@ -53,20 +53,12 @@ def build_parser() -> Parser:
     parser.flags()["output_dir"].help = "where twins, translations and the report are written; re-run with it to resume"
     parser.flags()["dry_run"].help = "show what would be swapped in the first sentences, then exit"
     add = parser.add_argument_group("the probe").add_argument
-    add(
-        "--twins",
-        type=int_range(1, twins.MAX_TWINS),
-        default=3,
-        metavar="N",
-        help=f"how many twins are made, up to {twins.MAX_TWINS}; each is translated",
-    )
-    add(
-        "--margin",
-        type=float_range(0, 100),
-        default=1.0,
-        metavar="POINTS",
-        help="chrF++ that the original may be easier than its twins without being suspicious",
-    )
+    # fmt: off
+    add("--twins", type=int_range(1, twins.MAX_TWINS), default=3, metavar="N",
+        help=f"how many twins are made, up to {twins.MAX_TWINS}; each is translated")
+    add("--margin", type=float_range(0, 100), default=1.0, metavar="POINTS",
+        help="chrF++ that the original may be easier than its twins without being suspicious")
+    # fmt: on
     return parser
 
 

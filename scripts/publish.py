@@ -51,48 +51,26 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("what is written").add_argument
     add("--out", type=Path, required=True, metavar="FOLDER", help="new or empty folder of the data set")
-    add(
-        "--formats",
-        nargs="+",
-        choices=FORMATS,
-        default=[],
-        metavar="NAME",
-        help=choices_help("formats besides parquet", FORMATS, "none"),
-    )
-    add(
-        "--push_to_hub",
-        metavar="ORG/NAME",
-        help="upload the folder to a new or existing private repository of data [not uploaded]",
-    )
+    # fmt: off
+    add("--formats", nargs="+", choices=FORMATS, default=[], metavar="NAME",
+        help=choices_help("formats besides parquet", FORMATS, "none"))
+    add("--push_to_hub", metavar="ORG/NAME",
+        help="upload the folder to a new or existing private repository of data [not uploaded]")
 
     add = parser.add_argument_group("which pairs").add_argument
     add("--languages", nargs="+", metavar="LANGUAGE", help="English names or codes [all that the run has]")
     add_language_flags(add)
-    add(
-        "--min_score",
-        type=float_range(float("-inf")),
-        metavar="S",
-        help="only pairs with at least this quality score [all pairs]",
-    )
-    add(
-        "--percentile",
-        type=float_range(0, 100),
-        metavar="P",
-        help="only pairs with a score above this percentile of their language, as in train.py [all pairs]",
-    )
-    add(
-        "--allow_undecontaminated",
-        **FLAG,
-        help="publish languages that decontamination.py has not run on; the card says so in bold",
-    )
+    add("--min_score", type=float_range(float("-inf")), metavar="S",
+        help="only pairs with at least this quality score [all pairs]")
+    add("--percentile", type=float_range(0, 100), metavar="P",
+        help="only pairs with a score above this percentile of their language, as in train.py [all pairs]")
+    add("--allow_undecontaminated", **FLAG,
+        help="publish languages that decontamination.py has not run on; the card says so in bold")
 
     add = parser.add_argument_group("splits").add_argument
-    add(
-        "--validation_size",
-        type=float_range(0),
-        metavar="SIZE",
-        help="validation split of each language: a share of its pairs up to 1, else their number; 0: none [0.05, at most 1,000 pairs]",
-    )
+    add("--validation_size", type=float_range(0), metavar="SIZE",
+        help="validation split of each language: a share of its pairs up to 1, else their number; 0: none [0.05, at most 1,000 pairs]")
+    # fmt: on
     add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of the split and of the samples")
 
     add = parser.add_argument_group("a map of the pairs, for Embedding Atlas").add_argument

@@ -38,16 +38,14 @@ def build_parser() -> Parser:
     )
     parser.add_argument("run", type=Path, metavar="DIR|RUN.yaml", help="output directory of a run, or a run file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="HTML", help="the page to write")
-    parser.add_argument(
-        "--max_mb", type=float_range(1, 2000), default=5.0, metavar="MB",
-        help="size of the page in megabytes (1,000,000 bytes); pairs beyond it are left out",
-    )  # fmt: skip
+    # fmt: off
+    parser.add_argument("--max_mb", type=float_range(1, 2000), default=5.0, metavar="MB",
+                        help="size of the page in megabytes (1,000,000 bytes); pairs beyond it are left out")
     parser.add_argument("--max_examples", **count(1, "examples of each reject reason in each language", 20))
     parser.add_argument("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of the samples")
-    parser.add_argument(
-        "--benchmark_dir", type=Path, metavar="DIR",
-        help="local copies of benchmarks, for sources and references of translations that their files lack [what the run names]",
-    )  # fmt: skip
+    parser.add_argument("--benchmark_dir", type=Path, metavar="DIR",
+                        help="local copies of benchmarks, for sources and references of translations that their files lack [what the run names]")
+    # fmt: on
     return parser
 
 

@@ -27,14 +27,12 @@ from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, add_flags
 def build_parser() -> Parser:
     parser = Parser(__doc__, incomplete="a stage ended with this code, and the run stopped there", uses_apis=True)
     add_flags(parser, "run")
-    parser.add_argument(
-        "--patience", type=int_range(0), metavar="N",
-        help="rounds: how many in a row may fail to raise the held-out score before the run stops [the file's, else 0]",
-    )  # fmt: skip
-    parser.add_argument(
-        "--until", metavar="ROUND-STAGE",
-        help="rounds: stop after this command, such as round-1-train or round-0-held-out-evaluate [the last one]",
-    )  # fmt: skip
+    # fmt: off
+    parser.add_argument("--patience", type=int_range(0), metavar="N",
+                        help="rounds: how many in a row may fail to raise the held-out score before the run stops [the file's, else 0]")
+    parser.add_argument("--until", metavar="ROUND-STAGE",
+                        help="rounds: stop after this command, such as round-1-train or round-0-held-out-evaluate [the last one]")
+    # fmt: on
     add_running_flags(parser)
     return parser
 

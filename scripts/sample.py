@@ -39,27 +39,18 @@ LEFT_TO_RIGHT_MARK, ISOLATE, END_OF_ISOLATE = "\u200e", "\u2068", "\u2069"
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "dir", type=Path, metavar="DIR", help="the output directory of a run, or a folder above several"
-    )
+    # fmt: off
+    parser.add_argument("dir", type=Path, metavar="DIR",
+                        help="the output directory of a run, or a folder above several")
     parser.add_argument("--language", metavar="LANGUAGE", help="English name or code [all languages]")
-    parser.add_argument(
-        "-n", "--number", type=int_range(1, 10_000), default=5, metavar="N", help="how many pairs are drawn"
-    )
-    parser.add_argument(
-        "--rejected",
-        nargs="?",
-        const=ANY,
-        metavar="REASON",
-        help="pairs, candidates and paragraphs that were rejected for this reason, or without one for any; see docs/files.md",
-    )
+    parser.add_argument("-n", "--number", type=int_range(1, 10_000), default=5, metavar="N",
+                        help="how many pairs are drawn")
+    parser.add_argument("--rejected", nargs="?", const=ANY, metavar="REASON",
+                        help="pairs, candidates and paragraphs that were rejected for this reason, or without one for any; see docs/files.md")
     parser.add_argument("--seed", type=int_range(0), default=122, metavar="SEED", help="seed of the draw")
-    parser.add_argument(
-        "--width",
-        type=int_range(MIN_WIDTH, 10_000),
-        metavar="COLUMNS",
-        help="columns of this width, also in a pipe [that of the terminal]",
-    )
+    parser.add_argument("--width", type=int_range(MIN_WIDTH, 10_000), metavar="COLUMNS",
+                        help="columns of this width, also in a pipe [that of the terminal]")
+    # fmt: on
     return parser
 
 

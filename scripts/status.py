@@ -34,13 +34,13 @@ COLUMNS = ("stage", "language", "state", "done", "", "rate", "left", "written")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "dir", type=Path, metavar="DIR", help="the output directory of a run, or a folder above several"
-    )
+    # fmt: off
+    parser.add_argument("dir", type=Path, metavar="DIR",
+                        help="the output directory of a run, or a folder above several")
     parser.add_argument("--watch", **FLAG, help="look again and again, until nothing runs any more")
-    parser.add_argument(
-        "--interval", type=float_range(0.05, 86_400), default=10.0, metavar="SECONDS", help="time between two looks"
-    )
+    parser.add_argument("--interval", type=float_range(0.05, 86_400), default=10.0, metavar="SECONDS",
+                        help="time between two looks")
+    # fmt: on
     parser.add_argument("--json", **FLAG, help="print JSON, with --watch a line for each look")
     add_reported_prices_flag(parser.add_argument)
     return parser

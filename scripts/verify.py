@@ -30,13 +30,9 @@ def build_parser() -> Parser:
     parser = Parser(__doc__, codes={0: "all that was checked holds", 1: "something does not hold"})
     add = parser.add_argument
     add("dir", type=Path, metavar="DIR", help="output directory of a run, or a folder in or above one")
-    add(
-        "--benchmark_dir",
-        type=Path,
-        metavar="DIR",
+    add("--benchmark_dir", type=Path, metavar="DIR",
         help="local copies of benchmarks in their publishers' layout, to compare texts and compute scores again [none: only the "
-        "embedded UDHR and files of your own]",
-    )
+             "embedded UDHR and files of your own]")  # fmt: skip
     add("--languages_file", metavar="TSV", help="languages that the run knew besides those of the table")
     add("--no_scores", **FLAG, help="do not compute scores again, which takes the longest")
     add("--verbose", **FLAG, help="list all that was not checked, and the files that nothing claims")

@@ -14,31 +14,23 @@ from topxgen.quality import blaser, sonar
 from topxgen.retrieval import encoders
 from topxgen.translation import nllb
 
+# A flag is a line or two, its help last.
+# fmt: off
 
 def add_language_flags(add) -> None:
-    add(
-        "--languages_file",
-        metavar="TSV",
-        help="a table of additional languages, with the columns of topxgen/text/languages.tsv",
-    )
+    add("--languages_file", metavar="TSV",
+        help="a table of additional languages, with the columns of topxgen/text/languages.tsv")
 
 
 def add_benchmark_flags(add) -> None:
-    add(
-        "--benchmark_dir",
-        type=Path,
-        metavar="DIR",
-        help="local copies of benchmarks in their publishers' layout [the Hub]",
-    )
+    add("--benchmark_dir", type=Path, metavar="DIR",
+        help="local copies of benchmarks in their publishers' layout [the Hub]")
     add_partial_benchmark_flag(add)
 
 
 def add_partial_benchmark_flag(add) -> None:
-    add(
-        "--allow_partial_benchmark",
-        **FLAG,
-        help="use incomplete copies of FLORES, NTREX, TICO and XQuAD [an incomplete copy is an error]",
-    )
+    add("--allow_partial_benchmark", **FLAG,
+        help="use incomplete copies of FLORES, NTREX, TICO and XQuAD [an incomplete copy is an error]")
 
 
 def in_flight(value: str) -> int | None:
@@ -66,19 +58,11 @@ def shard_count(value: str) -> int | str:
 
 
 def add_shard_flags(add) -> None:
-    add(
-        "--num_shards",
-        type=shard_count,
-        metavar="N",
+    add("--num_shards", type=shard_count, metavar="N",
         help="split the work into N shards and do one of them, in a folder of its own in OUTPUT_DIR/shards; scripts/merge.py merges them; "
-        "slurm: the number of tasks of the SLURM array [no shards]",
-    )
-    add(
-        "--shard_index",
-        type=int_range(0, MAX_SHARDS - 1),
-        metavar="I",
-        help="which shard, from 0 to N - 1 [in a SLURM array: the place of the task in the array]",
-    )
+             "slurm: the number of tasks of the SLURM array [no shards]")
+    add("--shard_index", type=int_range(0, MAX_SHARDS - 1), metavar="I",
+        help="which shard, from 0 to N - 1 [in a SLURM array: the place of the task in the array]")
 
 
 SHARD_RULE = Rule(("shard_index",), "--num_shards", lambda args: args.num_shards is not None)
@@ -93,67 +77,29 @@ def add_model_flags(add) -> None:
     """The LLM and the engine that runs it; --model_name_or_path is each script's own."""
     add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
     add("--inference_api", **choice(inference.BACKENDS, "vllm", "what runs the LLM"))
-    add(
-        "--request_batch_size",
-        **count(1, "hf: prompts per batch; datagen.py: also topics per generation step", 4, 4096),
-    )
-    add(
-        "--max_concurrent_requests",
-        type=in_flight,
-        metavar="N",
-        help="requests in flight at a time for vllm and APIs; auto: as many as vLLM takes by the GPU's memory, 16 for APIs [auto]",
-    )
-    add(
-        "--dtype",
-        choices=("auto", "bfloat16", "float16", "float32"),
-        default="auto",
-        help="precision of the weights; auto: as the checkpoint was saved",
-    )
-    add(
-        "--max_model_len",
-        type=int_range(16),
-        metavar="TOKENS",
-        help="longest prompt and response together [8192, or less if the model reads less]",
-    )
-    add(
-        "--gpu_memory_utilization",
-        type=float_range(0.05, 1),
-        default=0.9,
-        metavar="SHARE",
-        help="vllm: share of each GPU's memory to use",
-    )
-    add(
-        "--tensor_parallel_size",
-        type=int_range(1),
-        metavar="GPUS",
-        help="vllm: GPUs that hold one copy of the model [the fewest that leave room for the KV cache]",
-    )
-    add(
-        "--data_parallel_size",
-        type=engines,
-        metavar="N",
+    add("--request_batch_size",
+        **count(1, "hf: prompts per batch; datagen.py: also topics per generation step", 4, 4096))
+    add("--max_concurrent_requests", type=in_flight, metavar="N",
+        help="requests in flight at a time for vllm and APIs; auto: as many as vLLM takes by the GPU's memory, 16 for APIs [auto]")
+    add("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto",
+        help="precision of the weights; auto: as the checkpoint was saved")
+    add("--max_model_len", type=int_range(16), metavar="TOKENS",
+        help="longest prompt and response together [8192, or less if the model reads less]")
+    add("--gpu_memory_utilization", type=float_range(0.05, 1), default=0.9, metavar="SHARE",
+        help="vllm: share of each GPU's memory to use")
+    add("--tensor_parallel_size", type=int_range(1), metavar="GPUS",
+        help="vllm: GPUs that hold one copy of the model [the fewest that leave room for the KV cache]")
+    add("--data_parallel_size", type=engines, metavar="N",
         help="vllm and hf: copies of the model, each in its own process and on its own GPUs; auto: for vllm as "
-        "many as the visible GPUs have room for, else 1; decides the speed, not the results [auto]",
-    )
-    add(
-        "--engine_args",
-        nargs="+",
-        type=engine_arg,
-        metavar="KEY=VALUE",
-        help="vllm: its own options, such as quantization=fp8 kv_cache_dtype=fp8 enforce_eager=true; they are part of the settings [none]",
-    )
-    add(
-        "--deterministic",
-        **FLAG,
+             "many as the visible GPUs have room for, else 1; decides the speed, not the results [auto]")
+    add("--engine_args", nargs="+", type=engine_arg, metavar="KEY=VALUE",
+        help="vllm: its own options, such as quantization=fp8 kv_cache_dtype=fp8 enforce_eager=true; they are part of the settings [none]")
+    add("--deterministic", **FLAG,
         help="vllm: responses do not depend on the other requests in a batch (batch invariance; slower; needs a GPU of compute "
-        "capability 8.0 or more)",
-    )
+             "capability 8.0 or more)")
     add("--lora_rank", type=int_range(1), default=16, help="largest rank of a LoRA adapter to load")
-    add(
-        "--trust_remote_code",
-        **FLAG,
-        help="run Python code that comes with a model, or that --engine_args name; off by default",
-    )
+    add("--trust_remote_code", **FLAG,
+        help="run Python code that comes with a model, or that --engine_args name; off by default")
 
 
 _VLLM_FLAGS = ("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic")
@@ -185,24 +131,11 @@ def engine_rules(prefix: str = "", *, api: tuple[str, ...] = (), local: tuple[st
 
 
 def add_distributed_flags(add) -> None:
-    add(
-        "--distributed",
-        **choice(
-            distributed.SCHEDULERS,
-            None,
-            "run all models but those of APIs in workers on the nodes of a cluster",
-            "off",
-        ),
-    )
-    add(
-        "--num_workers",
-        **count(
-            1,
-            "--distributed: workers, each with a model of its own [one for each GPU, or --tensor_parallel_size of them; without "
-            "GPUs one for each node]",
-            maximum=4096,
-        ),
-    )
+    add("--distributed",
+        **choice(distributed.SCHEDULERS, None, "run all models but those of APIs in workers on the nodes of a cluster", "off"))
+    add("--num_workers",
+        **count(1, "--distributed: workers, each with a model of its own [one for each GPU, or --tensor_parallel_size of them; without "
+                   "GPUs one for each node]", maximum=4096))
 
 
 WORKER_RULES = (
@@ -212,50 +145,28 @@ WORKER_RULES = (
 
 
 def add_api_flags(add) -> None:
-    add(
-        "--api_key",
-        help="API key; better: export OPENAI_API_KEY, CO_API_KEY or ANTHROPIC_API_KEY. Never logged or saved",
-    )
+    add("--api_key",
+        help="API key; better: export OPENAI_API_KEY, CO_API_KEY or ANTHROPIC_API_KEY. Never logged or saved")
     add("--base_url", metavar="URL", help="an OpenAI-compatible server, such as http://localhost:8000/v1 of vllm serve")
-    add(
-        "--request_timeout",
-        type=float_range(0.1, 86400),
-        default=600,
-        metavar="SECONDS",
-        help="time limit of one attempt at a request",
-    )
-    add(
-        "--max_retries",
-        **count(0, "attempts after the first for rate limits, server errors and broken connections", 8, 1000),
-    )
+    add("--request_timeout", type=float_range(0.1, 86400), default=600, metavar="SECONDS",
+        help="time limit of one attempt at a request")
+    add("--max_retries",
+        **count(0, "attempts after the first for rate limits, server errors and broken connections", 8, 1000))
 
 
 def add_unanswered_flag(add) -> None:
-    add(
-        "--accept_unanswered",
-        **FLAG,
+    add("--accept_unanswered", **FLAG,
         help="go on without the sentences that got no answer, as from an API that refuses them: they are marked, counted, and not "
-        "sent again [the run ends with exit code 3, and the next one sends them again]",
-    )
+             "sent again [the run ends with exit code 3, and the next one sends them again]")
 
 
 def add_cost_flags(add) -> None:
-    add(
-        "--prices",
-        "--price_per_million_tokens",
-        nargs="+",
-        type=float_range(0),
-        metavar="USD",
+    add("--prices", "--price_per_million_tokens", nargs="+", type=float_range(0), metavar="USD",
         help="IN OUT [CACHED]: USD for a million prompt tokens, new tokens, and prompt tokens that the provider had cached "
-        "[CACHED as IN]; for estimates (--dry_run), the running total and --budget",
-    )
-    add(
-        "--budget",
-        type=float_range(0),
-        metavar="USD",
+             "[CACHED as IN]; for estimates (--dry_run), the running total and --budget")
+    add("--budget", type=float_range(0), metavar="USD",
         help="send no request that could make the responses of the output directory, those of earlier runs included, cost more: "
-        "the run ends with exit code 4 and can be resumed; needs --prices",
-    )
+             "the run ends with exit code 4 and can be resumed; needs --prices")
 
 
 def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
@@ -265,62 +176,35 @@ def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
     add("--repetition_penalty", type=float_range(0.01), default=1.0, help="above 1 discourages repetition")
     add("--num_return_sequences", **count(1, "responses per prompt", 1, maximum=1024))
     add("--num_beams", **count(1, "above 1: beam search", 1, maximum=1024))
-    add(
-        "--do_sample",
-        type=parse_bool,
-        nargs="?",
-        const=True,
-        default=True,
-        help="false: greedy decoding, whatever --temperature says",
-    )
+    add("--do_sample", type=parse_bool, nargs="?", const=True, default=True,
+        help="false: greedy decoding, whatever --temperature says")
 
 
 def add_prompt_style_flag(add) -> None:
-    add(
-        "--prompt_style",
-        choices=STYLES,
-        default="auto",
+    add("--prompt_style", choices=STYLES, default="auto",
         help="how the LLM is prompted to translate; raw: the template as plain text; chat: an instruction through the chat "
-        "template; auto: chat where the tokenizer has a chat template",
-    )
+             "template; auto: chat where the tokenizer has a chat template")
 
 
 def add_nllb_flags(add, *, default: str) -> None:
-    add(
-        "--nllb_name_or_path",
-        default=default,
-        metavar="MODEL",
-        help="translation model: NLLB, M2M-100, MADLAD-400 or Marian",
-    )
-    add(
-        "--nllb_engine",
-        choices=nllb.ENGINES,
-        default="ctranslate2",
-        help="ctranslate2 is fast; transformers is the slow reference",
-    )
-    add(
-        "--nllb_compute_type",
-        choices=nllb.COMPUTE_TYPES,
-        default="auto",
-        help="precision of the translation model; auto: float16 on GPU, int8 on CPU",
-    )
+    add("--nllb_name_or_path", default=default, metavar="MODEL",
+        help="translation model: NLLB, M2M-100, MADLAD-400 or Marian")
+    add("--nllb_engine", choices=nllb.ENGINES, default="ctranslate2",
+        help="ctranslate2 is fast; transformers is the slow reference")
+    add("--nllb_compute_type", choices=nllb.COMPUTE_TYPES, default="auto",
+        help="precision of the translation model; auto: float16 on GPU, int8 on CPU")
     add("--cache_dir", default=translation.CACHE_DIR, metavar="DIR", help="where converted CTranslate2 models are kept")
 
 
 def add_quality_flags(add) -> None:
-    add(
-        "--blaser_name_or_path", default=blaser.DEFAULT, metavar="MODEL", help="BLASER-2.0-QE model, a folder or Hub id"
-    )
+    add("--blaser_name_or_path", default=blaser.DEFAULT, metavar="MODEL",
+        help="BLASER-2.0-QE model, a folder or Hub id")
     add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
 
 
 def add_language_id_flag(add) -> None:
-    add(
-        "--lid_model",
-        default="cld2",
-        metavar="NAME_PATH_OR_ID",
-        help="language identification: cld2 or langid (with their models), or a fastText model by path or Hub id",
-    )
+    add("--lid_model", default="cld2", metavar="NAME_PATH_OR_ID",
+        help="language identification: cld2 or langid (with their models), or a fastText model by path or Hub id")
 
 
 def add_encoder_flags(add, default: str | None, intro: str, shown: str = "%(default)s") -> None:
@@ -331,24 +215,13 @@ def add_encoder_flags(add, default: str | None, intro: str, shown: str = "%(defa
 
 def add_judging_flags(add, max_new_tokens: int) -> None:
     """How an LLM that judges is prompted."""
-    add(
-        "--prompt_style",
-        choices=STYLES,
-        default="auto",
-        help="raw: text that a base model continues; chat: a message; auto: chat where the tokenizer has a chat template",
-    )
-    add(
-        "--max_new_tokens",
-        **count(1, "longest answer, in tokens; reasoning models need room for their thoughts", max_new_tokens, 1 << 20),
-    )
+    add("--prompt_style", choices=STYLES, default="auto",
+        help="raw: text that a base model continues; chat: a message; auto: chat where the tokenizer has a chat template")
+    add("--max_new_tokens",
+        **count(1, "longest answer, in tokens; reasoning models need room for their thoughts", max_new_tokens, 1 << 20))
 
 
 def add_reported_prices_flag(add) -> None:
     """Of scripts that run nothing."""
-    add(
-        "--prices",
-        nargs="+",
-        type=float_range(0),
-        metavar="USD",
-        help="IN OUT [CACHED]: USD per million tokens of prompts, answers and cached prompts [those of the commands]",
-    )
+    add("--prices", nargs="+", type=float_range(0), metavar="USD",
+        help="IN OUT [CACHED]: USD per million tokens of prompts, answers and cached prompts [those of the commands]")

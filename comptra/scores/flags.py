@@ -53,27 +53,16 @@ METRIC_RULES = (
 
 def add_metric_flags(add) -> None:
     """Which metrics, and what the surface ones need. `add`: add_argument of a group."""
-    add(
-        "--metrics",
-        nargs="+",
-        choices=CHOICES,
-        metavar="METRIC",
-        help=choices_help("metrics to compute", CHOICES, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"),
-    )
-    add(
-        "--tokenize",
-        choices=metrics.TOKENIZERS,
-        default="auto",
+    # fmt: off
+    add("--metrics", nargs="+", choices=CHOICES, metavar="METRIC",
+        help=choices_help("metrics to compute", CHOICES, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"))
+    add("--tokenize", choices=metrics.TOKENIZERS, default="auto",
         help="sacreBLEU's tokenizer for BLEU; auto: flores200 if its model can be loaded, else zh, char or 13a by the "
-        "script",
-    )
+             "script")
     add_language_id_flag(add)
-    add(
-        "--cache_dir",
-        type=Path,
-        metavar="DIR",
-        help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
-    )
+    add("--cache_dir", type=Path, metavar="DIR",
+        help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]")
+    # fmt: on
 
 
 def comet_model(text: str) -> tuple[str, str]:
@@ -86,37 +75,18 @@ def comet_model(text: str) -> tuple[str, str]:
 
 def add_model_flags(add) -> None:
     """The models of neural metrics."""
-    add(
-        "--metricx_name_or_path",
-        nargs="+",
-        default=[],
-        metavar="MODEL",
+    # fmt: off
+    add("--metricx_name_or_path", nargs="+", default=[], metavar="MODEL",
         help="MetricX models, folders or Hub ids; the names say for which of the metrics each is (metricx-23, metricx-23-qe, "
-        "metricx-24) [the published ones of size large]",
-    )
+             "metricx-24) [the published ones of size large]")
     add_quality_flags(add)
-    add(
-        "--mt_ranker_name_or_path",
-        default=mt_ranker.DEFAULT,
-        metavar="MODEL",
-        help="MT-Ranker, a folder or Hub id [%(default)s]",
-    )
-    add(
-        "--comet_models",
-        nargs="+",
-        type=comet_model,
-        default=(),
-        metavar="METRIC=MODEL",
-        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/scoring.md lists]",
-    )
-    add(
-        "--comet_python",
-        metavar="PYTHON",
-        help="Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
-    )
-    add(
-        "--metric_dtype",
-        choices=("float32", "bfloat16"),
-        help="precision of these models [bfloat16 on a GPU, else float32; SONAR: float32]",
-    )
+    add("--mt_ranker_name_or_path", default=mt_ranker.DEFAULT, metavar="MODEL",
+        help="MT-Ranker, a folder or Hub id [%(default)s]")
+    add("--comet_models", nargs="+", type=comet_model, default=(), metavar="METRIC=MODEL",
+        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/scoring.md lists]")
+    add("--comet_python", metavar="PYTHON",
+        help="Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]")
+    add("--metric_dtype", choices=("float32", "bfloat16"),
+        help="precision of these models [bfloat16 on a GPU, else float32; SONAR: float32]")
+    # fmt: on
     add("--metric_batch_tokens", **count(1, "tokens of a batch, padding included; fewer need less memory", None))

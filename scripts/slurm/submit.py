@@ -27,14 +27,13 @@ from topxgen.experiments.chain import RECORDS, Command, add_flags, commands, fol
 def build_parser() -> Parser:
     parser = Parser(__doc__)
     add_flags(parser, "submit")
-    parser.add_argument(
-        "--python", default=sys.executable, metavar="PROGRAM",
-        help="the Python of the jobs, which all nodes must see [the one that runs this command]",
-    )  # fmt: skip
+    # fmt: off
+    parser.add_argument("--python", default=sys.executable, metavar="PROGRAM",
+                        help="the Python of the jobs, which all nodes must see [the one that runs this command]")
     parser.add_argument("--allow_incomplete", **FLAG, help="continue after a stage that finished with exit code 3")
-    parser.add_argument(
-        "--dry_run", **FLAG, help="print the scripts of the jobs and a table of them; submit and write nothing"
-    )
+    parser.add_argument("--dry_run", **FLAG,
+                        help="print the scripts of the jobs and a table of them; submit and write nothing")
+    # fmt: on
     return parser
 
 
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     folder = folder_of(file)
     title = folder.absolute().name
     # Jobs run what was submitted, whatever becomes of the file. Its name is the title of the table of an experiment.
-    copied = folder / RECORDS / slurm.FOLDER / f"{args.file.stem}.yaml"
+    copied = slurm.place(folder) / f"{args.file.stem}.yaml"
     words = [str(copied), *(["--set", *args.set] if args.set else []), *["--allow_incomplete"] * args.allow_incomplete]
     jobs = slurm.jobs(file, steps(args, tree, file, words), args.python)
     if args.dry_run:

@@ -1,6 +1,7 @@
 """vLLM's own options: how they are written, what is refused, and that they are part of a run's settings."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,10 @@ def test_values_are_json_or_text():
         (["max-num-seqs=1024"], "'max-num-seqs=1024' has a flag of its own: pass --max_concurrent_requests"),
         (["seed=1"], "has a flag of its own: pass --seed"),
         (["data_parallel_size=2"], "has a flag of its own: pass --data_parallel_size"),
+        (['lora-target-modules=["q_proj"]'], "lora_target_modules cannot be set (modules of an adapter"),
+        (["logprobs_mode=processed_logits"], "logprobs_mode cannot be set (confidences"),
+        (["model_weights=elsewhere"], "model_weights cannot be set (the weights are those of --model_name_or_path"),
+        (["load-format=dummy"], "load_format=dummy: the model would have random weights"),
     ],
 )
 def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):
@@ -48,6 +53,23 @@ def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):
     )  # fmt: skip
     assert result.returncode == 2 and problem in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def dry_run(script: str, model: str, folder: Path, *words) -> list:
+    command = [script, "--model_name_or_path", model, "--output_dir", folder / "out", "--dry_run", *words]
+    if script == "main.py":
+        return [*command, "--dataset_name_or_path", "udhr", "--tgt", "Basque", "--max_samples", 1]
+    command += ["--languages", "Basque", "--number_of_instructions", 4, "--seed_topics_path", TOPICS]
+    examples = ["--example_paragraphs", "udhr", "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1]
+    return [*command, *examples]
+
+
+@pytest.mark.parametrize("script", ["datagen.py", "main.py"])
+def test_beam_search_of_vllm_has_no_repetition_penalty(script, tmp_path, tiny_lm):
+    more = ("--inference_api", "vllm", "--num_beams", 2, "--repetition_penalty", 1.2)
+    result = in_process(*dry_run(script, tiny_lm, tmp_path, *more))
+    assert result.returncode == 2, result.stderr
+    assert "--repetition_penalty 1.2: vLLM's beam search does not support it; pass 1" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -74,30 +96,7 @@ def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):
 )
 @pytest.mark.parametrize("script", ["datagen.py", "main.py"])
 def test_options_that_name_python_code_need_trust(word, name, script, tmp_path, tiny_lm):
-    command = [
-        script,
-        "--model_name_or_path",
-        tiny_lm,
-        "--output_dir",
-        tmp_path / "out",
-        "--engine_args",
-        word,
-        "--dry_run",
-    ]
-    if script == "datagen.py":
-        command += [
-            "--languages",
-            "Basque",
-            "--number_of_instructions",
-            4,
-            "--seed_topics_path",
-            TOPICS,
-            "--example_paragraphs",
-            "udhr",
-        ]
-        command += ["--example_sentences", "udhr", "--number_of_icl_demonstrations", 1]
-    else:
-        command += ["--dataset_name_or_path", "udhr", "--tgt", "Basque", "--max_samples", 1]
+    command = dry_run(script, tiny_lm, tmp_path, "--engine_args", word)
     result = in_process(*command)
     assert result.returncode == 2, result.stderr
     assert f": {name} may run Python code; pass --trust_remote_code" in result.stderr.rstrip().rpartition("\n")[2]

@@ -12,6 +12,8 @@ from tests.support import tiny_models
 from topxgen import translation
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
+from topxgen.training.pairs import Pair
+from topxgen.training.tokenization import Seq2SeqTokenizer
 from topxgen.translation import TranslatorSettings, seq2seq_engines
 from topxgen.translation.language_tokens import LanguageTokens, find_family
 from topxgen.translation.nllb import split_long
@@ -94,6 +96,28 @@ def test_engines_agree_and_order_is_kept(fast, tiny_nllb, cache):
     assert fast.translate(SENTENCES[::-1] * 2, BASQUE, ENGLISH) == found[::-1] * 2
     alone = [fast.translate([sentence], BASQUE, ENGLISH)[0] for sentence in SENTENCES[:5]]
     assert texts(alone) == texts(found[:5]), "a translation does not depend on what else is translated"
+
+
+def test_the_confidence_is_what_the_model_gives_its_translation(fast, tiny_nllb):
+    """Each token's probability, the end's too, by the model itself after the tokens before it; the language token counts as certain."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_nllb, src_lang="eus_Latn")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb)
+    compared = 0
+    for sentence, found in zip(SENTENCES, fast.translate(SENTENCES[:12], BASQUE, ENGLISH), strict=False):
+        ids = tokenizer(text_target=found.text, add_special_tokens=False)["input_ids"]
+        if not found.text.endswith(".") or tokenizer.decode(ids) != found.text:
+            continue
+        target = [tokenizer.convert_tokens_to_ids("eng_Latn"), *ids, tokenizer.eos_token_id]
+        before = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
+        with torch.inference_mode():
+            logits = model(**tokenizer(sentence, return_tensors="pt"), decoder_input_ids=before).logits[0]
+        chosen = logits.log_softmax(-1)[range(len(target)), target][1:]
+        assert found.confidence == pytest.approx((chosen.sum() / len(target)).exp().item(), abs=2e-4)
+        compared += 1
+    assert compared > 5
 
 
 @pytest.mark.parametrize("engine", ["ctranslate2", "transformers", "apertium"])
@@ -325,6 +349,31 @@ def test_a_model_of_the_legacy_tokenizer_is_warned_of(tiny_nllb, caplog):
 def test_special_tokens_in_a_text_are_text(fast):
     ids = fast._ids(["Kaixo </s> eng_Latn <pad> mundua"])[0]
     assert not {fast._languages._vocabulary[token] for token in ("</s>", "eng_Latn", "<pad>")} & set(ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("m2m100", ["__en__"]), ("madlad", ["<2eu>"]), ("opus-many", [">>eng<<"])]
+)
+def test_tokens_of_relatives_of_nllb_in_a_text_are_text(name, tokens, tmp_path):
+    """Where it is translated, and where it is learnt."""
+    build, _, source = RELATIVES[name]
+    translator = translation.create("nllb", TranslatorSettings(build(tmp_path / name, SENTENCES)))
+    encoder = Seq2SeqTokenizer(translator._tokenizer, translator._languages, 256)
+    before, _ = translator._languages.prefixes(source, ENGLISH)
+    tokens += ["</s>", "<pad>"]
+    for text in (f"{tokens[0]} gizon", f"gizon {' '.join(tokens)} libre", "".join(tokens)):
+        ids = translator._ids([text])[0]
+        assert len(ids) > 5 and not {*ids} & {translator._languages._vocabulary[token] for token in tokens}
+        learnt = encoder.source_ids(Pair(text, "", source.name, "English", "g"))
+        assert learnt == [*before, *ids, translator._tokenizer.eos_token_id]
+
+
+def test_quotation_marks_of_angle_brackets_are_no_language_of_marian(tmp_path):
+    """Its tokenizer takes all from >> to << for the name of a language, and drops it."""
+    model = tiny_models.build_marian(tmp_path / "eu-en", [text for pair in PAIRS for text in pair])
+    translator = translation.create("nllb", TranslatorSettings(model))
+    tokens = translator._tokenizer.convert_ids_to_tokens(translator._ids([">>gizon libre<<, esan zuen."])[0])
+    assert "".join(tokens).replace("<unk>", "").startswith("▁gizon▁libre")
 
 
 def test_marian_of_language_groups_and_of_two_vocabularies(tmp_path):

@@ -82,18 +82,14 @@ class Command:
 def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
     """The run file, and which of its stages with which other values."""
     parser.add_argument("file", type=Path, metavar="RUN.yaml", help="a file with a section for each stage")
-    parser.add_argument(
-        "--stages", nargs="+", default=[], metavar="STAGE",
-        help=f"which stages to {verb}: {', '.join(SECTIONS)}; train-2 is the second entry of train [all that the file has]",
-    )  # fmt: skip
+    parser.add_argument("--stages", nargs="+", default=[], metavar="STAGE",
+                        help=f"which stages to {verb}: {', '.join(SECTIONS)}; train-2 is the second entry of train [all that the file has]")  # fmt: skip
     add_set_flag(parser)
 
 
 def add_set_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="values instead of the file's: name=value of one at the top, section.flag=value; null is none",
-    )  # fmt: skip
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+                        help="values instead of the file's: name=value of one at the top, section.flag=value; null is none")  # fmt: skip
 
 
 def add_running_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from topxgen.common.memory import free_memory
 from topxgen.common.text_only import drop_parts_not_for_text
 from topxgen.common.weights import load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
-from topxgen.inference.adapters import check_adapter, end_tokens
+from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import begun_thoughts, decode, encode, load_tokenizer
 
@@ -44,7 +44,7 @@ class HFSampler:
         self._model = model.eval()
         listed = model.generation_config.eos_token_id
         eos = {self._tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
-        self._end_tokens = self._own_end_tokens = frozenset(eos - {None})
+        self._end_tokens = self._own_end_tokens = frozenset(eos - {None}) | end_tokens_of_model(settings)
         self._adapters: dict[str, str] = {}
         if settings.adapter_name_or_path is not None:
             self.use_adapter(settings.adapter_name_or_path)
@@ -107,7 +107,7 @@ class HFSampler:
             eos_token_id=sorted(self._end_tokens) or None,
         )
         if settings.stop:
-            options |= dict(stop_strings=list(settings.stop), tokenizer=self._tokenizer)
+            options["stopping_criteria"] = self._stopping_criteria(settings.stop, inputs["input_ids"].shape[1])
         if sampled:
             seeds = [request.seed + i for request, _ in batch for i in range(n)]
             wanted = any(request.log_probabilities for request, _ in batch)
@@ -135,6 +135,13 @@ class HFSampler:
             yield Answer(
                 request.id, texts, len(tokens), completion_tokens, finish_reasons=reasons, log_probabilities=means
             )
+
+    def _stopping_criteria(self, stop: tuple[str, ...], start: int) -> list:
+        """Stops at strings in what follows the first `start` tokens; `generate`'s own stop_strings may begin in the prompt."""
+        from transformers import StoppingCriteriaList, StopStringCriteria
+
+        found = StopStringCriteria(self._tokenizer, list(stop))
+        return StoppingCriteriaList([lambda ids, scores, **_: found(ids[:, start:], scores)])
 
     def _mean(self, log_probabilities: list[float], row: list[int], is_stopped: bool) -> float:
         """The mean log probability of the tokens of an answer, with the token that ended it. `is_stopped`: a stop string did,
