@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from topxgen.common import checksums, hub_files, masks, schemas
 from topxgen.common.console import ONCE
-from topxgen.common.errors import Unreachable, UsageError, reason
+from topxgen.common.errors import Unreachable, UsageError, did_you_mean, reason
 from topxgen.common.needs import COMET_PYTHON, DATASET, MODEL, SPACY, Need
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,8 @@ def require(needs: Iterable[Need]) -> None:
     missing = [(need, why) for need in wanted if (why := lacking(need))] if constants.HF_HUB_OFFLINE else []
     if missing:
         shown = dict.fromkeys(
-            (need.repo_type, need.name, f" ({why})" if why != NOT_DOWNLOADED else "") for need, why in missing
+            (need.repo_type, need.name, f" ({why})" if why != NOT_DOWNLOADED else near_folder(need.name))
+            for need, why in missing
         )
         names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}{why}" for kind, name, why in shown)
         options = {"model": "", "dataset": " --repo-type dataset"}
@@ -248,18 +249,24 @@ def _looks_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
+def near_folder(name: str) -> str:
+    """A hint for a Hub id that is more likely a misspelt path: another folder in the one that it begins with; else ""."""
+    path = Path(name).expanduser()
+    return did_you_mean(str(path), map(str, path.parent.glob("*/"))) if len(path.parts) > 1 else ""
+
+
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
     if _looks_local(name):
         if not Path(name.split(", ")[0]).expanduser().exists():  # data sets are named with their configuration
-            return f"cannot load {name!r}: it does not exist; pass an existing folder or a Hub id"
+            return f"cannot load {name!r}: it does not exist{near_folder(name)}; pass an existing folder or a Hub id"
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
     gated = "a gated repository needs its terms accepted and HF_TOKEN exported"
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         remedy = "without the Hub (HF_HUB_OFFLINE): pass a local folder, or download it on a machine with internet"
     else:
         remedy = "pass a local folder or a Hub id that this machine can reach, or download it elsewhere and set HF_HUB_OFFLINE=1"
-    return f"cannot load {name!r} ({reason(error)}); {remedy} ({gated})"
+    return f"cannot load {name!r}{near_folder(name)} ({reason(error)}); {remedy} ({gated})"
 
 
 def check_repository_name(flag: str, name: str) -> None:
