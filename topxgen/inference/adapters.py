@@ -10,6 +10,7 @@ from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, listed, snapshot
+from topxgen.common.schemas import fields
 from topxgen.common.weights import load_tensors
 from topxgen.inference import ModelSettings, adapter_folder
 from topxgen.inference.tokenizer import encode, load_tokenizer
@@ -39,8 +40,7 @@ _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 PROBE = "English: The year 1948,  “Hello”!\nनेपाली: सन् १९४८ мир 世界"
 
 
-class _GenerationConfig(TypedDict):
-    eos_token_id: NotRequired[int | list[int] | None]
+_GenerationConfig = fields(eos_token_id=int | list[int] | None)
 
 
 def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool = False) -> str:

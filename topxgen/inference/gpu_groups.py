@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, model_file
+from topxgen.common.schemas import fields
 from topxgen.inference import ModelSettings, engine_args
 
 logger = logging.getLogger(__name__)
@@ -23,10 +23,8 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-class _WeightIndex(TypedDict):
-    """Of {weights}.index.json, what is read here."""
-
-    metadata: NotRequired[dict]
+# Of {weights}.index.json, what is read here.
+_WeightIndex = fields(metadata=dict)
 
 
 @dataclass(frozen=True)

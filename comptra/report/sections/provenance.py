@@ -9,6 +9,7 @@ from comptra.report import Options
 from topxgen.common.failures import Failure
 from topxgen.common.masks import masked
 from topxgen.common.records import FilteredLayout
+from topxgen.common.schemas import fields
 from topxgen.runs.folders import relative
 
 if TYPE_CHECKING:
@@ -34,14 +35,7 @@ class _Manifest(TypedDict, total=False):
     lineage: dict
 
 
-class _Record(TypedDict, total=False):
-    words: list[str]
-    inputs: dict
-    outputs: dict
-    exit_code: int
-    started: str
-    finished: str
-    hours: float
+_Record = fields(words=list[str], inputs=dict, outputs=dict, exit_code=int, started=str, finished=str, hours=float)
 
 
 def collect(run: "Run", options: Options) -> dict | None:
