@@ -5,14 +5,11 @@ Each section has a function that collects its data in Python, and a file page/{n
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.registry import Choice
-
-if TYPE_CHECKING:
-    from topxgen.runs.reading import Problems
+from topxgen.runs.reading import Problems
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Options:
         except (OSError, UsageError) as error:
             return self.notice("problem", section, str(error))
 
-    def tell(self, section: str, problems: "Problems") -> None:
+    def tell(self, section: str, problems: Problems) -> None:
         """What reading left out; lines that are still being written are none of the problems."""
         for line in problems.lines(with_cut=False):
             self.notice("problem", section, line)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Required, TypedDict
+from typing import Required, TypedDict
 
 from comptra import evaluate
 from comptra.report import Options
@@ -17,10 +17,7 @@ from comptra.report.sections.evaluation_systems import TOLERANCE, Found
 from comptra.tables import MARKS, Cell, Table, matrix, series, title_of, variants
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
-from topxgen.runs.folders import relative
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
+from topxgen.runs.folders import Run, relative
 
 NAME = "evaluation"
 BOOTSTRAP = 1000  # samples for intervals of scores that are computed here
@@ -164,7 +161,7 @@ class Experiment(TypedDict, total=False):
     failed_metrics: dict[str, str]
 
 
-def collect(run: "Run", options: Options) -> dict | None:
+def collect(run: Run, options: Options) -> dict | None:
     """Tables of all reports and comparisons, and the sentences; None if nothing is translated or scored."""
     if not (run.translations or run.evaluations or run.experiments):
         return None
@@ -201,7 +198,7 @@ def collect(run: "Run", options: Options) -> dict | None:
     return {"reports": shown, "comparisons": comparisons, "sentences": sentences}
 
 
-def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
+def _reports(run: Run, options: Options) -> Iterator[tuple[str, dict]]:
     for path in run.evaluations:
         report = options.read(NAME, path, Report, "evaluate again")
         if report and report.get("groups"):
@@ -210,7 +207,7 @@ def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
             options.notice("info", NAME, f"{relative(run.root, path)} has no scores")
 
 
-def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
+def _computed(run: Run, found: Found, options: Options, load) -> dict | None:
     """A report made here, with the default metrics, of what has references."""
     folders = [
         folder for folder, one in found.systems.items() if one.system.references is not None and one.system.sentences
@@ -234,7 +231,7 @@ def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
     return report
 
 
-def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], found: Found, run: "Run", options: Options):
+def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], found: Found, run: Run, options: Options):
     """What `show` makes of each file. What it cannot read was not written by our scripts: schemas do not reach to the depth of tables."""
     shown = []
     for path, content in files:
@@ -248,7 +245,7 @@ def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], foun
 # Reports
 
 
-def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
+def _shown_report(path: str, report: dict, found: Found, run: Run) -> dict:
     """A report as the page shows it: `problems` in red."""
     unsupported, unknown = {}, []
     for number, group in enumerate(report["groups"]):
@@ -348,7 +345,7 @@ def _panel(panel: series.Panel) -> dict:
 # Comparisons
 
 
-def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict:
+def _shown_comparison(path: str, report: dict, found: Found, run: Run) -> dict:
     problems, unknown, kept = [], [], []
     for group in report["groups"]:
         reasons = []
