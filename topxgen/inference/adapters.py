@@ -125,12 +125,8 @@ def _refuse_changes_of_base(folder: str, settings: dict) -> None:
         changes.append(f"init_lora_weights {init}")
     if changes:
         raise UsageError(f"the adapter {folder} changes its base ({', '.join(changes)}): {remedy}")
-    parts = [
-        "lora_",
-        ".base_layer.",
-        ".trainable_tokens",
-        *(f".{name}." for name in settings.get("modules_to_save") or ()),
-    ]
+    saved = settings.get("modules_to_save") or ()
+    parts = ["lora_", ".base_layer.", ".trainable_tokens", *(f".{name}." for name in saved)]
     parts += [".bias"] if settings.get("bias", "none") != "none" else []
     names = [name for name in load_peft_weights(folder, device="cpu") if not any(part in name for part in parts)]
     if names:

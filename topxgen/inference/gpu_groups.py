@@ -70,10 +70,8 @@ def _split(gpus: tuple[str, ...], settings: ModelSettings, pipeline: int) -> Spl
     wanted, tensor, count = settings.data_parallel_size, settings.tensor_parallel_size, len(gpus)
     if wanted is not None or tensor is not None or count == 1:
         return share_out(count, wanted, tensor, pipeline, None if tensor else _attention_heads(settings))
-    memory = _smallest_memory()
-    return by_memory(
-        count, _weights(settings), memory, settings.gpu_memory_utilization, _attention_heads(settings), pipeline
-    )
+    sizes = _weights(settings), _smallest_memory(), settings.gpu_memory_utilization
+    return by_memory(count, *sizes, _attention_heads(settings), pipeline)
 
 
 def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, heads: int | None = None) -> Split:

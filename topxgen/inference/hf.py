@@ -132,9 +132,8 @@ class HFSampler:
                 means = tuple(map(self._mean, sampling.log_probabilities(i * n, n), ids.tolist(), stopped))
             reasons = tuple((reasons * n)[:n])
             texts = (texts * n)[:n]
-            yield Answer(
-                request.id, texts, len(tokens), completion_tokens, finish_reasons=reasons, log_probabilities=means
-            )
+            counts = len(tokens), completion_tokens
+            yield Answer(request.id, texts, *counts, finish_reasons=reasons, log_probabilities=means)
 
     def _mean(self, log_probabilities: list[float], row: list[int], is_stopped: bool) -> float:
         """The mean log probability of the tokens of an answer, with the token that ended it. `is_stopped`: a stop string did,
