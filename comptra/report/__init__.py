@@ -41,11 +41,7 @@ SECTIONS = {
 }
 # fmt: on
 # In vendor/, in the order in which they are loaded.
-LIBRARIES = {
-    "plot": ("d3.min.js", "plot.min.js"),
-    "tabulator": ("tabulator.min.js",),
-    "diff": ("diff.min.js",),
-}
+LIBRARIES = {"plot": ("d3.min.js", "plot.min.js"), "tabulator": ("tabulator.min.js",), "diff": ("diff.min.js",)}
 # problem: something could not be read, and the page is incomplete; warning: what was read points to a fault of the run.
 LEVELS = ("problem", "warning", "missing", "info")
 

@@ -403,10 +403,7 @@ def _of_back_translation(path: Path, language: str, seen: frozenset[Path]) -> Li
         found.append({"what": "training data", "metric": metric, "flag": flag, "where": where, "kept": kept, "of": of})
     written = _stage(layout, "generate", language).get("settings", {})
     names = [s.get("adapter") or s.get("model") or s.get("nllb_name_or_path") for s in (made, written)]
-    return link | {
-        "selections": found,
-        "writers": [writer(name, seen) for name in dict.fromkeys(filter(None, names))],
-    }
+    return link | {"selections": found, "writers": [writer(name, seen) for name in dict.fromkeys(filter(None, names))]}
 
 
 def writer(name: str, seen: frozenset[Path] = frozenset()) -> Link:

@@ -173,17 +173,7 @@ STAGES = {
     # No section of run files; of comparisons (merge_adapters).
     "merge": Stage(("scripts/merge_lora.py",), _merged, no_input=("output",)),
 }
-MODEL_FILES = (
-    "*.safetensors",
-    "*.bin",
-    "*.pt",
-    "*config.json",
-    "tokenizer*",
-    "*.model",
-    "vocab*",
-    "*.jinja",
-    "*.txt",
-)
+MODEL_FILES = ("*.safetensors", "*.bin", "*.pt", "*config.json", "tokenizer*", "*.model", "vocab*", "*.jinja", "*.txt")
 
 
 # Values of flags that are names whatever folders there are.

@@ -69,7 +69,7 @@ class Answer:
     error: str | None = None
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
     finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
-    server_defaults: bool | None = None  # whether a server that refuses NEUTRAL used its own values; None: no server refuses it
+    server_defaults: bool | None = None  # whether a server that refuses NEUTRAL used its own values
     log_probabilities: tuple[float, ...] = ()  # of each text: the mean over its tokens, by the model before temperature
 
     def __post_init__(self):

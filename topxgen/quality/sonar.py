@@ -279,11 +279,7 @@ class SonarEncoder:
         code = tokenizer.convert_tokens_to_ids(language.flores)
         # split_special_tokens: "</s>" or a language code in a text is text, as for SentencePiece.
         ids = tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            verbose=False,
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
         )["input_ids"]
         rows = [[code, *row, tokenizer.eos_token_id] for row in ids]
         self.truncated += sum(len(row) > MAX_TOKENS for row in rows)
