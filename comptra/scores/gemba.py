@@ -42,15 +42,7 @@ WEIGHTS = {"critical": 25, "major": 5, "minor": 1}
 WORST = 25  # errors beyond this sum do not count
 ANSWERS = "answers"  # folder of the responses, in --cache_dir
 PREFIX = "judge_"  # of the flags
-_NAMED = (
-    "inference_api",
-    "base_url",
-    "prompt_style",
-    "prices",
-    "budget",
-    "model_name_or_path",
-    "tokenizer_name_or_path",
-)
+_NAMED = "inference_api|base_url|prompt_style|prices|budget|model_name_or_path|tokenizer_name_or_path"
 
 _SCORE = re.compile(
     r"(?:(?:final |overall )?(?:score|rating)\s*[:=]\s*)?(\d{1,3}(?:\.\d+)?)(?:\s*/\s*100|\s+out of 100|\s*%)?\.?",
@@ -307,4 +299,4 @@ def _flags_named():
         yield
     except UsageError as error:
         text = re.sub(r" \(or pass --api_key[^)]*\)", "", str(error))
-        raise type(error)(re.sub(rf"--(?=(?:{'|'.join(_NAMED)})\b)", f"--{PREFIX}", text)) from None
+        raise type(error)(re.sub(rf"--(?=(?:{_NAMED})\b)", f"--{PREFIX}", text)) from None

@@ -19,13 +19,8 @@ from topxgen.experiments import stages
 from topxgen.experiments.chain import Command, commands, flags_by_section, folder_of
 
 KEY = "variants"
-KEYS = (
-    "seeds",
-    "pairs",
-    "baseline",
-    "merge_adapters",
-    "variants",
-)  # of an experiment file, besides those of a run file
+# Of an experiment file, besides those of a run file.
+KEYS = ("seeds", "pairs", "baseline", "merge_adapters", "variants")
 OF_VARIANT = ("mix", "pairs")  # of a variant, besides sections
 # Flags that are decided here: (section, flag).
 DECIDED = {

@@ -253,9 +253,8 @@ def _round(tree: Tree, path: Path | str, settings: Settings, is_first: bool = Fa
 
 def _test_set(command: Command) -> tuple:
     name = command.args.dataset_name_or_path
-    return {"topxgen": "flores", "ood": "tico"}.get(
-        name, name
-    ), command.args.test_files  # the same sentences, other examples
+    same = {"topxgen": "flores", "ood": "tico"}  # the same sentences, other examples
+    return same.get(name, name), command.args.test_files
 
 
 def _held_out(tree: Tree, path: Path | str, settings: Settings, folder: Path, model: Path) -> list[Command]:

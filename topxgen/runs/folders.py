@@ -22,11 +22,11 @@ RESPONSES, REJECTS = "_answers.jsonl", "_rejects.jsonl"
 _DATA_SET_FILES = {EXPORT_MANIFEST, "dataset_dict.json", "dataset_info.json", "manifest_publish.json"}
 # In a checkpoint of a training; main.py's folder for the translations of a checkpoint has its name, too.
 _WEIGHTS_FILES = {
+    "config.json",
+    "adapter_config.json",
     "checkpoint_files.json",
     "trainer_state.json",
     "data_manifest.json",
-    "config.json",
-    "adapter_config.json",
 }
 # Never looked into: they may be large.
 _OTHER_JSON = re.compile(

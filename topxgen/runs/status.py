@@ -50,11 +50,7 @@ SCRIPTS = {
     "main.py": ("main",),
 }
 # Written when a stage begins to have results.
-SETTINGS = {
-    "generate": "settings_generate.json",
-    "translate": "settings_translate.json",
-    "train": "settings_train.json",
-}
+SETTINGS = {stage: f"settings_{stage}.json" for stage in ("generate", "translate", "train")}
 SETTINGS["main"] = TRANSLATE_SETTINGS
 
 
