@@ -97,14 +97,8 @@ class TrainSettings(TypedDict, total=False):
     drop_duplicates: str
 
 
-class _Training(TypedDict):
-    """What is read of manifest_train.json of an older version."""
-
-    settings: TrainSettings
-    data: Facts
-    command: NotRequired[list[str]]
-
-
+# What is read of manifest_train.json of an older version.
+_Training = fields(settings=Required[TrainSettings], data=Required[Facts], command=list[str])
 # manifest_export.json, in the folder of --export_dir.
 _Export = fields(files=Required[list[str]], lineage=Required[Link])
 

@@ -68,14 +68,8 @@ class _Manifest(TypedDict, total=False):
 _Steps = fields(max_steps=int | None)
 
 
-class _RunSettings(TypedDict, total=False):
-    """What is read of the settings of main.py."""
-
-    method_translate: str
-    steps: int
-    number_of_refining_steps: int
-
-
+# What is read of the settings of main.py.
+_RunSettings = fields(method_translate=str, steps=int, number_of_refining_steps=int)
 _Record = fields(exit_code=int, hours=float, finished=str)
 
 

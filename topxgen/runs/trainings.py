@@ -22,14 +22,8 @@ _Entry = fields(step=Required[int])
 Direction = fields(path=str, counts=Required[dict[str, int]])
 
 
-class Data(TypedDict, total=False):
-    """data_manifest.json, as far as it is read."""
-
-    name: str
-    streamed: str
-    languages: dict[str, Direction]
-    train_pairs: int
-    test_pairs: int
+# data_manifest.json, as far as it is read.
+Data = fields(name=str, streamed=str, languages=dict[str, Direction], train_pairs=int, test_pairs=int)
 
 
 class Manifest(TypedDict, total=False):

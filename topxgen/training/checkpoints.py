@@ -62,12 +62,7 @@ def _checksum(path: Path, ends_only: bool = False) -> list[int | str]:
         return [size, hashlib.sha256(head + file.read()).hexdigest()[:ENDS_DIGITS]]
 
 
-class _FileList(TypedDict):
-    processes: NotRequired[int]
-    sharding: NotRequired[str]
-    files: dict[str, tuple[int, str]]
-
-
+_FileList = fields(processes=int, sharding=str, files=Required[dict[str, tuple[int, str]]])
 _LogEntry = fields(step=Required[int])
 
 

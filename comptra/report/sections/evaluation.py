@@ -17,6 +17,7 @@ from comptra.report.sections.evaluation_systems import TOLERANCE, Found
 from comptra.tables import MARKS, Cell, Table, matrix, series, title_of, variants
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
+from topxgen.common.schemas import fields
 from topxgen.runs.folders import Run, relative
 
 NAME = "evaluation"
@@ -53,10 +54,7 @@ class Row(TypedDict, total=False):
     translations_digest: str
 
 
-class Reliability(TypedDict, total=False):
-    status: str
-    note: str | None
-    source: str | None
+Reliability = fields(status=str, note=str | None, source=str | None)
 
 
 class MetricFacts(TypedDict, total=False):
@@ -66,9 +64,7 @@ class MetricFacts(TypedDict, total=False):
     reliability: Reliability | None
 
 
-class OverSeeds(TypedDict):
-    baseline: str | None
-    systems: list[dict]
+OverSeeds = fields(baseline=Required[str | None], systems=Required[list[dict]])
 
 
 class Group(TypedDict, total=False):
@@ -92,10 +88,7 @@ class Group(TypedDict, total=False):
     references_digest: str | None
 
 
-class Mean(TypedDict, total=False):
-    metric: Required[str]
-    direction: Required[str]
-    systems: Required[dict[str, dict]]
+Mean = fields(metric=Required[str], direction=Required[str], systems=Required[dict[str, dict]])
 
 
 class Report(TypedDict, total=False):
@@ -123,10 +116,7 @@ class SeedScores(TypedDict, total=False):
     better: bool | None
 
 
-class ComparedVariant(TypedDict, total=False):
-    unanswered: Required[int]
-    paths: Required[list[str]]
-    scores: Required[dict[str, SeedScores]]
+ComparedVariant = fields(unanswered=Required[int], paths=Required[list[str]], scores=Required[dict[str, SeedScores]])
 
 
 class Comparison(TypedDict, total=False):
