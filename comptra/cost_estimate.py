@@ -15,8 +15,10 @@ from comptra.methods import Shots, Task
 from comptra.models import Model
 from comptra.ordered_jsonl import unfinished
 from topxgen.common import rates
-from topxgen.inference import SamplingSettings
+from topxgen.common.errors import Unreachable
+from topxgen.inference import REMOTE, SamplingSettings
 from topxgen.inference.costs import Estimate, estimated_tokens
+from topxgen.inference.tokenizer import count_tokens
 from topxgen.prompting.style import Prompt
 from topxgen.text import languages
 
@@ -40,11 +42,19 @@ class _EstimatedTask(Task):
 
 
 class _EstimatingClient(LLMClient):
-    """Makes up answers and counts tokens. `longest`: as many as there may be, else as few."""
+    """Makes up answers and counts tokens, with the model's tokenizer if that is known. `longest`: as many as there may be, else as few."""
 
-    def __init__(self, style: str, task_answers: dict[str, str], longest: bool, has_sections: bool, phrases: int):
+    def __init__(
+        self, style: str, tokenizer, task_answers: dict[str, str], longest: bool, has_sections: bool, phrases: int
+    ):
         super().__init__(None, style, None, 0)
-        self._answers, self._longest, self._has_sections, self._phrases = task_answers, longest, has_sections, phrases
+        self._tokenizer, self._answers, self._longest, self._has_sections, self._phrases = (
+            tokenizer,
+            task_answers,
+            longest,
+            has_sections,
+            phrases,
+        )
         self._stage = ""
         self.counts: dict[str, list[int]] = {}  # by stage: prompts, their tokens, tokens of answers
 
@@ -62,7 +72,7 @@ class _EstimatingClient(LLMClient):
                 seen.add(key)
                 count = self.counts.setdefault(self._stage, [0, 0, 0])
                 count[0] += 1
-                count[1] += estimated_tokens(prompt)
+                count[1] += count_tokens(self._tokenizer, prompt)
                 count[2] += sampling.num_return_sequences * self._answer_tokens(text, sampling)
             yield i, [text] * sampling.num_return_sequences
 
@@ -80,7 +90,7 @@ class _EstimatingClient(LLMClient):
         return f"Translation: {translation}\n### Final translation\n{translation}"
 
     def _answer_tokens(self, text: str, sampling: SamplingSettings) -> int:
-        tokens = estimated_tokens(text.partition("\n###")[0].removeprefix("Translation: "))
+        tokens = count_tokens(self._tokenizer, text.partition("\n###")[0].removeprefix("Translation: "))
         if self._longest and self._stage.startswith("merge") and self._has_sections:
             return sampling.max_new_tokens
         return min(sampling.max_new_tokens, tokens * (MAX_TRANSLATION_RATIO if self._longest else 1))
@@ -97,10 +107,10 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
     scale = len(wanted) / len(sentences)
     references = dict(zip(test_set.sources, test_set.references, strict=True))
     phrases = args.number_of_subproblems if args.number_of_subproblems > 0 else PHRASES
-    runs = []
+    tokenizer, runs = _tokenizer(config, model), []
     for longest in (False, True):
         client = _EstimatingClient(
-            config.style[model.path], references, longest, config.merge_prompt.has_sections, phrases
+            config.style[model.path], tokenizer, references, longest, config.merge_prompt.has_sections, phrases
         )
         _run(config, model, client, sentences)
         runs.append(client.counts)
@@ -113,6 +123,16 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
         hours = rates.hours(known.get(stage.split()[0]), low[0], high[0])
         estimates.append(Estimate(stage, f"{prompts} prompts", (low[1], high[1]), (low[2], high[2]), hours))
     return estimates
+
+
+def _tokenizer(config: "EvaluationConfig", model: Model):
+    """None for an API's, and where it cannot be reached."""
+    if config.args.inference_api in REMOTE:
+        return None
+    try:
+        return config.tokenizer(model)
+    except Unreachable:
+        return None
 
 
 def at_a_glance(args: argparse.Namespace) -> list[Estimate]:

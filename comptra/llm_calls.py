@@ -26,7 +26,9 @@ class StageProgress:
         """`counts`: what to show beside the bar. `responses`: how many the model has given, which saved ones are not."""
         self._shown, self._counts, self._stage, self._total, self._bar = shown, counts, "", 0, None
         self._responses, self._began = responses, (0.0, 0)
-        self.rates: dict[str, float] = {}  # responses per second, by the kind of stage: divide, translate, merge
+        self._work: dict[
+            str, tuple[int, float]
+        ] = {}  # responses and seconds, by the kind of stage: divide, translate, merge
         self.scope = ""  # what the stages are of: the direction, if there are several
 
     def begin(self, stage: str) -> None:
@@ -53,7 +55,14 @@ class StageProgress:
             self._bar = None
             began, responses = self._began
             if (new := self._responses() - responses) and (elapsed := time.monotonic() - began) > 0:
-                self.rates[self._stage.split()[0]] = new / elapsed
+                before, seconds = self._work.get(kind := self._stage.split()[0], (0, 0.0))
+                self._work[kind] = before + new, seconds + elapsed  # a few are asked again in a pass of their own
+
+    def take_rates(self) -> dict[str, float]:
+        """Responses per second of each kind of stage since the last call."""
+        rates = {kind: responses / seconds for kind, (responses, seconds) in self._work.items()}
+        self._work.clear()
+        return rates
 
 
 class LLMClient:

@@ -197,8 +197,7 @@ def translate_with(
         finally:
             progress.close()
             client.close()
-            rates.record(folder.parent, progress.rates)
-            progress.rates.clear()  # the next model's are its own
+            rates.record(folder.parent, progress.take_rates())
         finish(folder, None if unchanged else summary)
     print_summary(config, folder, summary)
     if usage := config.meter.usage(part):

@@ -207,3 +207,12 @@ def test_the_repository_has_no_links():
     """A link to an environment deletes the folder of that name wherever the commit is checked out, since that is ignored."""
     tracked = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True).stdout
     assert [line for line in tracked.split("\n") if line.startswith("120000")] == []
+
+
+def test_no_test_forks_its_own_process():
+    """A fork of a process with threads can wait for ever; tests.support.processes starts others."""
+    word = "os." + "fork("
+    forking = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py") if word in path.read_text("utf-8")
+    }
+    assert forking == {"tests/attack/child.py"}, "tests/attack/child.py has no threads"

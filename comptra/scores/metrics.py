@@ -163,6 +163,8 @@ class Scorer:
     scores: Callable[["np.ndarray"], "np.ndarray"]  # (..., m) sums -> (...) scores
     higher_is_better: bool = True
     of_segments: bool = False  # the last statistic is 0 for a segment without a score
+    # (n, m) statistics -> (n,) scores of segments by themselves; None: those of `scores`.
+    segment_scores: Callable[["np.ndarray"], "np.ndarray"] | None = None
 
 
 class Segment(NamedTuple):

@@ -196,8 +196,9 @@ def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) ->
     """A row for each system and segment, with its score by each metric, None without one: of corpus metrics that of the segment
     alone."""
     first, nothing = systems[0], dict.fromkeys(report["metrics"])
+    score_of = {name: one.scorer.segment_scores or one.scorer.scores for name, one in measured.items()}
     for i, (system, row) in enumerate(zip(systems, report["systems"], strict=True)):
-        scores = {name: one.scorer.scores(one.statistics[i]).tolist() for name, one in measured.items()}
+        scores = {name: score_of[name](one.statistics[i]).tolist() for name, one in measured.items()}
         for index, source in enumerate(first.sentences):
             yield {
                 "dataset": report["dataset"],

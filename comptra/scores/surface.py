@@ -49,7 +49,9 @@ def _bleu_with(tokenizer: str, title: str, test: Test, settings: MetricSettings)
         raise UsageError(
             f"BLEU with the tokenizer {tokenizer} cannot be computed ({reason(error)}); {remedy}"
         ) from None
-    return Scorer(title, str(metric.get_signature()), _statistics_of(metric), bleu_scores)
+    # Of a segment with fewer than four words, the orders that it has: else even a perfect one has 0.
+    of_segments = partial(bleu_scores, effective_order=True)
+    return Scorer(title, str(metric.get_signature()), _statistics_of(metric), bleu_scores, segment_scores=of_segments)
 
 
 bleu_13a = partial(_bleu_with, "13a", "BLEU 13a")
@@ -109,10 +111,11 @@ def lang(test: Test, settings: MetricSettings) -> Scorer | None:
     return Scorer("lang %", f"lid:{settings.lid_model}{version}", statistics, mean_scores)
 
 
-def bleu_scores(sums: "np.ndarray") -> "np.ndarray":
+def bleu_scores(sums: "np.ndarray", effective_order: bool = False) -> "np.ndarray":
     """sacreBLEU's BLEU from (length, reference length, matches of orders 1 to 4, n-grams of orders 1 to 4).
 
-    Exponential smoothing, sacreBLEU's default: the i-th order without a match counts as 1 / 2^i of a match.
+    Exponential smoothing, sacreBLEU's default: the i-th order without a match counts as 1 / 2^i of a match. `effective_order`, its
+    default for sentences: the mean is over the orders that have n-grams; else it is 0 if one has none.
     """
     import numpy as np
 
@@ -121,8 +124,9 @@ def bleu_scores(sums: "np.ndarray") -> "np.ndarray":
     with np.errstate(divide="ignore", invalid="ignore"):
         precisions = np.where(matches == 0, 1 / halved, matches) / total
         brevity = np.where(length < reference, np.exp(1 - reference / length), 1.0)
-        scores = 100 * brevity * np.exp(np.log(precisions).mean(axis=-1))
-    return np.where((matches.sum(axis=-1) == 0) | (total == 0).any(axis=-1), 0.0, scores)
+        orders = total > 0 if effective_order else np.ones(total.shape, bool)
+        scores = 100 * brevity * np.exp(np.where(orders, np.log(precisions), 0).sum(axis=-1) / orders.sum(axis=-1))
+    return np.where((matches.sum(axis=-1) == 0) | ((total == 0) & orders).any(axis=-1), 0.0, scores)
 
 
 def chrf_scores(sums: "np.ndarray") -> "np.ndarray":

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     folder = folder_of(file)
     title = folder.absolute().name
     # Jobs run what was submitted, whatever becomes of the file. Its name is the title of the table of an experiment.
-    copied = folder / RECORDS / slurm.FOLDER / f"{args.file.stem}.yaml"
+    copied = slurm.place(folder) / f"{args.file.stem}.yaml"
     words = [str(copied), *(["--set", *args.set] if args.set else []), *["--allow_incomplete"] * args.allow_incomplete]
     jobs = slurm.jobs(file, steps(args, tree, file, words), args.python)
     if args.dry_run:

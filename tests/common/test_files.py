@@ -11,6 +11,7 @@ import pytest
 
 from comptra import merge
 from comptra.scores import segment_cache, systems
+from tests.support.processes import locked
 from tests.support.runs import BENCHMARKS, ROOT
 from topxgen.common import checksums, rates, signals
 from topxgen.common.errors import UsageError
@@ -121,13 +122,8 @@ def test_what_cannot_be_utf8_does_not_end_a_run(tmp_path):
 
 
 def test_lock_names_its_owner_and_dies_with_it(tmp_path):
-    script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom topxgen.common.locks import OutputLock\nlock = OutputLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ntime.sleep(60)"
-    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout.readline() == "held\n"
-    with pytest.raises(UsageError, match=f"process {owner.pid} on "):
+    with locked(tmp_path) as owner, pytest.raises(UsageError, match=f"process {owner.pid} on "):
         OutputLock(tmp_path)
-    owner.kill()
-    owner.wait()
     OutputLock(tmp_path).release()
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from comptra.llm_calls import StageProgress
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import options, udhr
 from tests.support.runs import in_process, lines_in, records
@@ -145,3 +146,27 @@ def test_a_dry_run_needs_no_tokenizer(monkeypatch, tmp_path):
     assert "4 prompts" in dry.stdout and dry.stderr.count("not checked: ") == 1 and "org/nothing" in dry.stderr
     assert not (tmp_path / "out").exists()
     assert run().returncode == 2
+
+
+def test_the_rate_of_a_stage_is_that_of_all_its_passes(monkeypatch):
+    """A few sentences that are asked again at the end, slowly, are not the rate of all."""
+    now, given = 0.0, 0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    progress = StageProgress(responses=lambda: given)
+    for responses, seconds in ((90, 60), (1, 31)):
+        progress.begin("translate 0")
+        progress.expect(responses)
+        progress.open()
+        now, given = now + seconds, given + responses
+        progress.close()
+    assert progress.take_rates() == {"translate": 1.0} and progress.take_rates() == {}
+
+
+@pytest.mark.medium
+def test_prompts_of_a_local_model_are_counted_with_its_tokenizer(tiny_lm, tmp_path):
+    flags = options(tiny_lm, "--output_dir", tmp_path / "out", k=1, max_new_tokens=2)
+    dry = in_process("main.py", *flags, "--dry_run").stdout
+    assert in_process("main.py", *flags).returncode in (0, 3)
+    (path,) = tmp_path.rglob("manifest_translate.json")
+    millions = float(re.search(r"^translate 0 +4 prompts +(\S+)", dry, re.M)[1])  # two digits
+    assert 1e6 * millions == pytest.approx(json.loads(path.read_text())["usage"]["prompt_tokens"], rel=0.05)

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import BLEU, CHRF, TER
 
 from comptra import evaluation_sets
 from comptra.scores import metrics, surface
 from tests.support.evaluations import UDHR, ntrex_sides, original, settings, udhr, worse, write
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, records
 from topxgen.text import languages
 
 
@@ -55,6 +55,29 @@ def test_scores_of_sums_are_sacrebleus_at_the_edges_too(name, scores):
     expected = [metric._compute_score_from_stats(list(row)).score for row in sums]
     assert min(expected) == 0 and max(expected) > 20
     assert scores(sums.astype(float)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_scores_of_single_segments_are_sacrebleus(tmp_path, score):
+    """BLEU of the orders that a segment has: a perfect translation of one word has 100, not 0."""
+    references = ["Bai.", "Euria ari du.", "Bai", "Zubi zaharra itxi zuten atzo."]
+    texts = ["Bai.", "Euria ari zuen.", "Bai", "Zubia itxi zuten."]
+    for name, lines in (("src", [f"Sentence {i}." for i in range(4)]), ("ref", references)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    run = tmp_path / "m" / "English_to_Basque_0_shot_seed_122_llm_vanilla_0_0_0"
+    run.mkdir(parents=True)
+    lines = [json.dumps({"sentence": f"Sentence {i}.", "translation": text}) for i, text in enumerate(texts)]
+    (run / "translate_0.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    files = ("--test_files", tmp_path / "src", tmp_path / "ref", "--segments", tmp_path / "s.jsonl")
+    code, _, said = score(tmp_path / "m", *files, "--metrics", "bleu-13a", "chrf", "ter")
+    assert code == 0, said
+    rows = records(tmp_path / "s.jsonl")
+    bleu, chrf, ter = BLEU(tokenize="13a", effective_order=True), CHRF(word_order=2), TER()
+    for name, metric in (("bleu-13a", bleu), ("chrf", chrf), ("ter", ter)):
+        expected = [
+            metric.sentence_score(*pair).score for pair in zip(texts, [[one] for one in references], strict=True)
+        ]
+        assert [row[name] for row in rows] == pytest.approx(expected), name
+    assert [row["bleu-13a"] for row in rows][::2] == pytest.approx([100, 100])
 
 
 def test_chrf_is_chrf_plus_plus():

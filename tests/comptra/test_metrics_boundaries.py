@@ -32,6 +32,15 @@ def test_bleu(translations):
 
 
 @pytest.mark.parametrize("translations", CANDIDATES)
+def test_bleu_of_segments(translations):
+    metric = scorer("bleu", tokenize="13a")
+    expected = [
+        sacrebleu.sentence_bleu(*pair).score for pair in zip(translations, [[r] for r in REFERENCES], strict=True)
+    ]
+    assert metric.segment_scores(metric.statistics(translations)).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("translations", CANDIDATES)
 def test_chrf(translations):
     metric = scorer("chrf")
     score = float(metric.scores(metric.statistics(translations).sum(axis=0)))

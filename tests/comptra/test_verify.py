@@ -1,12 +1,11 @@
 """scripts/verify.py: whatever is changed in the files of a run is found, or is in a file that nothing claims."""
 
-import fcntl
 import json
 import os
 import random
 import re
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from comptra import verify
 from comptra.report import packing
 from tests.support import finished_run, whole_run
 from tests.support.flipped_bytes import QUICK, is_found, kinds
+from tests.support.processes import locked
 from tests.support.publishing import make_run, record
 from tests.support.runs import in_process
 from topxgen.common import checksums
@@ -306,32 +306,12 @@ def test_a_table_without_its_report_is_computed_again(run):
 # Runs that go on, were killed, or are of older versions
 
 
-@contextmanager
-def held(path: Path):
-    """A lock of another process."""
-    path.touch()
-    child = os.fork()
-    if not child:
-        with open(path, "r+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-            file.flush()
-            path.with_name("ready").touch()
-            while path.exists():
-                pass
-        os._exit(0)
-    while not path.with_name("ready").exists():
-        pass
-    path.with_name("ready").unlink()
-    yield child
-    path.unlink()
-    os.waitpid(child, 0)
-
-
 def test_a_run_that_is_being_written_is_said(run):
-    with held(run / ".lock-Basque") as process:
+    with locked(run, "Basque") as process:
         result = in_process("scripts/verify.py", run, "--no_scores")
-    assert result.stdout.startswith(f"Basque in {run} is written by process {process} on {os.uname().nodename} now\n")
+    assert result.stdout.startswith(
+        f"Basque in {run} is written by process {process.pid} on {os.uname().nodename} now\n"
+    )
     assert result.returncode == 0
     (run / ".lock-Basque").write_text(f"process 999999999 on {os.uname().nodename}\n")
     assert not verify.verify(run, QUICK).running, "left by a kill"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from comptra.settings import flag_settings
+from tests.support.processes import locked
 from tests.support.run_files import CHECKED, SCORED, record, write
 from tests.support.runs import ROOT, in_process
 from topxgen.common.errors import UsageError
@@ -357,14 +358,8 @@ def test_shared_values_go_where_they_have_an_effect(place):
 
 def test_two_runs_on_one_folder(place):
     write(place, CHECKED)
-    holder = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from topxgen.common.locks import OutputLock\n"
-        "lock = OutputLock(Path('out/run')); print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", holder, str(ROOT)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
+    with locked(place / "out/run"):
         result = run()
-        process.kill()
     assert result.returncode == 2 and "out/run is in use by process" in result.stderr and result.stderr.count("\n") == 1
     assert run().returncode == 0
     with OutputLock(place / "out/run"):  # it was released

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.test_prefetch import make_flores
 from tests.support import hub_cache, no_network
+from tests.support.prefetch_runs import make_flores
 from tests.support.runs import ROOT, TOPICS, lines_in
 from tests.support.tiny_models import sentencepiece_model, udhr_texts
 from tests.support.tiny_sonar import build_blaser, build_sonar

@@ -1,13 +1,9 @@
 """Self-improvement with a small model: real stages, in this process where libraries are loaded already."""
 
-import contextlib
 import json
-import os
 import random
 import re
 import shutil
-import signal
-import time
 from pathlib import Path
 from statistics import fmean
 
@@ -16,6 +12,7 @@ import pytest
 from comptra import verify
 from tests.support import number_translator
 from tests.support.flipped_bytes import flip_each
+from tests.support.processes import kill_when, start
 from tests.support.runs import in_process, records
 from topxgen.common.errors import UsageError
 from topxgen.common.run_files import read
@@ -372,21 +369,15 @@ def test_a_round_that_was_trained_with_other_flags_is_refused(tmp_path, tiny_lm,
 # Kills
 
 
+def run_here(path: Path) -> None:
+    chain._run = starter([])
+    in_process("scripts.run", path)
+
+
 def killed(path: Path, out: Path, done: int, delay: float) -> bool:
-    """Run the file in a fork of this process; kill -9 it some time after `done` stages are recorded. Whether it was at work."""
-    child = os.fork()
-    if not child:
-        with contextlib.suppress(BaseException):
-            chain._run = starter([])
-            in_process("scripts.run", path)
-        os._exit(0)
-    while len([*out.glob("**/run/*.json")]) < done and not os.waitid(
-        os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
-    ):
-        time.sleep(0.01)
-    time.sleep(delay)
-    os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1] == signal.SIGKILL
+    """Run the file in a process of its own; kill -9 it some time after `done` stages are recorded. Whether it was at work."""
+    process = start(run_here, path, with_libraries=True)
+    return kill_when(process, lambda: len([*out.glob("**/run/*.json")]) >= done, delay)
 
 
 @pytest.mark.medium

@@ -1,13 +1,12 @@
 """--dedup_prefilter minhash: what it finds, that it finds the same after a stop, and what it says of its recall."""
 
 import json
-import os
 import random
-import signal
 
 import numpy as np
 import pytest
 
+from tests.support.processes import kill_when, start
 from tests.support.runs import in_process, lines_in, records
 from topxgen.common.files import read_json
 from topxgen.generation import deduplication
@@ -85,20 +84,15 @@ def test_a_stopped_run_decides_as_one_that_was_not(tmp_path, source, exact_at_fi
     assert manifest(folder)["dedup_recall"] == recall
 
 
+def run_with_few_exact(folder, source) -> None:
+    minhash.EXACT_TEXTS = 100
+    run(folder, source, *MINHASH)
+
+
 def killed_after(lines: int, folder, source) -> bool:
     """Run in a process of its own, and kill -9 it once the decisions on disk are that many; whether it was still running."""
-    child = os.fork()
-    if not child:
-        run(folder, source, *MINHASH)
-        os._exit(0)
-    ended = 0
-    while not ended and sum(map(lines_in, (folder / "Basque.jsonl", folder / "Basque_rejects.jsonl"))) < lines:
-        ended, _ = os.waitpid(child, os.WNOHANG)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        ended = not os.WIFSIGNALED(status)
-    return not ended
+    decisions = folder / "Basque.jsonl", folder / "Basque_rejects.jsonl"
+    return kill_when(start(run_with_few_exact, folder, source), lambda: sum(map(lines_in, decisions)) >= lines)
 
 
 def test_killed_before_and_behind_the_texts_that_are_compared_exactly(tmp_path, source, exact_at_first):

@@ -42,6 +42,11 @@ def test_each_stage_is_estimated_in_tokens_and_money(tmp_path, datagen_here):
     assert "--budget 0.1 may end the run" in result.stdout
 
 
+def test_short_responses_have_few_sentences(tmp_path, datagen_here):
+    found = rows(datagen_here(*flags(tmp_path, *API, *SCORES, "--max_new_tokens", 150)).stdout)
+    assert found["translate"][0] == "100 to 300 sentences" and found["score"][0] == "50 to 300 pairs"
+
+
 def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_here):
     out = tmp_path / "out"
     (out / "gpt-x").mkdir(parents=True)
@@ -60,6 +65,9 @@ def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_h
         "scores": [3.0] * 3,
     }
     (out / "gpt-x" / "Basque_translate.jsonl").write_text((json.dumps(pairs) + "\n") * 20)
+    answer = {"texts": ["All are born free."], "prompt_tokens": 100, "completion_tokens": 20}
+    lines = [json.dumps(answer | {"id": f"{i:032x}"}) + "\n" for i in range(60)]
+    (out / "gpt-x" / "Basque_translate_answers.jsonl").write_text("".join(lines))
     (out / "rates.json").write_text(json.dumps({"generate": 0.01, "translate": 0.02, "score": 1}))
     before = sorted(out.rglob("*"))
     result = datagen_here(*flags(tmp_path, *API, *SCORES, "--prices", 2, 10))
@@ -67,10 +75,11 @@ def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_h
     assert found["generate"][0] == "80 prompts" and found["generate"][4] == "1.11", (
         "40 texts, two prompts for each so far"
     )
-    assert found["generate"][2] == "0.08", "1,000 tokens an answer so far"
+    assert found["generate"][1:3] == ["0.0008", "0.08"], "10 tokens a prompt and 1,000 an answer so far"
     assert found["translate"][0] == "240 sentences" and found["translate"][4] == "1.11"
+    assert found["translate"][1:3] == ["0.024", "0.0048"], "100 tokens a prompt and 20 an answer so far"
     assert found["score"][0] == "240 pairs" and found["score"][4] == "0.022", "60 have scores"
-    assert "spent so far: 1.20 USD for 120 responses" in result.stdout
+    assert "spent so far: 1.23 USD for 180 responses" in result.stdout
     assert sorted(out.rglob("*")) == before
 
 

@@ -152,7 +152,8 @@ def test_huge_answers_are_judged_quickly(text):
         ("1. \n2. Bi.", 2, None),
         ("  1) Bat.\n\t2.) Bi.", 2, ["Bat.", "Bi."]),
         ("# 1. Bat.\n__2.__ Bi.", 2, ["Bat.", "Bi."]),
-        ("1.Bat.\n2. Bi.", 2, None),  # no space after the number
+        ("1.Bat.\n2. Bi.", 2, ["Bat.", "Bi."]),
+        ("1.5 km dira.\n2.5 km dira.", 2, None),
         ("0001. Bat.\n2. Bi.", 2, None),  # numbers have at most three digits
         ("001. Bat.\n2. Bi.", 2, ["Bat.", "Bi."]),
         # All on one line: a number stands between sentences, before no small letter, and there are no more than two.
@@ -231,6 +232,60 @@ def test_what_is_no_text_is_left_out(answer):
 
 
 @pytest.mark.parametrize(
+    "numbering",
+    ["{}: ", "{}.- ", "{}.-", "{} - ", "{} – ", "({}) ", "（{}）", "[{}] ", "{}º ", "{}.º ", "{}° ", "{}/ ", "{}.", "{}। ", "{}۔ ", "{}。",
+     "{}\ufe0f\u20e3 ", "#{}: ", "**{}:** ", "No. {}: ", "Testua {} - ", "{}. testua: ", "[insert text {} here]\n"],
+)  # fmt: skip
+@pytest.mark.parametrize("digits", ["12", "१२", "١٢", "۱۲", "১২"])
+def test_numbers_as_models_write_them(numbering, digits):
+    first, second = map(numbering.format, digits)
+    for between in ("\n", "\n\n"):
+        assert numbered_texts(f"{first}{BAT}{between}{second}{BI}", 2) == [BAT, BI]
+
+
+def test_what_is_no_list_is_none():
+    for answer in (
+        f"{BAT}\n\n{BI}",
+        f"1: {BAT}\n{BI}",
+        f"1990: {BAT}\n1991: {BI}",
+        f"1 mendi.\n2 mendi. {BI}",
+        f"12:30 {BAT}\n2-1 {BI}",
+        f"1: {BAT} [2] {BI}",
+        f"Livingston 1 - 0 Rangers: {BAT}\nLivingston 2 - 0 Rangers: {BI}",
+    ):
+        assert numbered_texts(answer, 2) is None, answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "1. {}\n\n2. {}\n\n✅ Done.",
+        "1. {}\n\n2. {}\n✅ Both are 3 paragraphs long.\n\nDone!",
+        "1. {}\n\n2. {}\n\nAmaiera.",
+        "1. {}\n\n✅\n\n2. {}\n\nEskerrik asko!",
+        "1. {}\n2. {}\n\nसमाप्त।",
+        "1. {}\n2. {}\n\n[End of texts]",
+        "1. {}\n2. {} [END]",
+        "1. {}\n\n2. {}\n\nI'd be happy to revise them.",
+        "1. {}\n\n2. {}\n\nThanks for reading!",
+        "1. [insert text 1 here] {}\n2. [insert text 2 here]\n{}",
+        "1. {} [Insert your second text here]\n2. {}",
+        "1. <your first paragraph> {}\n2. {}",
+        "1. [Testua] {}\n2. {}",
+        "1. [Rubutu] {}\n2. **[Rubutu]** {}",
+        "1. [पाठ १]: {}\n2. [पाठ २]: {}",
+        "1. [نص] {}\n2. <متن> {}",
+        "1. [Idatzi hemen 1. testua] {}\n2. [Idatzi hemen 2. testua] {}",
+        "1. (Hasiera) {}\n2. (Hasiera) {}",
+        "1. Testua: {}\n2. **Testua:** {}",
+        "1. Testua - {}\n2. Testua - {}",
+    ],
+)
+def test_remarks_and_placeholders_are_left_out(answer):
+    assert numbered_texts(answer.format(BAT, BI), 2) == [BAT, BI]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Nota bat idatzi zuen, eta (gero) hiru * lau * bost.",
@@ -238,10 +293,29 @@ def test_what_is_no_text_is_left_out(answer):
         '"Bai", esan zuen. "Noski."',
         "Note that the sea is high.",
         "1990. urtean _hitz_bat_ idatzi zuen: [sic] hau.",
+        "[Bilboko] mendiak altuak dira.",
+        "(Hau da) mendia: bat, bi (hiru) [1].",
+        "1990 urtean jaio zen. 2: bi dira [text messages].",
+        "Kaixo: hau mendia da.",
+        "Mendiak altuak dira, eta ibaiak luzeak dira hemen. Bai noski!",
+        "Mendiak 🏔 altuak dira. ✅ Done.",
     ],
 )
 def test_what_looks_like_it_stays(text):
     assert numbered_texts(f"1. {BAT}\n2. {text}", 2) == [BAT, text]
+
+
+def test_paragraphs_below_the_first_stay():
+    for paragraph in (
+        "Hiru dira guztira.",
+        "✅ Hiru dira.\n✅ Lau dira.",
+        "3: Bi eta bat dira.",
+        "[1] Iturria da hau.",
+    ):
+        text = f"{BAT} Ibaiak ere luzeak dira.\n\n{paragraph}"
+        assert numbered_texts(f"1. {text}\n\n2. {text}", 2) == [" ".join(text.split())] * 2
+    chinese = "海是蓝色的，山很高，人们喜欢在夏天去那里。" * 3 + "\n\n他来了。"
+    assert whole_text(chinese) == [chinese.replace("\n\n", " ")]
 
 
 def test_words_in_bold_are_plain_and_paragraphs_stay():

@@ -11,31 +11,11 @@ import pytest
 
 from tests.support import api_server
 from tests.support.flipped_bytes import flip_each
+from tests.support.merges import check_like_one, files, merge, number, verified
 from tests.support.runs import datagen, in_process, records
-from tests.support.writer import TEXTS, Writer, answer, command, digest, generate, serve, shard
+from tests.support.writer import TEXTS, Writer, answer, generate, serve, shard
 
 pytestmark = pytest.mark.usefixtures("answers")
-
-
-def merge(*folders, check=0):
-    result = in_process("scripts/merge.py", *folders)
-    assert result.returncode == check, result.stderr
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The data files and checksums of a directory, without its shards and manifests."""
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*.jsonl")}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("shards/")}
-
-
-def number(line: dict) -> int:
-    return int(line["id"].removeprefix("Basque-").partition(".")[0])
-
-
-def lines(path: Path, below: int = 10**9) -> list[str]:
-    return [line for line in path.read_text().splitlines() if number(json.loads(line)) < below]
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +26,6 @@ def one(server, tmp_path_factory):
         serve(patch)
         generate(server, folder, "--number_of_instructions", 70)
     return folder
-
-
-def check_like_one(folder: Path, one: Path) -> None:
-    """Equal up to the first prompt without a response; then in the same order. All texts of all responses judged once."""
-    asked = [number(response) for response in records(folder / "Basque_answers.jsonl")]
-    assert asked == sorted(set(asked))
-    gap = next(n for n in range(len(asked) + 1) if n >= len(asked) or asked[n] != n)
-    assert gap > 10
-    for kind in ("", "_rejects"):
-        path = f"Basque{kind}.jsonl"
-        ours, theirs = lines(folder / path, gap), lines(one / path, gap)
-        has_enough = len(records(folder / "Basque.jsonl")) == 40 and number(records(folder / "Basque.jsonl")[-1]) < gap
-        assert (ours or kind) and ours == (theirs[: len(ours)] if has_enough else theirs)
-        assert [number(line) for line in records(folder / path)] == sorted(
-            number(line) for line in records(folder / path)
-        )
-    judged = Counter(line["id"] for kind in ("", "_rejects") for line in records(folder / f"Basque{kind}.jsonl"))
-    assert set(judged.values()) == {1}
-    one_answers = {response["id"]: response for response in records(one / "Basque_answers.jsonl")}
-    shared = [response for response in records(folder / "Basque_answers.jsonl") if response["id"] in one_answers]
-    assert shared == [one_answers[response["id"]] for response in shared]
 
 
 def test_shards_are_the_one_run_up_to_the_first_prompt_that_none_has_answered(server, one, tmp_path):
@@ -217,164 +176,6 @@ def test_paragraphs_that_came_with_the_directory_stay_first(server, tmp_path):
     merge(tmp_path)
     found = records(tmp_path / "Basque.jsonl")
     assert found[:3] == brought and len(found) == 40
-
-
-SCORER = """
-class Lengths:
-    id, has_models, truncated, scale = "lengths", False, 0, (0.0, 1000.0)
-    def __init__(self, args): pass
-    def preflight(self, languages, target): pass
-    def load(self): pass
-    def close(self): pass
-    def score(self, records, source, target):
-        return [[float(len(text)) for text in record["translations"]] for record in records]
-"""
-
-
-@pytest.fixture
-def scored(tmp_path, monkeypatch):
-    """Flags of a scorer; blocks are small, so that each shard has some."""
-    monkeypatch.setattr("topxgen.translation.llm.LLM.block_size", 12)
-    monkeypatch.setattr("topxgen.generation.scoring.RECORDS_PER_BLOCK", 8)
-    monkeypatch.setattr("topxgen.generation.sharded.RECORDS_PER_BLOCK", 8)
-    (tmp_path / "lengths.py").write_text(SCORER)
-    return ("--scorer", f"{tmp_path / 'lengths.py'}:Lengths", "--min_score", 60)
-
-
-LATER = ("--stages", "translate", "score")
-
-
-def translated(folder: Path) -> dict[str, bytes]:
-    """The files of the pairs; responses as a set."""
-    found = {name: content for name, content in files(folder).items() if name.startswith("writer-1/")}
-    return {name: sorted({*content.splitlines()}) if "answers" in name else content for name, content in found.items()}
-
-
-def verified(folder: Path) -> None:
-    result = in_process("scripts/verify.py", folder)
-    assert result.returncode == 0, result.stdout
-
-
-def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_path):
-    split = tmp_path / "split"
-    for index in range(3):
-        shard(server, split, index, 3)
-    refused = datagen(
-        *command(server, split, *LATER, *scored, "--num_shards", 3, "--shard_index", 0, "--languages", "Hausa"), check=2
-    )
-    assert "no paragraphs to translate" in refused.stderr
-    merge(split)
-    shutil.copytree(split, tmp_path / "one", ignore=shutil.ignore_patterns("shards"))
-    datagen(*command(server, tmp_path / "one", *LATER, *scored))
-    expected = translated(tmp_path / "one")
-    assert len(expected) == 3 and all(expected.values())
-
-    words, given = command(server, split, *LATER, *scored), server.given.total()
-    for index in (0, 2):
-        datagen(*words, "--num_shards", 3, "--shard_index", index)
-    said = merge(split, check=3).stderr
-    assert "shard 0001-of-0003 is missing (translate of Basque)" in said and "(score of Basque)" in said
-    assert not (split / "writer-1" / "manifest_translate_Basque.json").exists()
-    funnel = datagen(*words, "--num_shards", 3, "--shard_index", 1).stdout.split("Funnel, Basque:\n")[1]
-    assert funnel.startswith("  sentences "), "the shard's own prompts did not write the paragraphs that it translates"
-    taken = [len(records(path)) for path in split.glob("shards/*/writer-1/Basque_paragraphs.jsonl")]
-    assert sum(taken) == 40 and all(taken)
-    merge(split)
-    assert translated(split) == expected
-    # A sentence in the paragraphs of two shards was paid for twice.
-    paid = records(split / "writer-1" / "Basque_translate_answers.jsonl")
-    assert len(paid) == server.given.total() - given > len(expected["writer-1/Basque_translate_answers.jsonl"])
-    one, merged = (
-        json.loads((f / "writer-1" / "manifest_score_Basque.json").read_text()) for f in (tmp_path / "one", split)
-    )
-    assert (one["counts"], one["settings"]) == (merged["counts"], merged["settings"])
-    verified(split)
-    before = {path: path.stat().st_mtime_ns for path in split.rglob("*") if path.is_file()}
-    merge(split)
-    datagen(*words)  # nothing is left to do
-    after = {path: path.stat().st_mtime_ns for path in split.rglob("*") if path.is_file()}
-    assert before == {path: after[path] for path in before}
-    datagen(*words, "--num_shards", 50, "--shard_index", 49)  # there is nothing for it to do
-
-
-def test_shards_that_run_all_stages(server, scored, tmp_path):
-    split, flags = tmp_path / "split", ("--stages", "generate", *LATER[1:], *scored)
-    for index in range(3):
-        datagen(*command(server, split, *flags, "--num_shards", 3, "--shard_index", index))
-    merge(split)
-    shutil.copytree(split, tmp_path / "one", ignore=shutil.ignore_patterns("shards", "writer-1"))
-    datagen(*command(server, tmp_path / "one", *LATER, *scored))
-    assert {name: content for name, content in translated(split).items() if "answers" not in name} == {
-        name: content for name, content in translated(tmp_path / "one").items() if "answers" not in name
-    }
-    verified(split)
-    # Its pairs are in the settings of the shard's own paragraphs: the merged ones are another thing.
-    refused = datagen(*command(server, split, *LATER, *scored, "--num_shards", 3, "--shard_index", 0), check=2)
-    assert "of the whole" in refused.stderr
-
-
-def test_scores_by_shards_of_pairs_of_one_run(server, scored, tmp_path):
-    whole, flags = tmp_path / "whole", ("--stages", "score", *scored)
-    datagen(*command(server, whole, "--stages", "generate", "translate"))
-    shutil.copytree(whole, tmp_path / "one")
-    datagen(*command(server, tmp_path / "one", *flags))
-    for index in range(3):
-        datagen(*command(server, whole, *flags, "--num_shards", 3, "--shard_index", index))
-    taken = [len(records(path)) for path in whole.glob("shards/*/writer-1/Basque_translate.jsonl")]
-    assert sum(taken) == 40 and all(taken)
-    merge(whole)
-    assert translated(whole) == translated(tmp_path / "one")
-    verified(whole)
-
-
-def test_a_later_answer_counts_for_more_than_an_earlier_score(server, scored, tmp_path, monkeypatch):
-    """A merge of what was answered so far, and another after the shards were run again."""
-
-    def some(path, body, _):
-        response = answer(path, body, _)
-        if "Translate this sentence" in body["messages"][-1]["content"] and int(digest(body), 16) % 3 == 0:
-            response["choices"][0]["message"]["content"] = ""
-        return response
-
-    split = tmp_path / "split"
-    for index in range(2):
-        shard(server, split, index, 2)
-    merge(split)
-    shutil.copytree(split, tmp_path / "one", ignore=shutil.ignore_patterns("shards"))
-    datagen(*command(server, tmp_path / "one", *LATER, *scored))
-    words = (*command(server, split, *scored), "--num_shards", 2, "--shard_index")
-    with monkeypatch.context() as patch:
-        patch.setattr(api_server, "answer", some)
-        for index in range(2):
-            datagen(*words, index, *LATER, check=3)
-    merge(split, check=3)
-    assert b"translation_unanswered" in (split / "writer-1" / "Basque_translate_rejects.jsonl").read_bytes()
-    for index, stages in enumerate((LATER, LATER[:2])):  # the second one has no scores for the new answers yet
-        datagen(*words, index, *stages)
-    said = merge(split, check=3).stderr
-    assert "score of Basque" in said or "to score them" in said
-    assert b"translation_unanswered" not in (split / "writer-1" / "Basque_translate_rejects.jsonl").read_bytes()
-    datagen(*words, 1, *LATER)
-    merge(split)
-    for kind in ("translate", "translate_rejects"):
-        name = f"writer-1/Basque_{kind}.jsonl"
-        assert records(split / name) == records(tmp_path / "one" / name)
-
-
-def test_candidates(server, scored, tmp_path):
-    more = ("--number_of_candidates", 3, "--select_by", scored[1])
-    split = tmp_path / "split"
-    for index in range(2):
-        shard(server, split, index, 2)
-    merge(split)
-    shutil.copytree(split, tmp_path / "one", ignore=shutil.ignore_patterns("shards"))
-    words = (*LATER, *scored[:2], *more)
-    datagen(*command(server, tmp_path / "one", *words))
-    for index in range(2):
-        datagen(*command(server, split, *words, "--num_shards", 2, "--shard_index", index))
-    merge(split)
-    assert translated(split) == translated(tmp_path / "one")
-    verified(split)
 
 
 def test_near_duplicates_of_other_shards_are_rejected_as_in_one_run(tmp_path, monkeypatch):
@@ -545,26 +346,3 @@ def test_languages_that_had_one_command_together_and_another_alone(server, tmp_p
     merge(tmp_path / "then")
     assert files(tmp_path / "then") == then
     assert in_process("scripts/verify.py", tmp_path / "then").returncode == 0
-
-
-def test_a_split_run_grows_stage_by_stage(server, tmp_path):
-    """With more paragraphs, of which near-duplicates of other shards' are missing until one process adds them."""
-    for number in ("60", "90"):
-        words = ("--number_of_instructions", number)
-        for index in range(2):
-            shard(server, tmp_path, index, 2, *words)
-        assert "fewer paragraphs" in in_process("scripts/merge.py", tmp_path, "--stages", "generate").stderr
-        generate(server, tmp_path, *words)
-        assert len(records(tmp_path / "Basque.jsonl")) >= int(number)
-        for index in range(2):
-            datagen(*command(server, tmp_path, "--stages", "translate", *split(index, 2), *words))
-        said = in_process("scripts/merge.py", tmp_path, "--stages", "translate")
-        assert said.returncode == 0 and "paragraphs from" not in said.stderr, said.stderr
-        pairs = records(next(tmp_path.glob("*/Basque_translate.jsonl")))
-        assert [pair["id"] for pair in pairs] == [text["id"] for text in records(tmp_path / "Basque.jsonl")]
-    assert in_process("scripts/verify.py", tmp_path).returncode == 0
-    assert "no shards of main" in in_process("scripts/merge.py", tmp_path, "--stages", "main").stderr
-
-
-def split(index, count):
-    return "--num_shards", count, "--shard_index", index

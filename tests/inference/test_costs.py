@@ -6,10 +6,11 @@ import pytest
 
 from tests.support import api_server
 from tests.support.api_server import KEY, ApiServer
+from tests.support.tiny_models import udhr_texts
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, from_list
-from topxgen.inference.costs import BudgetSpent, Estimate, Meter, Prices, estimate_table
+from topxgen.inference.costs import BudgetSpent, Estimate, Meter, Prices, estimate_table, estimated_tokens
 
 # 1,000 prompt tokens, of which 600 were cached, and 50 of the answer, as each provider says it.
 CACHED = {
@@ -140,3 +141,15 @@ def test_estimates_add_up():
     assert local.split() == ["score", "9", "pairs", "-", "-", "-", "unknown"], "what has no tokens needs no --prices"
     assert estimate_table(stages, None).count("--prices?") == 3
     assert "--prices" not in estimate_table(stages, None, is_remote=False), "tokens of a local model have no price"
+
+
+# Tokens of the paragraphs of the UDHR, by Gemma 3's tokenizer.
+GEMMA_TOKENS = {
+    "English": 1912, "Basque": 3487, "Hausa": 4629, "Igbo": 4336, "Kinyarwanda": 3308, "Nepali": 2399, "Somali": 4074, "Sundanese": 3636,
+    "Swahili": 2994, "Urdu": 2684, "Xhosa": 3805,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("language", "tokens"), GEMMA_TOKENS.items())
+def test_tokens_are_estimated_within_a_quarter_where_there_is_no_tokenizer(language, tokens):
+    assert sum(map(estimated_tokens, udhr_texts(language))) == pytest.approx(tokens, rel=0.25)

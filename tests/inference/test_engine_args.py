@@ -37,6 +37,10 @@ def test_values_are_json_or_text():
         (["max-num-seqs=1024"], "'max-num-seqs=1024' has a flag of its own: pass --max_concurrent_requests"),
         (["seed=1"], "has a flag of its own: pass --seed"),
         (["data_parallel_size=2"], "has a flag of its own: pass --data_parallel_size"),
+        (['lora-target-modules=["q_proj"]'], "lora_target_modules cannot be set (modules of an adapter"),
+        (["logprobs_mode=processed_logits"], "logprobs_mode cannot be set (confidences"),
+        (["model_weights=elsewhere"], "model_weights cannot be set (the weights are those of --model_name_or_path"),
+        (["load-format=dummy"], "load_format=dummy: the model would have random weights"),
     ],
 )
 def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):

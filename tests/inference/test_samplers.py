@@ -82,6 +82,8 @@ def check_common(sampler, tokens: int = 16):
     assert all(len(texts) == 3 and len(set(texts)) > 1 for texts in several.values())
     stop = greedy["r0"][0][2:5]
     assert answers(sampler, REQUESTS[:1], temperature=0, stop=(stop,))["r0"] == [cut_at_stop(greedy["r0"][0], [stop])]
+    begun_by_prompt = REQUESTS[0].prompt[-1] + greedy["r0"][0][:3]
+    assert answers(sampler, REQUESTS[:1], temperature=0, stop=(begun_by_prompt,))["r0"] == greedy["r0"]
     beams = answers(sampler, REQUESTS[:2], num_beams=3, num_return_sequences=2)
     assert all(len(texts) == 2 and texts[0] != texts[1] for texts in beams.values())
 

@@ -62,6 +62,19 @@ def test_terms_of_gemma_and_nllb_are_named(demo):
     assert "…/gemma-3-27b-it" in card and "facebook/nllb-200-3.3B" in card
 
 
+def test_given_texts_are_not_called_the_output_of_a_model(tmp_path):
+    run = make_run(tmp_path / "run", {"Basque": [record(n) for n in range(5)]})
+    publish(run, tmp_path / "generated")
+    assert front_matter(tmp_path / "generated")["language_creators"] == ["machine-generated"]
+    assert "Texts and translations are the output of models" in card_of(tmp_path / "generated")
+    (run / "settings_generate.json").write_text(json.dumps({"pipeline": "paragraphs"}))
+    publish(run, tmp_path / "given")
+    assert front_matter(tmp_path / "given")["language_creators"] == ["found", "machine-generated"]
+    assert "Texts in Basque were given, not generated. Translations are the output of models" in card_of(
+        tmp_path / "given"
+    )
+
+
 def test_terms_of_one_kind_are_the_licence_and_unknown_ones_are_said_to_be(tmp_path):
     for name, writer, translator, licence in (
         ("free", "facebook/m2m100_418M", "facebook/m2m100_1.2B", "mit"),

@@ -1,14 +1,13 @@
 """scripts/publish.py: what `datasets` loads is what the files hold; what is refused; what a kill leaves."""
 
 import json
-import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.hub_server import TOKEN, client_of
+from tests.support.processes import locked
 from tests.support.publishing import SCORER, front_matter, make_run, publish, record, refused, rows, write
 from tests.support.runs import script
 from topxgen.common import checksums, lineage
@@ -369,22 +368,9 @@ def test_a_kill_leaves_no_folder_that_looks_whole(tmp_path):
 
 
 def test_one_process_at_a_time_writes_a_folder(tmp_path):
-    from topxgen.common.locks import OutputLock
-
     folder = make_run(tmp_path / "run", {"Basque": [*map(record, range(20))]})
-    held = os.fork()
-    if not held:
-        with OutputLock(tmp_path, part="out"):
-            (tmp_path / "held").touch()
-            time.sleep(20)
-        os._exit(0)
-    while not (tmp_path / "held").exists():
-        time.sleep(0.01)
-    try:
-        assert "is in use by" in refused(folder, tmp_path / "out")
-    finally:
-        os.kill(held, 9)
-        os.waitpid(held, 0)
+    with locked(tmp_path, "out") as process:
+        assert f"is in use by process {process.pid}" in refused(folder, tmp_path / "out")
 
 
 # What other programs make of it
@@ -429,7 +415,7 @@ def test_the_hub_gets_a_whole_private_folder_after_the_token_is_checked(tmp_path
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         result = publish(folder, out, *words, "me/pairs")
         sent = server.files("datasets", "me/pairs")
-        assert "uploaded to https://huggingface.co/datasets/me/pairs (private)" in result.stdout
+        assert f"uploaded to {server.url}/datasets/me/pairs (private)" in result.stdout
         assert server.created == {"me/pairs": True}, "private"
         here = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
         assert {name: path.read_bytes() for name, path in sent.items()} == here

@@ -1,5 +1,6 @@
 """datagen.py and decontamination.py with --distributed ray in processes of their own, whose workers are killed."""
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.support import tiny_models, tiny_sonar
-from tests.support.runs import ROOT, TOPICS, lines_in, records
+from tests.support.runs import ROOT, TOPICS, in_process, lines_in, records
 
 TRANSLATED = "nllb-tiny"
 RAY = ("--distributed", "ray", "--num_workers", 2)
@@ -143,3 +144,10 @@ def differences(folder: Path, other: Path) -> list[str]:
         found += [] if len(one) == lines_in(folder / name) else [f"{name}: twice"]
         found += [] if both and all(one[key] == two[key] for key in both) else [f"{name}: other responses"]
     return found
+
+
+def decontaminate(pairs, folder, *more):
+    words = ("--input_dir", pairs, "--output_dir", folder, "--benchmarks", "udhr", *more)
+    result = in_process("decontamination.py", *words)
+    assert result.returncode == 0, result.stderr
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.jsonl")}

@@ -15,6 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.support.runs import in_process
+from topxgen.experiments.slurm import Command, Step
+
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 # Requeued jobs start again after cred_expire seconds; the scheduler looks every few seconds instead of every minute.
@@ -128,6 +131,17 @@ class Cluster:
                     raise
                 time.sleep(3)
 
+    def outcome(self, job: int, seconds: float = 60) -> dict[str, str]:
+        """The states of a job and its tasks once all have ended."""
+        found = {}
+
+        def ended() -> bool:
+            found.update({key: state for key, state in self.jobs().items() if key.split("_")[0] == str(job)})
+            return bool(found) and set(found.values()) <= ENDED
+
+        self.wait(ended, seconds)
+        return found
+
     def processes(self, job: str) -> list[int]:
         """Of our scripts that a running job (12, or 12_3) has started."""
         task = (
@@ -168,6 +182,27 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+# scripts/slurm/submit.py
+
+NOTHING = Step(Command("evaluate", "evaluate", (), None), Path(), ())  # to put a job in
+
+
+def submit(*words, file: str = "run.yaml") -> subprocess.CompletedProcess:
+    return in_process("scripts.slurm.submit", file, *words)
+
+
+def scripts(*words, file: str = "run.yaml") -> dict[str, str]:
+    """The scripts of a dry run by the names of the jobs, in order."""
+    result = submit("--dry_run", *words, file=file)
+    assert result.returncode == 0, result.stderr
+    texts = result.stdout.split("#!/usr/bin/env bash\n")[1:]
+    return {text.split(":")[0].removeprefix("# "): text for text in texts}
+
+
+def log(here: Path) -> str:
+    return "".join(path.read_text() for path in sorted((here / "out/run/slurm/logs").iterdir()))
 
 
 # A run of all stages, as arrays and merges, and what is asked of it

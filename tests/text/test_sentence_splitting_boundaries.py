@@ -80,7 +80,21 @@ def test_the_first_reason_counts():
         ("Hausa", "Jaridar Washington DC. A safiyar nan.", ["Jaridar Washington DC.", "A safiyar nan."]),
         ("English", "He left Washington, D.C. A day later.", ["He left Washington, D.C. A day later."]),
         ("Hausa", "Dan meye? ta tambaya. Mai kyau!", ["Dan meye? ta tambaya.", "Mai kyau!"]),
-        ("Hausa", "Ya ce “ina so.” ta tafi gida.", ["Ya ce “ina so.” ta tafi gida."]),
+        (
+            "Hausa",
+            "“Ka zo gobe!” in ji Musa. “Na gode.” ya amsa wa Audu.",
+            ["“Ka zo gobe!” in ji Musa.", "“Na gode.” ya amsa wa Audu."],
+        ),
+        ("Hausa", "Ya ce “a’a!” amma ya zo.", ["Ya ce “a’a!” amma ya zo."]),
+        ("Somali", "Wuxuu yiri “haa.” way tagtay.", ["Wuxuu yiri “haa.” way tagtay."]),
+        ("Hausa", "Tafiyar wt. goma ce. Ya zo.", ["Tafiyar wt. goma ce.", "Ya zo."]),
+        # Where nobody is reported to speak, the writer forgot the capital, too.
+        ("Hausa", "Ya ce “ina so.” ta tafi gida.", ["Ya ce “ina so.”", "ta tafi gida."]),
+        ("Hausa", "Ina yaron yake? mun neme shi ko’ina.", ["Ina yaron yake?", "mun neme shi ko’ina."]),
+        ("Hausa", "Sunan littafin Wane Ne. Na karanta shi.", ["Sunan littafin Wane Ne.", "Na karanta shi."]),
+        # A script without capitals: a Latin word may open a sentence.
+        ("Urdu", "بارش ہوگی۔ weather.com نے کہا۔", ["بارش ہوگی۔", "weather.com نے کہا۔"]),
+        ("Armenian", "«Գնա՛նք տուն։» ասաց նա։", ["«Գնա՛նք տուն։» ասաց նա։"]),
         ("Sango", "Fadë o tî akpë. ângangü sô.", ["Fadë o tî akpë.", "ângangü sô."]),
         ("Javanese", "Klawan Bangsa-Bangsa. minangka pratandha.", ["Klawan Bangsa-Bangsa.", "minangka pratandha."]),
         ("Javanese", "Bapak saka Rone. minangka kanca.", ["Bapak saka Rone. minangka kanca."]),
@@ -102,6 +116,7 @@ def test_the_first_reason_counts():
             "「家です。」とても大きい。「山。」はい。",
             ["「家です。」", "とても大きい。", "「山。」", "はい。"],
         ),
+        ("Japanese", "「家です。」ともだちが来た。", ["「家です。」", "ともだちが来た。"]),
         ("Korean", '"가자."라고 말했다. “가자.” 그는 갔다.', ['"가자."라고 말했다.', "“가자.”", "그는 갔다."]),
         # Titles before names, and abbreviations in a script that has a full stop of its own.
         (

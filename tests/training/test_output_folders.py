@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+from tests.support.processes import locked
 from tests.support.runs import in_process
 from tests.support.training_runs import flags, log
 
@@ -69,17 +68,11 @@ def test_a_dry_run_writes_nothing_and_finds_what_an_export_would_overwrite(tiny_
 
 
 def test_one_process_at_a_time_exports_to_a_folder(tiny_lm, tmp_path):
-    holder = "import sys, time; from pathlib import Path; from topxgen.common.locks import OutputLock\n"
-    holder += "with OutputLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     export = tmp_path / "export"
-    with subprocess.Popen([sys.executable, "-c", holder, export], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "held\n"
-            result = in_process("train.py", *flags(tiny_lm, tmp_path / "run", export_dir=export))
-            assert result.returncode == 2 and f"{export} is in use by process {process.pid}" in result.stderr
-            assert files_in(export) == {".lock"}
-        finally:
-            process.kill()
+    with locked(export) as process:
+        result = in_process("train.py", *flags(tiny_lm, tmp_path / "run", export_dir=export))
+        assert result.returncode == 2 and f"{export} is in use by process {process.pid}" in result.stderr
+        assert files_in(export) == {".lock"}
 
 
 @pytest.mark.medium
@@ -105,15 +98,9 @@ def test_one_process_at_a_time_merges_into_a_folder(tiny_lm, tmp_path):
     get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).save_pretrained(
         tmp_path / "adapter"
     )
-    holder = "import sys, time; from pathlib import Path; from topxgen.common.locks import OutputLock\n"
-    holder += "with OutputLock(Path(sys.argv[1]), 'merged'): print('held', flush=True); time.sleep(60)"
     words = ["scripts.merge_lora", tmp_path / "adapter", tmp_path / "merged", "--base_model_name_or_path", tiny_lm]
-    with subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "held\n"
-            result = in_process(*words)
-            assert result.returncode == 2 and f"in use by process {process.pid}" in result.stderr
-        finally:
-            process.kill()
+    with locked(tmp_path, "merged") as process:
+        result = in_process(*words)
+        assert result.returncode == 2 and f"in use by process {process.pid}" in result.stderr
     assert in_process(*words).returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"adapter", "merged"}

@@ -29,7 +29,7 @@ def test_nothing_that_is_uploaded_names_a_folder_of_the_machine(tiny_lm, tmp_pat
     words = flags(tiny_lm, out, use_peft=True, max_steps=1, num_warmup_steps=0, eval_steps=1, save_steps=1)
     result = in_process("train.py", *words, "--push_to_hub")
     assert result.returncode == 0, result.stderr
-    assert "uploaded to https://huggingface.co/me/my-model (" in result.stdout
+    assert f"uploaded to {server.url}/me/my-model (" in result.stdout
     sent = uploaded(server, "me/my-model")
     names = {"README.md", "SHA256SUMS", "adapter_config.json", "adapter_model.safetensors", "manifest_train.json", "settings_train.json", "tokenizer.json", "train_log.jsonl"}  # fmt: skip
     assert names <= set(sent) and not [name for name in sent if name.startswith((".lock", "checkpoint-"))]

@@ -96,6 +96,28 @@ def test_engines_agree_and_order_is_kept(fast, tiny_nllb, cache):
     assert texts(alone) == texts(found[:5]), "a translation does not depend on what else is translated"
 
 
+def test_the_confidence_is_what_the_model_gives_its_translation(fast, tiny_nllb):
+    """Each token's probability, the end's too, by the model itself after the tokens before it; the language token counts as certain."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_nllb, src_lang="eus_Latn")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb)
+    compared = 0
+    for sentence, found in zip(SENTENCES, fast.translate(SENTENCES[:12], BASQUE, ENGLISH), strict=False):
+        ids = tokenizer(text_target=found.text, add_special_tokens=False)["input_ids"]
+        if not found.text.endswith(".") or tokenizer.decode(ids) != found.text:
+            continue
+        target = [tokenizer.convert_tokens_to_ids("eng_Latn"), *ids, tokenizer.eos_token_id]
+        before = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
+        with torch.inference_mode():
+            logits = model(**tokenizer(sentence, return_tensors="pt"), decoder_input_ids=before).logits[0]
+        chosen = logits.log_softmax(-1)[range(len(target)), target][1:]
+        assert found.confidence == pytest.approx((chosen.sum() / len(target)).exp().item(), abs=2e-4)
+        compared += 1
+    assert compared > 5
+
+
 @pytest.mark.parametrize("engine", ["ctranslate2", "transformers", "apertium"])
 def test_progress_is_reported_while_sentences_finish(engine, tiny_nllb, cache, monkeypatch):
     """In the end for every sentence that was passed, repeated ones and those without words included."""

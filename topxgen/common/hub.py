@@ -30,17 +30,23 @@ CONNECT_S = 5.0
 def check_connection() -> None:
     """Go offline, with a warning, if the Hub cannot be reached: its clients would retry for minutes, file by file."""
     from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and (why := no_answer()):
+        _go_offline(why)
+
+
+def no_answer() -> str:
+    """Why the Hub does not answer, asked twice; "" if it does."""
+    from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    if constants.HF_HUB_OFFLINE:
-        return
-    for last in (False, True):
+    for _ in range(2):
         try:  # a file: some proxies answer HEAD, and then nothing
             get_session().get(f"{constants.ENDPOINT}/robots.txt", timeout=CONNECT_S)
-            return
+            return ""
         except Exception as error:  # of the HTTP client, a proxy, TLS
-            if last:
-                _go_offline(reason(error))
+            why = reason(error)
+    return why
 
 
 def _go_offline(why: str) -> None:
@@ -183,6 +189,11 @@ def lacking(need: Need) -> str:
 REVISION = re.compile(r"\w[\w.-]*")  # a branch, tag or commit that may be a file's name
 
 
+def repository(key: str, cache: Path) -> Path:
+    """The folder in the Hub's cache of "models/org/name" or "datasets/org/name"."""
+    return cache / key.replace("/", "--")
+
+
 def snapshot(kind: str, name: str, cache: Path | None = None, revision: str = "") -> Path | None:
     """The folder in the Hub's cache with the files of a repository ("model" or "dataset"), at the commit that `revision` [main] was when
     it was last downloaded; None if there is none."""
@@ -190,7 +201,7 @@ def snapshot(kind: str, name: str, cache: Path | None = None, revision: str = ""
 
     if revision and not REVISION.fullmatch(revision):
         return None
-    place = (cache or Path(constants.HF_HUB_CACHE)) / f"{kind}s--{name.replace('/', '--')}"
+    place = repository(f"{kind}s/{name}", cache or Path(constants.HF_HUB_CACHE))
     try:
         commit = (place / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -297,8 +308,30 @@ def upload(folder: Path, name: str, kind: str, ignore: Sequence[str] = ()) -> st
             f"the Hub rejected the upload to {name} ({reason(error)}); the {kind} is complete in {folder}: upload it by hand "
             "(its manifests and settings name folders of this machine)"
         ) from None
-    place = "datasets/" if kind == "dataset" else ""
-    return f"https://huggingface.co/{place}{repository} ({'private' if private else 'public'})"
+    return f"{page(repository, kind)} ({'private' if private else 'public'})"
+
+
+def page(name: str, kind: str) -> str:
+    """The address of a repository's page."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
+
+
+def refusal(error: Exception, name: str, kind: str) -> tuple[str, str] | None:
+    """(why the Hub does not give a repository, what to do), if it is gated, private or not there; None for other errors."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        why = "there is no token" if get_token() is None else "your token has no access"
+        return f"it is gated, and {why}", f"accept its terms at {page(name, kind)} and export HF_TOKEN of that account"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"there is no {page(name, kind)}, or it is private",
+            "check the name, or export HF_TOKEN of an account that sees it",
+        )
+    return None
 
 
 @contextmanager

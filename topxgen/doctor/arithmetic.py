@@ -8,7 +8,7 @@ from dataclasses import dataclass
 WEIGHT, GRADIENT, MASTER, MOMENTS = 2, 2, 4, 8
 TRAINED = WEIGHT + GRADIENT + MASTER + MOMENTS
 CHECKPOINT = MASTER + MOMENTS  # what a checkpoint keeps of a trained parameter, beside its 16-bit weight
-TRAINING_SHARE = 0.4  # of the GPU's peak
+TRAINING_SHARE = 0.4  # of the GPU's peak, also of reading prompts
 DECODING_SHARE = 1 / 3  # of its memory bandwidth
 IN_FLIGHT = 256  # sequences that are decoded at a time
 
@@ -80,12 +80,17 @@ def training_bytes(frozen_bytes: float, trained: int, processes: int = 1, zero: 
 
 
 def training_hours(
-    parameters: int, tokens: float, gpu: Card, gpus: int = 1, *, checkpointing: bool = False, lora: bool = False
+    parameters: int, tokens: float, gpu: Card, *, checkpointing: bool = False, lora: bool = False
 ) -> float:
     """By 6 FLOPs per parameter and token: 2 forward, 2 for the gradients of activations, 2 for those of weights, which LoRA's
     frozen ones do not have; 2 more where activations are computed again."""
     each = (4 if lora else 6) + (2 if checkpointing else 0)
-    return each * parameters * tokens / (TRAINING_SHARE * gpu.flops * gpus) / 3600
+    return each * parameters * tokens / (TRAINING_SHARE * gpu.flops) / 3600
+
+
+def reading_hours(parameters: float, tokens: float, gpu: Card, gpus: int = 1) -> float:
+    """Of prompts, by 2 FLOPs per parameter and token, at the share of the peak that training has; none is in the prefix cache."""
+    return 2 * parameters * tokens / (TRAINING_SHARE * gpu.flops * gpus) / 3600
 
 
 def decoding_hours(weights: float, tokens: float, gpu: Card, gpus: int = 1) -> float:

@@ -79,31 +79,15 @@ def access(situation: Situation) -> Iterator[Finding]:
 
 def _ask(asset: Asset) -> Finding | None:
     """None: it may be downloaded."""
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub import HfApi
 
-    page = f"https://huggingface.co/{'datasets/' if asset.repo_type == 'dataset' else ''}{asset.name}"
     try:
         HfApi().auth_check(asset.name, repo_type=asset.repo_type)
-    except GatedRepoError:
-        if get_token() is None:
-            return _lacking(
-                asset, "it is gated, and there is no token", f"accept its terms at {page} and export HF_TOKEN"
-            )
-        return _lacking(asset, "it is gated, and your token has no access", f"accept its terms at {page}")
-    except RepositoryNotFoundError:
-        return _lacking(
-            asset,
-            "the Hub has no such repository, or it is private",
-            "check the name, or export HF_TOKEN of an account that sees it",
-        )
+        return None
     except Exception as error:  # of the HTTP client, a proxy, TLS
-        return note(asset.name, f"{UNKNOWN}the Hub was asked for access ({reason(error)})")
-    return None
-
-
-def _lacking(asset: Asset, text: str, remedy: str) -> Finding:
-    """No problem if it is here already."""
-    return Finding(
-        PROBLEM if asset.problem else NOTE, asset.name, text + ("" if asset.problem else "; it is here already"), remedy
-    )
+        refusal = hub.refusal(error, asset.name, asset.repo_type)
+        if refusal is None:
+            return note(asset.name, f"{UNKNOWN}the Hub was asked for access ({reason(error)})")
+    text, remedy = refusal
+    level, here = (PROBLEM, "") if asset.problem else (NOTE, "; it is here already")
+    return Finding(level, asset.name, text + here, remedy)

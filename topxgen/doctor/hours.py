@@ -7,11 +7,15 @@ from topxgen.common.records import back_translator_of
 from topxgen.doctor import arithmetic
 from topxgen.doctor.memory import float_bytes
 from topxgen.doctor.rates import H100, RATES
-from topxgen.doctor.situation import Situation, launch
+from topxgen.doctor.situation import Situation
 from topxgen.experiments.chain import Command
 from topxgen.inference.costs import Estimate, Prices
 
 NLLB = "nllb-200-3.3B"  # the model of RATES["nllb_tokens"]
+# Tokens of prompts for each new one, where prompts were not counted.
+PROMPT_SHARE = RATES["prompt_tokens"].value / (
+    RATES["paragraphs_per_response"].value * RATES["tokens_per_paragraph"].value
+)
 Span = tuple[float, float]
 
 
@@ -35,6 +39,8 @@ def needed(situation: Situation, prices: Prices | None) -> list[Needed]:
         stage = f"{command.name}: {about.removeprefix(': ')}" if about else command.name
         if command.stage == "decontamination":
             estimate = _decontaminated(command, estimate, situation)
+        if command.stage == "train":
+            estimate = _trained(command, estimate, situation)
         hours, by = estimate.hours, "rates.json"
         if hours is None:
             hours, by = _hours(command, estimate, situation), "estimate"
@@ -63,6 +69,16 @@ def _decontaminated(command: Command, estimate: Estimate, situation: Situation) 
     return estimate._replace(work=f"up to {many:,} pairs", items=(few, many))
 
 
+def _trained(command: Command, estimate: Estimate, situation: Situation) -> Estimate:
+    """Where rows are not packed (--packing none, encoder-decoders), each has one pair, of two sentences at least."""
+    checkpoint = situation.checkpoint(command.args.model_name_or_path)
+    if command.args.packing != "none" and (checkpoint is None or checkpoint.attention is not None):
+        return estimate
+    tokens = estimate.prompt_tokens[1]
+    few = tokens * min(1, 2 * RATES["tokens_per_sentence"].value / command.args.max_length)
+    return estimate._replace(prompt_tokens=(few, tokens))
+
+
 def tokens_are_paid(command: Command) -> bool:
     return getattr(command.args, "inference_api", None) not in (None, "vllm", "hf")
 
@@ -77,23 +93,20 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
     if checkpoint is None or card is None or tokens_are_paid(command):
         return None
     if command.stage == "train":
-        args, tokens, processes = command.args, estimate.prompt_tokens[1], launch(command).processes
-        if not tokens or not checkpoint.parameters or card.flops is None:
+        if not estimate.prompt_tokens[1] or not checkpoint.parameters or card.flops is None:
             return None
-        hours = arithmetic.training_hours(
-            checkpoint.parameters,
-            tokens * processes,
-            card,
-            processes,
-            checkpointing=args.gradient_checkpointing,
-            lora=args.use_peft,
-        )
-        return hours, hours
-    if not estimate.completion_tokens[1] or command.args.inference_api != "vllm":
+        args = command.args  # tokens are those of each GPU
+        ways = {"checkpointing": args.gradient_checkpointing, "lora": args.use_peft}
+        return tuple(arithmetic.training_hours(checkpoint.parameters, n, card, **ways) for n in estimate.prompt_tokens)
+    if not estimate.completion_tokens[1] or command.args.inference_api != "vllm" or card.flops is None:
         return None
-    weights = checkpoint.loaded_bytes(float_bytes(command))
-    low, high = (arithmetic.decoding_hours(weights, tokens, card, len(gpus)) for tokens in estimate.completion_tokens)
-    return low, high
+    weights, new = checkpoint.loaded_bytes(float_bytes(command)), estimate.completion_tokens
+    asked = estimate.prompt_tokens if estimate.prompt_tokens[1] else tuple(n * PROMPT_SHARE for n in new)
+    return tuple(
+        arithmetic.decoding_hours(weights, n, card, len(gpus))
+        + arithmetic.reading_hours(checkpoint.parameters or weights / 2, prompts, card, len(gpus))
+        for n, prompts in zip(new, asked, strict=True)
+    )
 
 
 def _rate(command: Command, stage: str, situation: Situation) -> float | None:

@@ -69,6 +69,11 @@ class Asset:
         return self.needs[0].repo_type
 
     @property
+    def key(self) -> str:
+        """Of a repository of the Hub, such as models/org/name."""
+        return f"{self.repo_type}s/{self.name}"
+
+    @property
     def size(self) -> int:
         """Bytes of its files that are there."""
         if self.folder is None:
@@ -80,7 +85,7 @@ class Asset:
 def read_commands(path: Path, changes: Sequence[str] = ()) -> list[Command]:
     """The commands of a run file, or those of all variants of an experiment or of all rounds, whose names say which. Raises UsageError."""
     tree = read_changed(path, changes)
-    if "variants" in tree:
+    if comparison.KEY in tree:
         experiment = comparison.plan(tree, path)
         names = list(experiment.variants)
         jobs = [*experiment.data_jobs(names), *experiment.run_jobs(names)]

@@ -22,11 +22,10 @@ from typing import Annotated, Required, TypedDict
 
 import msgspec
 
-from topxgen.common import hub_files, needs
+from topxgen.common import hub, hub_files, needs
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, replacing, write_atomic, write_json
-from topxgen.common.hub import REVISION, snapshot
 from topxgen.experiments.assets import Asset, assets, hub_cache, sentencepiece_file
 from topxgen.experiments.chain import Command
 
@@ -67,20 +66,12 @@ class Listing:
     commit: str
     files: dict[str, File]
 
-    @property
-    def key(self) -> str:
-        return key_of(self.asset)
-
     def place(self, folder: Path) -> Path:
         """The repository's folder in the cache."""
-        return hub_cache(folder) / f"{self.asset.repo_type}s--{self.asset.name.replace('/', '--')}"
+        return hub.repository(self.asset.key, hub_cache(folder))
 
     def path(self, folder: Path, name: str) -> Path:
         return self.place(folder) / "snapshots" / self.commit / name
-
-
-def key_of(asset: Asset) -> str:
-    return f"{asset.repo_type}s/{asset.name}"
 
 
 def read_record(folder: Path) -> Record:
@@ -123,7 +114,7 @@ class Fetcher:
         options, revision = {"repo_type": asset.repo_type}, asset.wanted_revision
         self.problems.pop(asset.name, None)  # of another revision
         with self._problems_of(asset):
-            if revision and not REVISION.fullmatch(revision):
+            if revision and not hub.REVISION.fullmatch(revision):
                 raise UsageError(f"an adapter names the revision {revision!r} of it; pass the base as a folder")
             info = HfApi().repo_info(asset.name, files_metadata=True, revision=revision, **options)
             if revision and asset.folder not in (None, self._at(asset, revision), self._at(asset, info.sha)):
@@ -145,11 +136,11 @@ class Fetcher:
         return None
 
     def _at(self, asset: Asset, revision: str) -> Path | None:
-        return snapshot(asset.repo_type, asset.name, hub_cache(self.folder), revision)
+        return hub.snapshot(asset.repo_type, asset.name, hub_cache(self.folder), revision)
 
     def _lacking(self, listing: Listing) -> dict[str, File]:
         """The files that are not there with their size and digest."""
-        verified = self.record["repositories"].get(listing.key, {})
+        verified = self.record["repositories"].get(listing.asset.key, {})
         known = verified.get("files", {}) if verified.get("commit") == listing.commit else {}
         return {
             name: file
@@ -178,7 +169,7 @@ class Fetcher:
             "blobs/*.incomplete"
         ):  # of a run that was killed; names are not used again
             part.unlink()
-        before = self.record["repositories"].get(listing.key, {})
+        before = self.record["repositories"].get(listing.asset.key, {})
         kept = before.get("files", {}) if before.get("commit") == listing.commit else {}
         verified: Repository = {"commit": listing.commit, "files": dict(kept)}
         whole = False
@@ -188,7 +179,7 @@ class Fetcher:
                 for name, job in jobs.items():
                     job.result()
                     verified["files"][name] = lacking[name]
-                    self.record["repositories"][listing.key] = verified
+                    self.record["repositories"][listing.asset.key] = verified
                     write_json(self.folder / RECORD, self.record)
                     progress.update(round(lacking[name]["size"] / MB), files=name)
             except BaseException:
@@ -252,14 +243,8 @@ class Fetcher:
 
 def explained(error: Exception, asset: Asset) -> str:
     """Why a repository cannot be had, and what to do, in one line."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    page = f"{constants.ENDPOINT}/{'datasets/' if asset.repo_type == 'dataset' else ''}{asset.name}"
-    if isinstance(error, GatedRepoError):
-        return f"gated: accept its terms at {page} and export HF_TOKEN with a token of that account"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"there is no {page}, or it is private and HF_TOKEN does not open it"
+    if refusal := hub.refusal(error, asset.name, asset.repo_type):
+        return "; ".join(refusal)
     if isinstance(error, UsageError):
         return str(error)
     return f"{reason(error)}; re-run to continue"
@@ -267,17 +252,14 @@ def explained(error: Exception, asset: Asset) -> str:
 
 def _check_connection() -> None:
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
         raise UsageError("HF_HUB_OFFLINE is set: unset it to download, or pass --check to see what is missing")
-    try:
-        get_session().get(f"{constants.ENDPOINT}/robots.txt", timeout=CONNECT_S)  # as in hub.check_connection
-    except Exception as error:  # of the HTTP client, a proxy, TLS
+    if why := hub.no_answer():
         raise UsageError(
-            f"{constants.ENDPOINT} cannot be reached ({reason(error)}); run this on a machine with internet, such as the login node; "
+            f"{constants.ENDPOINT} cannot be reached ({why}); run this on a machine with internet, such as the login node; "
             "--check lists what is missing without a network"
-        ) from None
+        )
 
 
 def _as_listed(file) -> File:
@@ -296,20 +278,20 @@ def is_intact(path: Path, file: File) -> bool:
     kind, _, digest = file["digest"].partition(":")
     found = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % file["size"], usedforsecurity=False)
     with open(path, "rb") as opened:
-        while block := opened.read(1 << 20):
-            found.update(block)
-    return found.hexdigest() == digest
+        return hashlib.file_digest(opened, lambda: found).hexdigest() == digest
 
 
 def damaged(folder: Path, whole: Callable[[Path, File], bool] = has_size) -> Iterator[tuple[str, str]]:
     """(name of the repository or file, what is wrong) for what was fetched into `folder` and is not as it was; `whole`: has_size or is_intact."""
     record = read_record(folder)
     for key, repository in record["repositories"].items():
-        kind, _, name = key.partition("/")
-        place = hub_cache(folder) / f"{kind}--{name.replace('/', '--')}" / "snapshots" / repository["commit"]
+        place = hub.repository(key, hub_cache(folder)) / "snapshots" / repository["commit"]
         for file, facts in repository["files"].items():
             if not whole(place / file, facts):
-                yield name, f"{file} is not there" if not (place / file).exists() else f"{file} is damaged"
+                yield (
+                    key.partition("/")[2],
+                    f"{file} is not there" if not (place / file).exists() else f"{file} is damaged",
+                )
                 break
     if record["files"]:
         from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
@@ -324,7 +306,7 @@ def damaged_blobs(folder: Path, rows: Iterable[Asset]) -> Iterator[tuple[str, st
     """The same, by digests, for what another program has downloaded into the Hub's cache, whose blobs are named after their digest."""
     fetched = read_record(folder)["repositories"]
     for row in rows:
-        if row.problem or not row.is_on_hub or row.folder is None or key_of(row) in fetched:
+        if row.problem or not row.is_on_hub or row.folder is None or row.key in fetched:
             continue
         for path in sorted(path for path in row.folder.rglob("*") if path.is_file()):
             name, file = path.resolve().name, path.relative_to(row.folder)

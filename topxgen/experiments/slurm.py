@@ -14,164 +14,67 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from topxgen import inference
 from topxgen.common import failures
-from topxgen.common.errors import UsageError, did_you_mean
+from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic, write_json
 from topxgen.common.lines import split_lines
 from topxgen.common.provenance import now
 from topxgen.common.records import back_translator_of, scorer_of, selector_of
-from topxgen.common.run_files import SLURM, RunFile, Value
-from topxgen.common.shards import MAX_SHARDS, Shard
+from topxgen.common.run_files import SLURM, RunFile
+from topxgen.common.shards import Shard
 from topxgen.experiments import stages
 from topxgen.experiments.chain import RECORDS, ROOT, Chain, Command
+from topxgen.experiments.job_resources import NO_GPU, SHARDED, Resources, resources, seconds
 
-FOLDER = "slurm"  # in the folder of the records
 JOBS = "jobs.json"
-# What has resources of its own: the stages of datagen.py, the others of a run file, and what makes one run of shards.
-KINDS = ("generate", "translate", "score", "decontamination", "train", "main", "evaluate", "merge")
-SHARDED = ("generate", "translate", "score", "decontamination", "main")
-NO_GPU = "none"
 SIGNAL_EARLY_S = 60  # SLURM may send the signal that much earlier than it was asked to
 LEAVE_S = 30  # of the warning, for the job to requeue itself
 TEXT_METRICS = ("auto", "chrf", "bleu", "lang", "ter")  # and what begins so: comptra.evaluate needs no GPU for them
-_NAME = re.compile(r"[\w.,@+-]+")
 _UNSAFE = re.compile(r"[%\\\"'\x00-\x1f\x7f]")  # what SLURM or a quoted #SBATCH line would take for something else
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a job asks for; `shards`, and `at_once` of them; `warning`: seconds between SIGUSR1 and the time limit."""
+class Step(NamedTuple):
+    """A command for `jobs`: the folder of its record, the words that run it and leave the record, and a name before those of its jobs.
 
-    shards: int = 1
-    at_once: int | None = None
-    nodes: int = 1
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    gres: str | None = None
-    cpus: int = 8
-    mem: str | None = None
-    time: str | None = None
-    warning: int = 120
-    extra: tuple[str, ...] = ()
+    `needs`: steps by their place in the list. `in_shards`: whether it may be an array, which runs whatever the record's command
+    would say.
+    """
 
-    def options(self) -> Iterator[str]:
-        """The options of sbatch for it."""
-        yield from ("--requeue", f"--signal=B:USR1@{self.warning}", f"--nodes={self.nodes}", "--ntasks-per-node=1")
-        yield f"--cpus-per-task={self.cpus}"
-        for name in ("partition", "account", "qos", "gres", "mem", "time"):
-            value = getattr(self, name)
-            if value not in (None, NO_GPU):
-                yield f"--{name}={value}"
-        yield from self.extra
-
-
-KEYS = tuple(field.name for field in fields(Resources))
-_DEFAULTS = {
-    "decontamination": Resources(cpus=16),
-    "train": Resources(cpus=32, warning=600),  # to finish a step and save
-    "merge": Resources(cpus=4),
-}
-_NUMBERS = {
-    "shards": (1, MAX_SHARDS),
-    "at_once": (1, MAX_SHARDS),
-    "nodes": (1, 10_000),
-    "cpus": (1, 4096),
-    "warning": (60, 65_535),
-}
-_PATTERNS = {
-    **dict.fromkeys(("partition", "account", "qos"), (_NAME, "a name")),
-    "gres": (re.compile(r"none|[\w.:,=()-]+"), "as SLURM has it, such as gpu:1 or gpu:a100:4, or none"),
-    "mem": (re.compile(r"\d+[KMGT]?"), "a size, such as 64G"),
-    "time": (re.compile(r"(\d+-)?\d+(:\d\d){0,2}"), "a time as SLURM has it, such as 20:00:00 or 2-00:00:00"),
-}  # fmt: skip
-
-
-def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
-    """What each kind of job asks for: defaults, then the section `slurm`, then the mapping in it of that kind; and `gres` at the top
-    of the section, which is for jobs that load a model. Raises UsageError."""
-    section = file.shared_value(SLURM) or {}
-    where = f"{file.path}, section {SLURM}"
-    if not isinstance(section, dict):
-        raise UsageError(f"{where} is not a mapping; write what jobs request, such as {{partition: gpu, gres: gpu:1}}")
-    for kind in KINDS:
-        if not isinstance(section.get(kind), dict | None):
-            raise UsageError(f"{where}: {kind} is not a mapping, such as {{gres: gpu:1, time: 10:00:00}}")
-    shared = _checked({name: value for name, value in section.items() if name not in KINDS}, where, (*KEYS, *KINDS))
-    gres, by_stage = shared.pop("gres", None), {}
-    for kind in KINDS:
-        own = _checked(section.get(kind) or {}, f"{where}, {kind}", KEYS)
-        if kind not in SHARDED and "shards" in own:
-            raise UsageError(f"{where}, {kind}: it has no shards; those that have are {', '.join(SHARDED)}")
-        if kind != "train" and own.get("nodes", 1) > 1:
-            raise UsageError(f"{where}, {kind}: only train runs on several nodes; others have shards")
-        others = ("nodes",) * (kind != "train") + ("shards", "at_once") * (kind not in SHARDED)
-        values = {name: value for name, value in shared.items() if name not in others} | own
-        by_stage[kind] = replace(_DEFAULTS.get(kind, Resources()), **values)
-    return by_stage, gres
-
-
-def _seconds(time: str) -> int:
-    """Of a time as SLURM has it: minutes, minutes:seconds, hours:minutes:seconds, or days-hours and so on."""
-    days, _, rest = time.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    without_days = {1: (0, *parts, 0), 2: (0, *parts), 3: parts}
-    hours, minutes, seconds = (*parts, 0, 0)[:3] if days else without_days[len(parts)]
-    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
-
-
-def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> dict:
-    """The values of Resources by name. Raises UsageError."""
-    checked = {}
-    for name, value in values.items():
-        if name not in known:
-            raise UsageError(f"{where}: unknown key {name}{did_you_mean(name, known)}; choose from {', '.join(known)}")
-        if value is None:
-            continue
-        if name in _NUMBERS:
-            low, high = _NUMBERS[name]
-            if not (isinstance(value, str) and re.fullmatch(r"\d{1,6}", value) and low <= int(value) <= high):
-                raise UsageError(f"{where}: {name} is {value}, not a whole number from {low} to {high}")
-            checked[name] = int(value)
-        elif name == "extra":
-            lines = value if isinstance(value, list) else [value]
-            for line in lines:
-                if not isinstance(line, str) or not line.startswith("--") or not line.isprintable():
-                    raise UsageError(
-                        f"{where}: extra has {line!r}; write options of sbatch, such as [--constraint=a100]"
-                    )
-            checked[name] = tuple(map(str, lines))
-        else:
-            pattern, meant = _PATTERNS[name]
-            if not (isinstance(value, str) and pattern.fullmatch(value) and not value.startswith("-")):
-                raise UsageError(f"{where}: {name} is {value}, not {meant}")
-            checked[name] = str(value)
-    return checked
+    command: Command
+    records: Path
+    record: tuple[str, ...]
+    prefix: str = ""
+    needs: tuple[int, ...] = ()
+    in_shards: bool = True
 
 
 @dataclass(frozen=True)
 class Job:
     """One of the chain. `lines`: the commands, in order, each with the function of job.sh that runs it.
 
-    `shards`: the tasks of an array, 0 for a job that is none. `command` is the stage's, `record` the name of the record that says
-    that the whole stage is complete, in the folder `records`, as which `whole` was run. `needs`: the jobs before it.
+    `shards`: the tasks of an array, 0 for a job that is none. `command` is the job's own, `step` that of which it is one, whose record
+    says that all of it is complete. `needs`: the jobs before it.
     """
 
     name: str
     kind: str
-    record: str
     command: Command
     resources: Resources
     lines: tuple[tuple[str, ...], ...]
     shards: int = 0
-    whole: Command | None = None
-    records: Path = Path()
+    step: Step | None = None
     needs: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> str:
+        """The name of the step, by which scripts/status.py groups what has failed."""
+        return self.step.prefix + self.step.command.name if self.step else self.name
 
     @property
     def digest(self) -> str:
@@ -213,21 +116,6 @@ def model_of(kind: str, args: argparse.Namespace) -> str:
     return ""
 
 
-class Step(NamedTuple):
-    """A command for `jobs`: the folder of its record, the words that run it and leave the record, and a name before those of its jobs.
-
-    `needs`: steps by their place in the list. `in_shards`: whether it may be an array, which runs whatever the record's command
-    would say.
-    """
-
-    command: Command
-    records: Path
-    record: tuple[str, ...]
-    prefix: str = ""
-    needs: tuple[int, ...] = ()
-    in_shards: bool = True
-
-
 def steps(commands: Iterable[Command], folder: Path, run: Sequence[str]) -> list[Step]:
     """Of a run, one after the other. `run`: the words of scripts/run.py with the run file, without --stages."""
     return [
@@ -243,50 +131,49 @@ def jobs(file: RunFile, todo: Sequence[Step], python: str) -> list[Job]:
     """
     (asked, gres), jobs, last = resources(file), [], []
     for step in todo:
-        command, before = step.command, tuple(last[place] for place in step.needs)
-        script, *words = step.record
-        record = [python, str(ROOT / script), *words]
+        before = tuple(last[place] for place in step.needs)
         own = asked if step.in_shards else {kind: replace(one, shards=1) for kind, one in asked.items()}
-        for job in _jobs_of(command, own, python, record, step.in_shards):
-            name, recorded = step.prefix + job.name, step.prefix + job.record
-            job = replace(job, name=name, record=recorded, whole=command, records=step.records, needs=before)
-            before = (name,)
-            if model := model_of(job.kind, job.command.args):
+        for job in _jobs_of(step, own, python):
+            model = model_of(job.kind, job.command.args)
+            if model:
                 job = replace(job, resources=replace(job.resources, gres=job.resources.gres or gres))
-            if model and job.resources.gres is None:
-                raise UsageError(
-                    f"{file.path}, section {SLURM}: {job.kind} loads {model}: set its gres, such as "
-                    f"{job.kind}: {{gres: gpu:1}}, or gres: {NO_GPU} for the CPU"
-                )
-            time, warning = job.resources.time, job.resources.warning
-            if time and _seconds(time) <= warning + SIGNAL_EARLY_S:
-                raise UsageError(
-                    f"{file.path}, section {SLURM}: with time {time} a job of {job.kind} gets its signal to stop as it starts, {warning} s (warning) "
-                    f"and up to {SIGNAL_EARLY_S} s more before its end; set a longer time"
-                )
-            launcher = [Path(word).name for word in job.command.launcher[:2]]
-            if job.resources.nodes > 1 and launcher != ["accelerate", "launch"]:
-                raise UsageError(
-                    f"{file.path}: {job.name} on {job.resources.nodes} nodes needs launcher: [accelerate, launch, --config_file, "
-                    "configs/multi_node.yaml]"
-                )
-            jobs.append(job)
+            jobs.append(replace(job, name=step.prefix + job.name, step=step, needs=before))
+            _check_resources(jobs[-1], model, file.path)
+            before = (jobs[-1].name,)
         last.append(jobs[-1].name)
     return jobs
 
 
-def _jobs_of(
-    command: Command, asked: Mapping[str, Resources], python: str, record: list[str], in_shards: bool
-) -> Iterator[Job]:
+def _check_resources(job: Job, model: str, file: Path) -> None:
+    """Raise UsageError for what a job that loads `model` ("": none) cannot run with."""
+    time, warning, nodes = job.resources.time, job.resources.warning, job.resources.nodes
+    if model and job.resources.gres is None:
+        raise UsageError(
+            f"{file}, section {SLURM}: {job.kind} loads {model}: set its gres, such as {job.kind}: {{gres: gpu:1}}, or gres: {NO_GPU} for the CPU"
+        )
+    if time and seconds(time) <= warning + SIGNAL_EARLY_S:
+        raise UsageError(
+            f"{file}, section {SLURM}: with time {time} a job of {job.kind} gets its signal to stop as it starts, {warning} s (warning) "
+            f"and up to {SIGNAL_EARLY_S} s more before its end; set a longer time"
+        )
+    if nodes > 1 and [Path(word).name for word in job.command.launcher[:2]] != ["accelerate", "launch"]:
+        raise UsageError(
+            f"{file}: {job.name} on {nodes} nodes needs launcher: [accelerate, launch, --config_file, configs/multi_node.yaml]"
+        )
+
+
+def _jobs_of(step: Step, asked: Mapping[str, Resources], python: str) -> Iterator[Job]:
+    command, (script, *words) = step.command, step.record
+    record = [python, str(ROOT / script), *words]
     if command.stage == "train":
         line = ("run", *record)
         if command.launcher:
             launcher = ["bash", str(ROOT / "scripts/slurm/on_nodes.sh"), *command.launcher]
             line = (*line, "--set", f"train.launcher={json.dumps(launcher)}")
-        yield Job(command.name, "train", command.name, command, asked["train"], (line,))
-    elif command.stage == "datagen" and not in_shards:
+        yield Job(command.name, "train", command, asked["train"], (line,))
+    elif command.stage == "datagen" and not step.in_shards:
         kind = next(kind for kind in SHARDED[:3] if kind in command.args.stages)
-        yield Job(command.name, kind, command.name, command, asked[kind], (("stage", *record),))
+        yield Job(command.name, kind, command, asked[kind], (("stage", *record),))
     elif command.stage == "datagen":
         scored = command.args.scorer != "none"
         kinds = [kind for kind in SHARDED[:3] if kind in command.args.stages and (kind != "score" or scored)]
@@ -294,15 +181,15 @@ def _jobs_of(
             args = copy.copy(command.args)
             args.stages = [kind]
             own = replace(command, name=kind, words=(*command.words, "--stages", kind), args=args)
-            yield from _sharded(own, kind, command.name, asked, python, record if kind == kinds[-1] else ())
+            yield from _sharded(own, kind, asked, python, record if kind == kinds[-1] else ())
     elif command.stage in SHARDED:
-        yield from _sharded(command, command.stage, command.name, asked, python, record)
+        yield from _sharded(command, command.stage, asked, python, record)
     else:
-        yield Job(command.name, command.stage, command.name, command, asked[command.stage], (("stage", *record),))
+        yield Job(command.name, command.stage, command, asked[command.stage], (("stage", *record),))
 
 
 def _sharded(
-    command: Command, kind: str, recorded: str, asked: Mapping[str, Resources], python: str, record: Sequence[str]
+    command: Command, kind: str, asked: Mapping[str, Resources], python: str, record: Sequence[str]
 ) -> Iterator[Job]:
     """The job of a stage, or the array of its shards and the job that merges them. `record`: the command that records that all of the
     section is complete, of which the last one has."""
@@ -310,18 +197,17 @@ def _sharded(
     last = (("stage", *record),) if record else ()
     if needs.shards > 1:
         line = [*whole, "--num_shards", str(needs.shards), "--shard_index", TASK]
-        yield Job(command.name, kind, recorded, command, needs, (("stage", *line),), needs.shards)
+        yield Job(command.name, kind, command, needs, (("stage", *line),), needs.shards)
         merge = (python, str(ROOT / "scripts/merge.py"), str(_root(command)), "--stages", kind)
         if kind == "generate":
             # Near-duplicates of other shards' leave fewer than were asked for: one process adds the others.
             lines = (("part", *merge), ("stage", *whole), *last)
-            yield Job(f"{command.name}-merge", kind, recorded, command, replace(needs, shards=1, at_once=None), lines)
+            yield Job(f"{command.name}-merge", kind, command, replace(needs, shards=1, at_once=None), lines)
         else:
-            yield Job(f"{command.name}-merge", "merge", recorded, command, asked["merge"], (("run", *merge), *last))
-    elif command.stage == "datagen":
-        yield Job(command.name, kind, recorded, command, needs, (("stage", *whole), *last))
-    else:
-        yield Job(command.name, kind, recorded, command, needs, last)
+            yield Job(f"{command.name}-merge", "merge", command, asked["merge"], (("run", *merge), *last))
+    else:  # what records all of a section runs it, too, but of datagen one stage only
+        lines = (("stage", *whole), *last) if command.stage == "datagen" else last
+        yield Job(command.name, kind, command, needs, lines)
 
 
 TASK = "$SLURM_ARRAY_TASK_ID"  # the one word that the shell expands
@@ -330,7 +216,7 @@ TASK = "$SLURM_ARRAY_TASK_ID"  # the one word that the shell expands
 def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> list[Planned]:
     """The jobs that run, with their tasks; `folder` is the run's. All jobs behind one that runs do, too: their inputs change."""
     planned: list[Planned] = []
-    chains: dict[Path, Chain] = {}
+    chain_of = cache(Chain)
     first: dict[str, str] = {}  # by planned job: the one because of which it runs
     for number, job in enumerate(todo):
         tasks = list(range(job.shards))
@@ -338,12 +224,12 @@ def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> l
             first[job.name] = behind
             planned.append(Planned(job, tasks, f"depends on {behind}"))
             continue
-        chain = chains.setdefault(job.records, Chain(job.records))
-        stale = chain.what_changed(job.whole, allow_incomplete)
+        chain, whole = chain_of(job.step.records), job.step.command
+        stale = chain.what_changed(whole, allow_incomplete)
         if not stale:
             continue
-        recorded = chain.record(job.whole).get("words")
-        if recorded != list(job.whole.words):  # else files have changed, of which marks know nothing
+        recorded = chain.record(whole).get("words")
+        if recorded != list(whole.words):  # else files have changed, of which marks know nothing
             missing = _missing(job, folder)
             merge = todo[number + 1] if job.shards else None
             if not missing or (merge is not None and not _missing(merge, folder)):
@@ -354,9 +240,14 @@ def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> l
     return planned
 
 
+def place(folder: Path) -> Path:
+    """Of the scripts of a run, their logs and marks."""
+    return folder / RECORDS / "slurm"
+
+
 def mark(folder: Path, job: Job) -> Path:
     """What a job leaves when it has succeeded, with its digest; a task of an array with its number behind the name."""
-    return folder / RECORDS / FOLDER / "done" / job.name
+    return place(folder) / "done" / job.name
 
 
 def _missing(job: Job, folder: Path) -> list[int]:
@@ -381,7 +272,8 @@ def _is_done(path: Path, job: Job, args: argparse.Namespace) -> bool:
 def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = False) -> str:
     """The text of a job's script; `folder` is the run's, `title` a short name for it. Raises UsageError for paths that no script can
     have."""
-    job, logs = planned.job, folder.absolute() / RECORDS / FOLDER / "logs"
+    job, folder = planned.job, folder.absolute()
+    logs = place(folder) / "logs"
     for path in (Path.cwd(), logs):
         if _UNSAFE.search(str(path)):
             raise UsageError(f"{path}: SLURM does not accept this path; use one without %, quotes and backslashes")
@@ -398,9 +290,9 @@ def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = 
         *job.resources.options(),
     )
     settings = {
-        "JOB_MARK": str(mark(folder.absolute(), job)),
+        "JOB_MARK": str(mark(folder, job)),
         "JOB_DIGEST": job.digest,
-        "JOB_FAILURE": f"{folder.absolute() / RECORDS / failures.FOLDER}/{job.record}.{job.name}",
+        "JOB_FAILURE": f"{folder / RECORDS / failures.FOLDER}/{job.record}.{job.name}",
         "LEAVE_SECONDS": str(job.resources.warning - LEAVE_S),
         "ALLOW_INCOMPLETE": str(int(allow_incomplete)),
     }
@@ -456,10 +348,10 @@ class Submitted(TypedDict):
 def queued(folder: Path) -> list[str]:
     """The user's jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also
     those count that were submitted by hand. Raises UsageError."""
-    place = (folder / RECORDS / FOLDER).resolve()
+    own = place(folder).resolve()
     lines = split_lines(_call(["squeue", "--me", "--noheader", "--format=%i %j %T|%o"]))
     jobs = (line.partition("|") for line in lines)
-    return [job for job, _, path in jobs if Path(path).parent.resolve() == place]
+    return [job for job, _, path in jobs if Path(path).parent.resolve() == own]
 
 
 def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[Submitted]:
@@ -467,11 +359,11 @@ def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplet
 
     Raises UsageError with what sbatch says, after cancelling what was submitted before.
     """
-    place, done = folder / RECORDS / FOLDER, []
+    done: list[Submitted] = []
     texts = [script(one, folder, title, allow_incomplete) for one in planned]
-    (place / "logs").mkdir(parents=True, exist_ok=True)
+    (place(folder) / "logs").mkdir(parents=True, exist_ok=True)
     for one, text in zip(planned, texts, strict=True):
-        path = place / f"{one.job.name}.sbatch"
+        path = place(folder) / f"{one.job.name}.sbatch"
         write_atomic(path, [text])
         ids = [str(job["id"]) for job in done if job["name"] in one.job.needs]
         after = [f"--dependency=afterok:{':'.join(ids)}", "--kill-on-invalid-dep=yes"] if ids else []
@@ -482,7 +374,7 @@ def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplet
                 _call(["scancel", *(str(job["id"]) for job in done)])
             raise UsageError(f"{path}: {error}" + "; the jobs before it are cancelled" * bool(done)) from None
         done.append({"id": number, "name": one.job.name, "tasks": one.tasks, "submitted": now()})
-        write_json(place / JOBS, {"jobs": done})
+        write_json(place(folder) / JOBS, {"jobs": done})
     return done
 
 

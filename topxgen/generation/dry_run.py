@@ -14,8 +14,8 @@ from topxgen.generation import funnel, native
 from topxgen.generation.back_translation import UNANSWERED
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.run import check_settings, kept_on_disk, preflight
-from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
-from topxgen.inference.tokenizer import encode, load_tokenizer
+from topxgen.inference.costs import Estimate, estimate_table
+from topxgen.inference.tokenizer import count_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _generation(config: GenerationConfig, kept: Counter, tokenizer, say: Callabl
         if (built := pipeline.build(prompt)) is None:
             break
         content, topic = built
-        counts.append(_count(tokenizer, content))
+        counts.append(count_tokens(tokenizer, content))
         if len(counts) <= DRY_RUN_PROMPTS:
             text = content if isinstance(content, str) else content[0]["content"]
             about = "" if topic is None else f", topic {topic!r}"
@@ -119,6 +119,7 @@ def _generation(config: GenerationConfig, kept: Counter, tokenizer, say: Callabl
         done = sum(count["kept"] - count["brought_along"] for count in earlier)
         few = many = round(wanted * prompts / done) if done else many
         answers = (sum(count["completion_tokens"] for count in earlier) / prompts,) * 2
+        mean = sum(count["prompt_tokens"] for count in earlier) / prompts or mean  # 0: the API does not count them
     if pipeline.ends:  # each of its prompts is sent once, whatever it brings
         few = many = min(few, max(pipeline.prompts - prompts, 0))
     say(
@@ -152,7 +153,7 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
     counts = [funnel.translation_counts(config.layout, name) for name in config.languages]
     done, sentences = (sum(count[key] for count in counts) for key in ("paragraphs", "sentences"))
     scored = sum(count["scored"] for count in counts)
-    each, kept = config.pipeline_class.sentences_per_text if config.prompts else NATIVE_SENTENCES, (0.5, 1.0)
+    each, kept = _sentences_per_text(config), (0.5, 1.0)
     if done:
         each = (sentences / done,) * 2
         kept = (sum(count["pairs"] for count in counts) / max(sentences, 1),) * 2
@@ -165,7 +166,7 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
             _translation_tokens(config, tokenizer) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
         )
         candidates = config.args.number_of_candidates
-        tokens = (few * prompt, many * prompt), (few * candidates * answer[0], many * candidates * answer[1])
+        tokens = (few * prompt, many * prompt), (few * answer[0], many * answer[1])
         what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
         what += f", {again:,} of them again" if again else ""
         yield Estimate(
@@ -180,8 +181,22 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
         yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", unscored), items=(few, many))
 
 
+def _sentences_per_text(config: GenerationConfig) -> tuple[float, float]:
+    """(few, many); a response that --max_new_tokens ends early has room for few."""
+    if not config.prompts:
+        return NATIVE_SENTENCES
+    few, many = config.pipeline_class.sentences_per_text
+    room = config.args.max_new_tokens / config.pipeline_class.tokens_per_text[1]
+    return (few, many) if room >= 1 else (1, max(1, many * room))
+
+
 def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tuple[float, float]]:
-    """(tokens of a prompt, (few, many) of an answer), by the mean over sentences of the pool, in each language."""
+    """(tokens of a prompt, (few, many) of the answers to it), as they were so far, else by the mean over sentences of the pool, in each
+    language."""
+    earlier = config.meter.totals("translate")
+    if earlier.get("completion_tokens"):
+        prompt, answer = (earlier[name] / earlier["responses"] for name in ("prompt_tokens", "completion_tokens"))
+        return prompt, (answer, answer)
     prompts, answers = [], []
     for language in config.languages.values():
         try:
@@ -190,11 +205,11 @@ def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tup
         except Unreachable as error:
             logger.info(f"the tokens of back-translation in {language.name} are not known: {error}", extra=ONCE)
             continue
-        prompts += [_count(tokenizer, content) for content in contents]
-        answers += [_count(tokenizer, text) for _, text in pairs]
+        prompts += [count_tokens(tokenizer, content) for content in contents]
+        answers += [count_tokens(tokenizer, text) for _, text in pairs]
     if not prompts:
         return 0.0, (0.0, 0.0)
-    mean = sum(answers) / len(answers)
+    mean = config.args.number_of_candidates * sum(answers) / len(answers)
     return sum(prompts) / len(prompts), tuple(mean * factor for factor in ANSWER_TO_SENTENCE)
 
 
@@ -206,12 +221,6 @@ def _tokenizer(config: GenerationConfig):
         return load_tokenizer(config.model_settings())
     except Unreachable:
         return None
-
-
-def _count(tokenizer, content) -> int:
-    if tokenizer is not None:
-        return len(encode(tokenizer, content))
-    return len(content if isinstance(content, str) else content[0]["content"]) // CHARS_PER_TOKEN
 
 
 def _span(few: int, many: int) -> str:

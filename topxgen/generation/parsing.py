@@ -7,15 +7,29 @@ from itertools import zip_longest
 from topxgen.common.lines import split_lines, unix_lines
 from topxgen.prompting.answers import unwrapped
 from topxgen.text.thoughts import without_thoughts
+from topxgen.text.words import unicode_words
 
 # "1. ", "2) ", "**3.** ", "(4) ", "1、": a number that opens a line; \d takes the digits of every script.
 _NUMBER = r"[ \t]*[*#_>]{0,3}[ \t]*\(?(\d{1,3})(?:\\?[.)]+[*_]{0,3}(?=\s|$)|[、．])"
 _MARKER = re.compile(rf"^{_NUMBER}", re.MULTILINE)
 # The same in mid-line: the first after a colon, the next after the end of a sentence, each before a capital letter.
-_INLINE = re.compile(rf"(?:^|(?<=[:：.!?…。！？।۔։။።\"”»’)*]))(?:^|(?<=\S)\s+|(?=\d+[、．])){_NUMBER}", re.MULTILINE)
+_BETWEEN = r"(?:^|(?<=[:：.!?…。！？।۔։။።\"”»’)*]))(?:^|(?<=\S)\s+|(?=\d+[、．]))"
+_INLINE = re.compile(_BETWEEN + _NUMBER, re.MULTILINE)
 # "Text 1:", "**Testua 2**", "### Text 3", "[text 4]", "<text 5>"
 _LABELLED = re.compile(
-    r"^[ \t]*[*#_>\[<]{0,6}[ \t]*[^\W\d_]{1,15}[ \t](\d{1,3})[\]>]?[*_]{0,3}[ \t]*(?:[:：.)][*_]{0,3}|$)", re.M
+    r"^[ \t]*[*#_>\[<]{0,6}[ \t]*[^\W\d_]{1,15}\.?[ \t](\d{1,3})[\]>]?[*_]{0,3}[ \t]*(?:[:：.)][*_]{0,3}|[-–—][ \t](?!\d)|$)",
+    re.M,
+)
+# "1: ", "1.- ", "1 – ", "1º ", "1.Text", "[1] ", "१। ", "۱۔ ", "1️⃣ ": looked for where a response has no list as above
+_ANY_NUMBER = (
+    r"[ \t]*[*#_>]{0,3}[ \t]*[(（\[]?[#№]?(\d{1,3})(?:[ \t]?[.:：)）\]।۔։።。/ºª°]{1,3}[-–—]?|[ \t]?[-–—](?=[ \t])|\ufe0f?\u20e3)"
+    r"[*_]{0,3}(?=\s|$|[^\W\d_]|[\"“«*_])"
+)
+_ANY_MARKER = re.compile(rf"^{_ANY_NUMBER}", re.MULTILINE)
+_ANY_INLINE = re.compile(_BETWEEN + r"(?!\[)" + _ANY_NUMBER, re.MULTILINE)  # [2] may be a footnote
+# "[insert text 1 here]" as a line of its own
+_FILLED_IN = re.compile(
+    r"^[ \t]*[*_]{0,3}[\[<{][^\[\]<>{}\n\d]{1,30}(\d{1,3})[^\[\]<>{}\n\d]{0,30}[\]>}][*_]{0,3}[:：]?", re.MULTILINE
 )
 _SEPARATOR = re.compile(r"[ \t]*#{2,}[ \t]*")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
@@ -24,12 +38,32 @@ _LETTERS = re.compile(r"[\s*_\"“«]*([^\W\d_]{1,2})")
 _FENCE = re.compile(r"[ \t]*(?:```+|~~~+)\w*[ \t]*")
 _RULE = re.compile(r"[ \t]*(?:(?:[-*_=–—][ \t]*){3,}|⸻)")
 _HEADING = re.compile(r"[ \t]*(?:#{1,6}[ \t].*|(\*\*|__)(?:(?!\1).)*[^.!?…。！？।۔։។။።*_](\1)[:：]?[ \t]*)")
-# [text 1], <text>, (Text 1), Text 1: at the beginning; [/text 1], </text> at the end
+# "Text" in languages of the world
+_TEXT_WORDS = (
+    "testua?|textos?|textes?|testo|tekst[aåui]?|tekstas|teksts|szöveg|metin|matn|текст|κείμενο|rubutu|matani|edemede|ederede|umwandiko|qoraal|"
+    "téks|teks|nakala|matini|andiko|umbhalo|văn bản|متن|نص|پاٹھ|تحریر|טקסט|पाठ|লেখা|ਪਾਠ|લખાણ|உரை|వచనం|ಪಠ್ಯ|പാഠം|පෙළ|文本|テキスト|텍스트|"
+    "ጽሑፍ|ტექსტი|տեքստ"
+)
+# [text 1], <text>, (Text 1), [Testua], Text 1: at the beginning; [/text 1], </text> at the end
 _PLACEHOLDER = re.compile(
-    r"\A[*_]*(?:[\[<({]\s*(?:text\d{0,3}|[^\W\d_]{1,15}\s+\d{1,3})\s*[\])>}][*_]*[:：]?|text\s+\d{1,3}\s*[*_]*[:：])[*_]*\s*",
+    r"\A[*_]*(?:[\[<({]\s*(?:text\d{0,3}|[^\W\d_]{1,15}\s+\d{1,3}|"
+    rf"{_TEXT_WORDS})\s*[\])>}}][*_]*[:：]?|text\s+\d{{1,3}}\s*[*_]*[:：])[*_]*\s*",
     re.I,
 )
-_PLACEHOLDER_END = re.compile(r"\s*[\[<]\s*/\s*(?:text\d{0,3}|[^\W\d_]{1,15}\s+\d{1,3})\s*[\]>]\Z", re.I)
+_PLACEHOLDER_END = re.compile(
+    rf"\s*(?:[\[<]\s*/\s*(?:text\d{{0,3}}|[^\W\d_]{{1,15}}\s+\d{{1,3}}|{_TEXT_WORDS})\s*[\]>]|\[\s*(?:the )?end\b[^\[\]]{{0,30}}\])\Z",
+    re.I,
+)
+# [insert text 1 here], <your second paragraph>, anywhere
+_TO_BE_FILLED = re.compile(
+    r"\s*[\[<{]\s*(?:insert|write|place|put|add|enter|your|the|first|second|third)\b[^\[\]<>{}\n]{0,40}\b(?:texts?|paragraphs?|passage|content|here)\b"
+    r"[^\[\]<>{}\n]{0,40}[\]>}][:：]?",
+    re.I,
+)
+# With what all texts of a response begin if they were filled in behind a label: "[1. testua]", "Testua:"
+_LABEL = re.compile(
+    r"[*_]*(?:[\[<({]([^\[\]<>(){}\n!?]{0,40}[^\W\d_][^\[\]<>(){}\n!?]{0,40})[\])>}][*_]*[:：]?|([^\W\d_]{2,15})[*_]*(?:[:：]|\s[-–—](?=\s)))[*_]*\s*(?=\S)"
+)
 _BOLD = re.compile(r"(\*{2,3})(?=[^\s*])([^*]+)(?<=\S)\1")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*|__?)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![\w*])")
 # What a note begins with, in the languages of the world; a colon follows.
@@ -49,16 +83,18 @@ _NOTE_AT_END = re.compile(
 _PARENTHESIS = re.compile(r"[\s*_]*[(\[（].*[)\]）][\s*_]*")
 # A sentence to the user, in English, about the texts
 _TO_THE_USER = re.compile(
-    r"[\s*_]*(?:i(?:['’]ve| have| hope| wrote| tried| am| can)|hope|let me know|please|feel free|would you like|do you|is there|"
-    r"if you|thank you|(?:these|the|both|each|all)\b.{0,20}\b(?:texts?|passages|articles)|here (?:are|is)|note that|as requested|"
+    r"[\s*_]*(?:i(?:['’](?:ve|d|m|ll)| have| hope| wrote| tried| am| can| apologi[sz]e| followed)|hope(?:fully)?|let me know|please|feel free|would you|do you|is there|"
+    r"if you|thank you|thanks|that['’]s all|as an ai|is (?:this|that) what|in these|total|word count|(?:these|this|the|both|each|all)\b.{0,20}\b(?:texts?|passages|articles|response)|here (?:are|is)|note that|as requested|"
     r"happy to|end of)\b",
     re.I,
 )
 _META = re.compile(
     r"\b(?:texts?|passages?|paragraphs?|articles?|versions?|drafts?|wr(?:ite|ote|itten)|request\w*|help(?:s|ful)?|assist|"
-    r"languages?|topics?|translat\w+|let me know|note that i|feel free|questions?|changes|adjust\w*|further|response)\b",
+    r"languages?|topics?|translat\w+|let me know|note that i|feel free|questions?|changes|adjust\w*|further|response|word count|instructions|guidelines|mistakes|revise|for reading|that['’]s all|as an ai|hope you (?:like|enjoy)|your needs|you wanted|would you like)\b",
     re.I,
 )
+_SYMBOL = re.compile(r"[\s*_]*[\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]")  # ✅
+_PARAGRAPH_CHARACTERS = 20  # behind so many, two words alone are no paragraph, but a remark: "Done."
 
 
 def numbered_texts(response: str, n: int) -> list[str] | None:
@@ -68,14 +104,22 @@ def numbered_texts(response: str, n: int) -> list[str] | None:
     before a small letter) is none of them. What is no text is left out: headings, notes, remarks to the user, markup.
     """
     response = without_thoughts(response)
-    for pattern in (_MARKER, _INLINE, _LABELLED):
+    for pattern in (_MARKER, _INLINE, _LABELLED, _FILLED_IN, _ANY_MARKER, _ANY_INLINE):
         markers = _markers(pattern, response)
         if len(markers) == n:
             break
     else:
         return None
-    texts = [_text(item) for item in _items(response, markers)]
+    texts = _unlabelled([_text(item) for item in _items(response, markers)])
     return texts if all(texts) else None
+
+
+def _unlabelled(texts: list[str]) -> list[str]:
+    """The texts, without the label with which all of several begin."""
+    labels = [_LABEL.match(text) for text in texts]
+    names = {re.sub(r"\d+", "", label[1] or label[2]) for label in labels if label}
+    is_one = len(texts) > 1 and all(labels) and len(names) == 1
+    return [text[label.end() :] for text, label in zip(texts, labels, strict=True)] if is_one else texts
 
 
 def _counts(marker: re.Match, markers: list[re.Match], doubtful: bool) -> bool:
@@ -115,7 +159,7 @@ def first_line(response: str, number: int, closed: bool = False) -> str:
     "Passage 4:"), markup, or a line that announces it. `closed`: of the lines that have their end."""
     lines = split_lines(without_thoughts(response.rpartition("\n")[0] if closed else response))
     for place, line in enumerate(lines):
-        markers = (pattern.match(line) for pattern in (_MARKER, _LABELLED))
+        markers = (pattern.match(line) for pattern in (_MARKER, _LABELLED, _ANY_MARKER))
         end = next((marker.end() for marker in markers if marker and int(marker[1]) == number), 0)
         line = line[end:]
         text = "" if _RULE.fullmatch(line) else _text(line.lstrip("# \t"))
@@ -172,7 +216,8 @@ def whole_text(response: str, n: int = 1) -> list[str] | None:
 
 def _text(item: str) -> str:
     """The text in an item of the list, on one line."""
-    lines = [line for line in split_lines(item) if line.strip() and not _FENCE.fullmatch(line)]
+    lines = _without_closing(split_lines(item))
+    lines = [line for line in lines if line.strip() and not _FENCE.fullmatch(line)]
     while lines and _RULE.fullmatch(lines[0]):
         del lines[0]
     for number, line in enumerate(lines):
@@ -183,6 +228,7 @@ def _text(item: str) -> str:
         del lines[-1]
     lines = [line for line in lines if not _HEADING.fullmatch(line)] or lines
     text = " ".join(" ".join(lines).split())
+    text = _TO_BE_FILLED.sub("", text).strip()
     if opening := _PLACEHOLDER.match(text):
         text = text[opening.end() :]
     if text.endswith((")", "]", "）", ">", "*", "_")):  # most do not, and searching takes long
@@ -192,6 +238,21 @@ def _text(item: str) -> str:
     if "*" in text or "_" in text:
         text = _EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text))
     return unwrapped(text.strip())
+
+
+def _without_closing(lines: list[str]) -> list[str]:
+    """The lines without those at the end that only say that it is the end: two words behind a blank line, or a remark behind ✅."""
+    filled = [number for number, line in enumerate(lines) if line.strip() and not _FENCE.fullmatch(line)]
+    if sum(len(lines[number]) for number in filled[:-1]) < _PARAGRAPH_CHARACTERS:
+        return lines
+    with_symbol = {number for number in filled if _SYMBOL.match(lines[number])}  # several are a list
+    while len(filled) > 1:
+        *_, before, last = filled
+        is_short = last - before > 1 and len(unicode_words(lines[last])) < 3
+        if not is_short and with_symbol != {last}:
+            break
+        with_symbol.discard(filled.pop())
+    return lines[: filled[-1] + 1]
 
 
 PARSERS = {"numbered": numbered_texts, "text": whole_text}

@@ -25,6 +25,12 @@ FLAGS = {
     "max_num_seqs": "--max_concurrent_requests",
     "trust_remote_code": "--trust_remote_code",
 }
+# Options with which responses, or numbers, would not be what this program says of them.
+MISLEADING = {
+    "lora_target_modules": "modules of an adapter that it leaves out are silently not used",
+    "logprobs_mode": "confidences are computed from the model's own log probabilities",
+    "model_weights": "the weights are those of --model_name_or_path, whose digest is recorded",
+}
 # Options, at any depth, whose values are names of Python code that vLLM imports or runs; of a backend those with a dot are.
 CODE = re.compile(
     r"trust_remote_code|auto_map|logits_processors|model_class_overrides|log(ging)?_config(_file)?|\w*_plugin|\w*_cls|\w*cls_path"
@@ -37,8 +43,8 @@ MIN_CAPABILITY = (8, 0)  # of NVIDIA GPUs, for batch invariance (docs.vllm.ai, f
 def parse(words: Iterable[str], may_run_code: bool = True) -> dict:
     """{option: value} of words such as quantization=fp8, enforce_eager=true and speculative_config={"method": "ngram"}: JSON, else text.
 
-    Raises UsageError for a word without "=", an option that is given twice, one that a flag of ours sets, and, unless
-    `may_run_code`, one that names Python code.
+    Raises UsageError for a word without "=", an option that is given twice, one that a flag of ours sets, one of MISLEADING,
+    random weights, and, unless `may_run_code`, one that names Python code.
     """
     options: dict = {}
     for word in words:
@@ -48,12 +54,16 @@ def parse(words: Iterable[str], may_run_code: bool = True) -> dict:
             raise UsageError(f"{word!r} is not KEY=VALUE: write an option of vLLM, such as quantization=fp8")
         if key in FLAGS:
             raise UsageError(f"{word!r} has a flag of its own: pass {FLAGS[key]}")
+        if key in MISLEADING:
+            raise UsageError(f"--engine_args {key} cannot be set ({MISLEADING[key]}); drop it")
         if key in options:
             raise UsageError(f"--engine_args sets {key} twice; pass it once")
         try:
             options[key] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
         except ValueError:
             options[key] = value
+        if (key, options[key]) == ("load_format", "dummy"):
+            raise UsageError("--engine_args load_format=dummy: the model would have random weights; drop it")
         if not may_run_code and (code := next(_code_in(key, options[key]), None)):
             raise UsageError(
                 f"--engine_args {key}: {code} may run Python code; pass --trust_remote_code if you trust it"

@@ -107,7 +107,7 @@ class HFSampler:
             eos_token_id=sorted(self._end_tokens) or None,
         )
         if settings.stop:
-            options |= dict(stop_strings=list(settings.stop), tokenizer=self._tokenizer)
+            options["stopping_criteria"] = self._stopping_criteria(settings.stop, inputs["input_ids"].shape[1])
         if sampled:
             seeds = [request.seed + i for request, _ in batch for i in range(n)]
             wanted = any(request.log_probabilities for request, _ in batch)
@@ -134,6 +134,13 @@ class HFSampler:
             texts = (texts * n)[:n]
             counts = len(tokens), completion_tokens
             yield Answer(request.id, texts, *counts, finish_reasons=reasons, log_probabilities=means)
+
+    def _stopping_criteria(self, stop: tuple[str, ...], start: int) -> list:
+        """Stops at strings in what follows the first `start` tokens; `generate`'s own stop_strings may begin in the prompt."""
+        from transformers import StoppingCriteriaList, StopStringCriteria
+
+        found = StopStringCriteria(self._tokenizer, list(stop))
+        return StoppingCriteriaList([lambda ids, scores, **_: found(ids[:, start:], scores)])
 
     def _mean(self, log_probabilities: list[float], row: list[int], is_stopped: bool) -> float:
         """The mean log probability of the tokens of an answer, with the token that ended it. `is_stopped`: a stop string did,

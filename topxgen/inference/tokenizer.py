@@ -12,6 +12,7 @@ from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.common.signals import time_limit
 from topxgen.inference import ModelSettings
+from topxgen.inference.costs import estimated_tokens
 from topxgen.text import thoughts
 
 TAIL_TOKENS = 32  # of a prompt, enough for the mark that begins thoughts
@@ -105,6 +106,11 @@ def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
         if any(_mentions(message["content"], special) for message in prompt):
             return _chat_ids(tokenizer, prompt, special)
         return list(tokenizer.apply_chat_template(prompt, **_CHAT, tokenize=True, return_dict=False))
+
+
+def count_tokens(tokenizer, prompt: str | list[dict[str, str]]) -> int:
+    """Of a prompt; about, where there is no tokenizer (None)."""
+    return estimated_tokens(prompt) if tokenizer is None else len(encode(tokenizer, prompt))
 
 
 def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:

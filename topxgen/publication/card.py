@@ -89,7 +89,7 @@ def _front_matter(published: "Published", models: list[Model]) -> str:
     values |= {
         "task_categories": ["translation"],
         "size_categories": [next((name for limit, name in SIZES if total < limit), "10M<n<100M")],
-        "language_creators": ["machine-generated"],
+        "language_creators": [*(["found"] if _native(parts) else []), "machine-generated"],
         "annotations_creators": ["machine-generated"],
         "multilinguality": ["translation"],
         "tags": ["topxgen", "synthetic", "parallel-corpus", "back-translation", "low-resource-languages"],
@@ -146,10 +146,23 @@ def _introduction(parts: list["Part"], models: list[Model]) -> str:
     total = sum(part.pairs for part in parts)
     made = "; ".join(escape(f"{model.name} {model.made} {model.languages}") for model in models)
     named = ", ".join(dict.fromkeys(part.config.language.name for part in parts))
-    return (
-        f"{total:,} synthetic sentence pairs in {escape(named)}: {made}. Made with TopXGen toolkit {topxgen.__version__}. Texts and "
-        "translations are the output of models: they may be wrong, biased or offensive, and nobody has read all of them."
+    native = _native(parts)
+    texts = f"Texts in {escape(', '.join(native))} were given, not generated. " if native else ""
+    whose = (
+        "Translations"
+        if len(native) == len({part.config.language.name for part in parts})
+        else "Texts and translations"
     )
+    return (
+        f"{total:,} synthetic sentence pairs in {escape(named)}: {made}. Made with TopXGen toolkit {topxgen.__version__}. {texts}{whose} "
+        "are the output of models: they may be wrong, biased or offensive, and nobody has read all of them."
+    )
+
+
+def _native(parts: Iterable["Part"]) -> list[str]:
+    """The languages with texts that were given."""
+    given = (one.source.language.name for part in parts for one in part.origins if one.is_native)
+    return list(dict.fromkeys(given))
 
 
 def _warnings(published: "Published") -> Iterator[str]:

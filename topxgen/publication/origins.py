@@ -44,6 +44,7 @@ class Origin:
 
     source: Source
     link: Link
+    is_native: bool = False  # its texts were given (--paragraphs), not generated
     models: list[Model] = field(default_factory=list)
     commands: dict[str, str] = field(default_factory=dict)  # by stage, without paths of the machine
     report: Part | None = None  # what the decontamination's report has of the language
@@ -92,6 +93,7 @@ def _add_models(origin: Origin) -> None:
     source = origin.source
     written = _read(source.generation / "settings_generate.json", Settings, origin) if source.generation else {}
     if written.get("pipeline") == "paragraphs":
+        origin.is_native = True
         origin.unknown.append(
             f"the paragraphs in {source.language.name} are not generated but were given (--paragraphs): their authors' terms apply"
         )

@@ -38,6 +38,16 @@ _GOES_ON = {
     ),
     "Hang": re.compile(r"[\"”’'」』]+(?=[가-힣])"),
 }
+# What goes on after a question or a quotation, although a small letter begins it: "he asked", within a few words, or a conjunction.
+# Without such a row, all that begins with a small letter does.
+_REPORTS = {
+    "hau": re.compile(
+        r"\s*(?:(?:[\w'’ʼ]+\s+){0,4}?(?:ce|cewa|in ji|faɗ[aie]|fad[aie]|gaya|tambay[aie]|amsa|bayyana|sanar|furta|jaddada|ambata|"
+        r"ruwaito|rubuta|karanta|mamaki|ihu|ra[ɗd]a)|kamar|kuma|amma|da|don|domin|saboda|lokacin|yayin|inda|har|sai)(?![\w'’ʼ])"
+    ),
+}
+_FINAL_WORDS = {"hau": ("ne", "ce")}  # copulas, which end sentences, in titles ("Ni Wani Sananne Ne.") too
+_CASED_SCRIPTS = frozenset(["Latn", "Cyrl", "Grek", "Armn", "Adlm"])
 UNMARKED_SCRIPTS = frozenset(["Thai", "Laoo"])  # scripts without a mark for the end of a sentence
 _VOWELS = "aeiouyɔɛəɩʋ"
 _SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "twi", "yor"])  # m and n are words, too
@@ -66,7 +76,8 @@ class Sentencex:
     - Quotation marks, apostrophes, brackets and footnotes are hidden from sentencex, which does not split inside
       quotations: one unpaired mark, or the apostrophe of a word (Hausa ‘yan), would join half a paragraph.
     - A sentence does not begin with a lower-case letter, which keeps ordinals and abbreviations together ("17. mendean"),
-      unless a quotation begins, or what stands before the full stop is clearly a word; where the rules are not the language's own.
+      unless a quotation begins, what stands before the full stop is clearly a word, or (Hausa) after a question or a quotation
+      nobody is reported to speak; where the rules are not the language's own. "۔ weather.com" begins one: Urdu has no capitals.
     - A Japanese or Korean sentence goes on if a particle follows a quotation (「…。」と); "(1)" begins a sentence.
     - Small letters before a full stop and a capital letter are a word, no initial ("ndị a. Ụlọ") nor one of the English
       abbreviations that sentencex applies to every language without rules ("36 ne. Ban", Nebraska).
@@ -88,6 +99,9 @@ class Sentencex:
         self._native_stop = re.compile(f"[{native_stops}]" if native_stops else r"(?!)")
         self._titles = frozenset(f"{_TITLES} {_OWN_TITLES.get(language.iso639_3, '')}".split())
         self._goes_on = _GOES_ON.get(language.script)
+        self._reports = _REPORTS.get(language.iso639_3)
+        self._final_words = _FINAL_WORDS.get(language.iso639_3, ())
+        self._has_capitals = language.script in _CASED_SCRIPTS
         self._own_rules = language.splitting_rules == "own"
         self._english_rules = language.sentencex in ("", "en")
         self._one_letter_words = _VOWELS if self._english_rules or not self._own_rules else ""
@@ -112,6 +126,7 @@ class Sentencex:
         for end in sorted(ends | {end for end in before_numbers if _ends_in_word(paragraph[:end])}):
             if self._goes_on and self._goes_on.match(paragraph, end):
                 continue
+            last = end - 1
             while paragraph[end : end + 1] in _CLOSING and (
                 paragraph[end] in _ALWAYS_CLOSING or not paragraph[end + 1 : end + 2].isalnum()
             ):
@@ -121,8 +136,18 @@ class Sentencex:
             following = next((char for char in paragraph[end:] if char.isalnum() and char not in _HIDDEN), "")
             # Georgian letters are lower-case to Unicode, but have no capitals in running text.
             small = following.islower() and following != following.title()
-            if following and (not small or (not self._own_rules and _ends_clearly(paragraph, end))):
+            if following and (not small or self._begins_small(paragraph, last, end)):
                 yield end
+
+    def _begins_small(self, paragraph: str, last: int, end: int) -> bool:
+        """Whether a sentence begins at `end` with a small letter, where the one before has its `last` character."""
+        if not self._has_capitals and self._own_marks.match(paragraph[last]):
+            return True
+        if self._own_rules:
+            return False
+        asks_or_quotes = paragraph[last] in "?!" or paragraph[last + 1 : end].strip()
+        unreported = self._reports and asks_or_quotes and not self._reports.match(paragraph, end)
+        return bool(unreported) or _ends_clearly(paragraph, end)
 
     def _last_characters(self, plain: str) -> set[int]:
         """Offsets of the last characters of sentences in text without quotation marks."""
@@ -154,6 +179,8 @@ class Sentencex:
         word, letters = match[1], unicodedata.normalize("NFD", match[1])
         if word.isupper() and len(word) > 1:  # DC, which is an abbreviation of a name in English only
             return self._english_rules and not self._own_rules
+        if word.lower() in self._final_words:
+            return True
         if not word.islower():
             return False
         if sum(map(str.isalpha, letters)) > 1:

@@ -30,7 +30,11 @@ COMPUTE_TYPES = ("auto", "int8", "int8_float16", "int8_bfloat16", "float16", "bf
 
 
 class NLLB:
-    """See topxgen.translation for the interface; the confidence is exp(mean log-probability) of the tokens."""
+    """See topxgen.translation for the interface.
+
+    The confidence is exp(mean log-probability) of the tokens as both engines score beams: EOS is one of them, and so is the
+    language token, which is given and so has a probability of 1.
+    """
 
     def __init__(self, settings: TranslatorSettings, converted: Path | None = None):
         """`converted`: a folder with the checkpoint as a CTranslate2 model, instead of one in `cache_dir`."""

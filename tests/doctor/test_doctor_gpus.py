@@ -1,0 +1,152 @@
+"""scripts/doctor.py and GPUs. There was none: an nvidia-smi that prints what drivers report stands in for one."""
+
+import os
+
+import pytest
+
+from tests.support.doctor_runs import GB10, H100, V100, findings, findings_here, llama_8b, nvidia_smi, of, write_run
+from tests.support.runs import in_process
+from topxgen.doctor import arithmetic
+
+pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
+
+
+def test_the_gpus_of_a_compute_node(tmp_path):
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train="bf16: true")
+    found = findings_here(run, "--gpu", "h100", code=1)
+    writes, trains = of(found, "memory")
+    assert "weights 16.1 GB on 1 x 1 GPU of 85.5 GB" in writes and "128.5 GB on each GPU of 85.5 GB" in trains
+    assert of(found, "gpus") == ["GPU: 1 x H100, 85.5 GB (--gpu); those of this machine are not looked at -> "]
+    found = findings_here(run, "--gpu", "A100-40", "--num_gpus", 2, code=1)
+    assert "weights 16.1 GB on 2 x 1 GPU of 42.9 GB" in of(found, "memory")[0]
+    small = findings_here(run, "--gpu", "12GB", code=1)
+    assert "weights 16.1 GB on 1 x 1 GPU of 12.0 GB" in of(small, "memory", "problem")[0]
+    old = findings_here(run, "--gpu", "V100-32", code=1)
+    assert any("--bf16 needs a GPU of capability 8.0 or more; V100-32 has 7.0" in text for text in of(old, "packages"))
+    for words, says in (
+        (("--gpu", "H10"), "--gpu 'H10' does not exist; choose one of B200, H200"),
+        (("--gpu", "0GB"), "pass more than 0 GB"),
+        (("--num_gpus", 2), "--num_gpus has no effect without --gpu"),
+    ):
+        result = in_process("scripts/doctor.py", run, *words)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1 and says in result.stderr, result.stderr
+    assert "on a login node: --gpu NAME" in of(findings_here(run, code=1), "gpus", "note")[0]
+
+
+def test_every_card_is_found_by_the_name_that_drivers_give_it():
+    names = {
+        "NVIDIA H100 80GB HBM3": "H100", "NVIDIA H100 PCIe": "H100-PCIe", "NVIDIA A100-SXM4-40GB": "A100-40",
+        "NVIDIA A100-PCIE-40GB": "A100-40", "NVIDIA A100 80GB PCIe": "A100-80", "NVIDIA A100-SXM4-80GB": "A100-80",
+        "NVIDIA L40S": "L40S", "NVIDIA L40": "L40", "NVIDIA L4": "L4", "NVIDIA A10G": "A10G", "NVIDIA A40": "A40",
+        "Tesla V100-SXM2-16GB": "V100-16", "Tesla V100-SXM2-32GB": "V100-32", "Tesla T4": "T4", "NVIDIA H200": "H200",
+        "NVIDIA GeForce RTX 4090": "RTX-4090", "NVIDIA RTX A6000": "RTX-A6000", "NVIDIA A30": "A30", "NVIDIA B200": "B200",
+        "NVIDIA GeForce RTX 3090": "RTX-3090",
+    }  # fmt: skip
+    for name, key in names.items():
+        assert arithmetic.card(name) is arithmetic.CARDS[key], name
+    assert set(names.values()) == set(arithmetic.CARDS) and arithmetic.card("NVIDIA GB10") is None
+
+
+def memory_of(tmp_path, rows, launcher="", more="", train="", code=None, **environment) -> tuple[list[str], list[dict]]:
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"), more=more, train=f"{train}{launcher}bf16: true")
+    found = findings(run, PATH=nvidia_smi(tmp_path / "bin", rows), code=code, **environment)
+    return of(found, "memory"), found
+
+
+def test_llama_8b_on_one_h100(tmp_path):
+    (writes, trains), found = memory_of(tmp_path, [H100.format(0, 0, 4)], code=1)
+    assert (
+        "weights 16.1 GB on 1 x 1 GPU of 85.5 GB, of which vLLM takes 90%; KV cache 1.1 GB for a sequence of 8,192 tokens"
+        in writes
+    )
+    assert "60.9 GB free for it: 56 at a time" in writes
+    assert (
+        "full fine-tuning of 8.03 B parameters, one process: 128.5 GB on each GPU of 85.5 GB" in trains
+        and "does not fit" in trains
+    )
+    assert "built for the CPU" in of(found, "driver", "problem")[0]
+
+
+def test_llama_8b_trained_on_four_with_zero_3_and_with_lora(tmp_path):
+    rows = [H100.format(i, i, 4) for i in range(4)]
+    (writes, trains), _ = memory_of(
+        tmp_path, rows, "launcher: [accelerate, launch, --config_file, configs/zero3.yaml]\n  "
+    )
+    assert "on 4 x 1 GPU" in writes and "4 GPUs, ZeRO-3: 32.1 GB on each GPU" in trains and "does not fit" not in trains
+    run = write_run(tmp_path, tmp_path / "llama", train="use_peft: true\n  lora_r: 32")
+    trains = of(findings(run, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", CUDA_VISIBLE_DEVICES="2"), "memory")[1]
+    assert "LoRA of rank 32 (83.9 M parameters) on weights of 16.1 GB, one process: 17.4 GB on each GPU" in trains
+
+
+def test_a_small_gpu_that_others_use(tmp_path):
+    row = V100.replace("16384, 0", "16384, 9000")
+    (writes, _), found = memory_of(tmp_path, [row], more="dtype: float32", code=1)
+    assert "weights 32.1 GB on 1 x 1 GPU of 17.2 GB" in writes and "do not fit -> use more or larger GPUs" in writes
+    assert "9.4 GB in use by processes that are not shown here" in of(found, "gpus", "note")[0]
+    assert any(
+        "capability 8.0 or more; Tesla V100-SXM2-16GB has 7.0" in text for text in of(found, "packages", "problem")
+    )
+
+
+def test_vllm_does_not_start_on_a_gpu_that_is_in_use(tmp_path):
+    users = "GPU-00000000-1111-2222-3333-444444444444, 4711, /usr/bin/python, with, commas, 20000"
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"))
+    found = findings(run, PATH=nvidia_smi(tmp_path / "bin", [H100.format(0, 0, 20000)], users=users), code=1)
+    assert "21.0 GB in use by process 4711 (python, with, commas)" in of(found, "gpus", "note")[0]
+    [text] = of(found, "memory", "problem")
+    assert (
+        "64.5 GB are free on GPU 0: vLLM will not start -> wait, use other GPUs, or --gpu_memory_utilization 0.75"
+        in text
+    )
+
+
+def test_the_longest_sequence_that_fits(tmp_path):
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"))
+    row = H100.format(0, 0, 4).replace("81559", "17900")  # 0.8 GB are left
+    [text] = of(findings(run, PATH=nvidia_smi(tmp_path / "bin", [row]), code=1), "memory", "problem")[:1]
+    assert "not one fits -> --max_model_len 4096" in text
+
+
+def test_what_is_not_known_of_gpus_is_said(tmp_path):
+    (both,), found = memory_of(tmp_path, [GB10], code=1)
+    assert "memory unknown" in of(found, "gpus", "note")[0] and both.startswith(
+        f"{tmp_path}/llama: datagen, train: unknown: the memory of the GPU is not listed; weights take 16.1 GB"
+    )
+    found = findings(
+        PATH=nvidia_smi(
+            tmp_path / "bad", ["NVIDIA-SMI has failed because it couldn't communicate with the driver"], code=9
+        )
+    )
+    assert "unknown: nvidia-smi failed (NVIDIA-SMI has failed" in of(found, "gpus", "note")[0]
+
+
+def test_hidden_gpus(tmp_path):
+    path = nvidia_smi(tmp_path / "bin", [H100.format(i, i, 4) for i in range(2)])
+    assert of(findings(PATH=path, CUDA_VISIBLE_DEVICES="GPU-00000001"), "gpus", "ok")[0].startswith("GPU 1: ")
+    assert "hides all 2" in of(findings(PATH=path, CUDA_VISIBLE_DEVICES="7", code=1), "gpus", "problem")[0]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "level", "says"),
+    [("12.4", "problem", "runs CUDA up to 12.4"), ("13.0", "ok", "torch 2.13.0+cpu for CUDA 13.0")],
+)
+def test_a_driver_that_is_too_old_for_torch(tmp_path, cuda, level, says):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "torch" / "version.py").write_text("cuda: Optional[str] = '13.0'\n")
+    path = nvidia_smi(tmp_path / "bin", [H100.format(0, 0, 4)], cuda)
+    found = findings(PATH=path, PYTHONPATH=str(tmp_path))
+    assert says in of(found, "driver", level)[0]
+    assert any("libcublas.so.12" in text for text in of(found, "driver", "note"))
+
+
+def test_layers_with_a_window_keep_no_more_than_it():
+    own = arithmetic.Attention(heads=4, kv_heads=1, head_dim=256, windows=(512, 512, None))
+    assert own.kv_bytes(2048) == 2 * (512 + 512 + 2048) * 256 * 2 and own.kv_bytes(100) == 2 * 300 * 256 * 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "each"), [(0, 16), (1, 4 + 12 / 4), (2, 2 + 14 / 4), (3, 16 / 4)], ids=lambda value: str(value)
+)
+def test_zero_shares_optimizer_then_gradients_then_weights(stage, each):
+    assert arithmetic.training_bytes(0, 1000, 4, stage) == 1000 * each

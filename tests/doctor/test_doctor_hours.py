@@ -1,0 +1,72 @@
+"""Hours and cost of the stages in scripts/doctor.py."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.doctor_runs import H100, doctor, llama_8b, nvidia_smi, write_run
+from tests.support.runs import in_process
+from topxgen.doctor.rates import RATES
+
+pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
+
+
+def test_hours_are_those_of_the_documentation(tmp_path):
+    """docs/hardware.md: Llama-3-8B, LoRA, 41 M tokens on one H100: 1.4 h."""
+    train = "use_peft: true\n  gradient_checkpointing: true\n  bf16: true"
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train=train)
+    result = doctor(run, "--json", PATH=nvidia_smi(tmp_path / "bin", [H100.format(0, 0, 4)]))
+    rows = {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
+    assert rows["train"]["hours"] == pytest.approx([1.386] * 2, rel=0.001)
+    run = write_run(tmp_path, tmp_path / "llama", train=f"{train}\n  packing: none")
+    rows_of_one_pair = estimates_here(run, "H100")["train"]
+    assert rows_of_one_pair["hours"] == pytest.approx([1.386 * 60 / 512, 1.386], rel=0.001), (
+        "two sentences, or full rows"
+    )
+    # 20,000 to 120,000 tokens: 79 and 469 steps, each reads 16.06 GB at a third of 3.35 TB/s; 250 tokens of a prompt for 600 new ones.
+    seconds = [
+        steps * 16.06e9 * 3 / 3.35e12 + 2 * 8.03e9 * new * 250 / 600 / (0.4 * 989e12)
+        for steps, new in ((79, 20_000), (469, 120_000))
+    ]
+    assert rows["datagen: generate"]["hours"] == pytest.approx([n / 3600 for n in seconds], rel=0.001)
+
+
+def estimates_here(run: Path, gpu: str = "A100-80") -> dict[str, dict]:
+    result = in_process("scripts/doctor.py", run, "--gpu", gpu, "--json")
+    return {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
+
+
+def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path):
+    """docs/hardware.md, "Past one machine": tests/test_scale.py compares the table there. Its rates of GPUs are an H100's."""
+    share = 312 / 989
+    run = write_run(tmp_path, translator="nllb", scorer="blaser", more="nllb_name_or_path: facebook/nllb-200-3.3B")
+    text = (
+        run.read_text()
+        + f"decontamination:\n  input_dir: {tmp_path}/out/nllb-200-3.3B\n  benchmarks: [udhr]\n  num_workers: 3\n"
+    )
+    run.write_text(text)
+    rows = estimates_here(run)
+    rate = {name: row.value for name, row in RATES.items()}
+    sentences = [int(n.replace(",", "")) for n in re.findall(r"[\d,]+", rows["datagen: translate"]["work"])]
+    hours = [n * rate["tokens_per_sentence"] / (rate["nllb_tokens"] * share) / 3600 for n in sentences]
+    assert rows["datagen: translate"]["hours"] == pytest.approx(hours) and len(sentences) == 2
+    pairs = [int(n.replace(",", "")) for n in re.findall(r"[\d,]+", rows["datagen: score"]["work"])]
+    hours = [n / (rate["scored_pairs"] * share) / 3600 for n in pairs]
+    assert rows["datagen: score"]["hours"] == pytest.approx(hours)
+    hours = [n / (rate["decontaminated_pairs"] * 3) / 3600 for n in sentences]
+    assert rows["decontamination"]["hours"] == pytest.approx(hours)
+    assert {rows[name]["by"] for name in ("datagen: translate", "datagen: score", "decontamination")} == {"estimate"}
+    run.write_text(text.replace("nllb-200-3.3B\n", "nllb-200-distilled-600M\n", 1))
+    rows = estimates_here(run)
+    assert rows["datagen: translate"]["hours"] is rows["datagen: translate"]["by"] is None, "no rate of this model"
+
+
+def test_what_an_api_costs(tmp_path):
+    run = write_run(tmp_path, "gpt", more="inference_api: openai\n  base_url: http://127.0.0.1:9/v1")
+    result = doctor(run, "--json", "--prices", "0", "10", OPENAI_API_KEY="none")
+    rows = {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
+    tokens = rows["datagen: generate"]["completion_tokens"]
+    assert rows["datagen: generate"]["usd"] == pytest.approx([10 * n / 1e6 for n in tokens]) and tokens[0] > 0
+    assert rows["train"]["usd"] is None

@@ -1,0 +1,131 @@
+"""Scripts of jobs, carried out without SLURM: exit codes, marks, and what submitting again leaves out."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from scripts.perf import slurm_kills
+from tests.support.run_files import CHECKED, SCORED, write
+from tests.support.runs import in_process
+from tests.support.slurm import NOTHING, scripts, submit
+from topxgen.experiments import slurm
+
+
+def carry_out(text: str, task: int | None = None, code: int = 0, **variables: str) -> str:
+    """Run a job's script here, as a task of SLURM would; what it printed."""
+    variables = {"SLURM_JOB_ID": "9", "SLURM_JOB_NAME": "test", **variables}
+    if task is not None:
+        variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(task)}
+    result = subprocess.run(["bash", "-c", text], env={**os.environ, **variables}, capture_output=True, text=True)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "code, task, variables, requeued",
+    [
+        (143, None, {}, "requeue 9"),
+        (143, 2, {}, "requeue 7_2"),  # not the job, which may be the whole array's
+        (143, None, {"SLURM_RESTART_COUNT": "50"}, ""),
+        (143, None, {"SLURM_RESTART_COUNT": "49"}, "requeue 9"),
+        (0, None, {}, ""),
+        (1, None, {}, ""),
+        (2, 1, {}, ""),
+        (3, None, {}, ""),
+    ],
+)
+def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requeued):
+    """With a stand-in for scontrol that notes what it is called with."""
+    (place / "bin").mkdir()
+    (place / "bin/scontrol").write_text('#!/bin/sh\necho "$@" > called\n')
+    (place / "bin/scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    line = ("stage", "bash", "-c", f"exit {code}")
+    job = slurm.Job("job", "evaluate", NOTHING.command, slurm.Resources(), (line,), step=NOTHING)
+    text = slurm.script(slurm.Planned(job, [], "a test"), place / "out", "test")
+    name = "job" if task is None else f"job-{task}"
+    (place / "out/run/slurm/done").mkdir(parents=True)
+    (place / "out/run/slurm/done" / name).write_text("of an earlier success")
+    said = carry_out(text, task, code, **variables)
+    assert ((place / "called").read_text().strip() if (place / "called").exists() else "") == requeued, said
+    failures = [path.name for path in place.glob("out/run/failed/*")]
+    assert failures == ([f"evaluate.{name}.json"] if code in (1, 2, 3) else []), said
+    if failures:
+        assert f"out: {name} failed with exit code {code}, 20" in in_process("scripts/status.py", "out").stdout
+        carry_out(text.replace(f"'exit {code}'", "true"), task)
+        assert not list(place.glob("out/run/failed/*")), "the next start removes it"
+        return
+    marks = [path.name for path in place.glob("out/run/slurm/done/*")]
+    assert marks == ([name] if code == 0 else [])
+
+
+def test_only_what_is_missing_runs(place):
+    """Tasks by their marks and manifests, stages by their records, and all behind what runs."""
+    write(place, CHECKED, SCORED, "slurm: {decontamination: {shards: 2}}")
+    carry_out(scripts()["decontamination"], 0)
+    found = scripts()
+    assert list(found) == ["decontamination", "decontamination-merge", "evaluate"]
+    assert "#SBATCH --array=1\n" in found["decontamination"]
+    assert re.search(r"^# decontamination +1 +1 +- +16 +- +-$", found["evaluate"], re.M)
+    assert "#SBATCH --array=0-1\n" in scripts("--set", "decontamination.ngram_size=9")["decontamination"]
+    carry_out(found["decontamination"], 1)
+    assert list(scripts()) == ["decontamination-merge", "evaluate"]
+    manifest = place / "out/checked/shards/0000-of-0002/manifest_decontaminate_Basque.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    assert "#SBATCH --array=0\n" in scripts()["decontamination"]
+    manifest.write_bytes(content)
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
+    for name, text in scripts().items():
+        carry_out(text)
+        assert (place / f"out/run/slurm/done/{name}").exists()
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    shutil.rmtree(place / "out/checked/shards")
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    with open(place / "in/Basque_translate.jsonl", "ab") as file:
+        file.write((place / "in/Basque_translate.jsonl").read_bytes().splitlines(keepends=True)[0])
+    found = scripts()
+    assert (
+        "#SBATCH --array=0-1\n" in found["decontamination"]
+        and "Basque_translate.jsonl has changed" in found["decontamination"]
+    )
+
+
+def test_the_campaign_submits_again_after_a_failure(place, monkeypatch):
+    """With a stand-in for squeue that fails twice, as slurmctld does on a busy machine, and then for good."""
+    write(place, CHECKED)
+    (place / "bin").mkdir()
+    (place / "bin/squeue").write_text(
+        "#!/bin/sh\necho x >> calls\n[ $(wc -l < calls) -gt ${FAILURES:-2} ] || { echo timed out >&2; exit 1; }\n"
+    )
+    (place / "bin/sbatch").write_text("#!/bin/sh\necho $$\n")
+    for name in ("squeue", "sbatch"):
+        (place / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    waited = []
+    monkeypatch.setattr(slurm_kills.time, "sleep", waited.append)
+    assert slurm_kills.submit(place).endswith("logs: out/run/slurm/logs\n") and len(waited) == 2
+    assert (place / "calls").read_text() == "x\n" * 3
+    monkeypatch.setenv("FAILURES", "99")
+    with pytest.raises(SystemExit, match="squeue failed: timed out"):
+        slurm_kills.submit(place)
+    assert len(waited) == 2 + 5
+
+
+def test_an_audit_in_shards(place):
+    """Its result is the report of its merge, which leaves no other files."""
+    write(
+        place, CHECKED.replace("num_workers: 1", "num_workers: 1, audit: true"), "slurm: {decontamination: {shards: 2}}"
+    )
+    for index in range(2):
+        carry_out(scripts()["decontamination"], index)
+    assert list(scripts()) == ["decontamination-merge"]
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
+    carry_out(scripts()["decontamination-merge"])
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    (place / "out/checked/decontamination_audit.json").unlink()
+    assert "decontamination_audit.json has changed" in scripts()["decontamination"]
+    assert not list(place.glob("out/checked/*.jsonl"))
