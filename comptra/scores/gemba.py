@@ -179,11 +179,7 @@ class Gemba:
     def _load(self, file: str, number: int) -> dict[str, str]:
         path = toml_prompts.find(PROMPTS, file)
         places = self.places if number == 0 else ("source", "translation", "errors")
-        parts = toml_prompts.load(path, {"chat": places, "completion": places, "stop": ()})
-        if not parts["stop"]:
-            raise UsageError(
-                f'{path}: stop is empty; it is the string at which the answer of a base model ends, such as "\\n"'
-            )
+        parts = toml_prompts.load_question(path, places)
         if "reference" not in places and any("{reference}" in part for part in parts.values()):
             raise UsageError(f"{path}: {self.name} is given no reference; take {{reference}} out, or use gemba-da")
         return parts

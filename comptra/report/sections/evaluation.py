@@ -14,7 +14,7 @@ from comptra import evaluate
 from comptra.report import Options
 from comptra.report.sections import evaluation_sentences, evaluation_systems
 from comptra.report.sections.evaluation_systems import TOLERANCE, Found
-from comptra.tables import MARKS, Cell, Table, matrix, series, title_of, variants
+from comptra.tables import Cell, Table, marks_of, matrix, series, title_of, variants
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
 from topxgen.common.schemas import fields
@@ -265,7 +265,7 @@ def _shown_report(path: str, report: dict, found: Found, run: Run) -> dict:
         "unknown": list(dict.fromkeys(unknown)),
         "tables": [_table(table) for table in made],
         "directions": directions,
-        "marks": _marks(made),
+        "marks": marks_of(made),
         "notes": sorted(notes, key=lambda note: note.startswith("warning:")) + _as_reported(path, supported),
         "skipped": report.get("skipped") or {},
         "panels": [_panel(panel) for panel in series.panels(supported)],
@@ -318,13 +318,6 @@ def _table(table: Table) -> dict:
         for row in table.rows
     ]
     return {"title": table.title, "header": table.header, "described": table.described, "rows": rows}
-
-
-def _marks(made: list[Table]) -> dict[str, str]:
-    """The marks that the tables have, with what they mean."""
-    cells = [cell for table in made for row in table.rows for cell in row if isinstance(cell, Cell)]
-    used = {mark for cell in cells for mark in cell.marks + cell.rank}
-    return {mark: text for mark, text in MARKS.items() if mark in used}
 
 
 def _panel(panel: series.Panel) -> dict:
