@@ -141,11 +141,8 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
         )
     if candidates == 1 and selection != "greedy" and args.method_translate != "maps":
         yield f"--selection_method {selection} has nothing to choose from: pass --num_return_sequences above 1"
-    if beams > 1 and args.inference_api == "vllm" and args.repetition_penalty != 1:
-        yield (
-            f"--repetition_penalty {args.repetition_penalty:g}: vLLM's beam search does not support it; pass 1, or "
-            "--inference_api hf"
-        )
+    if problem := inference.beam_problem(args.inference_api, args):
+        yield problem
     if args.method_translate == "maps" and selection in ("bleu", "chrf"):
         yield f"--selection_method {selection}: maps chooses by quality estimation; pass blaser or comet-qe"
     if not uses_llm(args) and (beams > 1 or candidates > 1 or selection != "greedy"):

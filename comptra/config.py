@@ -242,6 +242,11 @@ class EvaluationConfig:
         return self.args.retriever_type in retrieval.NEEDS_MODEL
 
     @property
+    def shots_by_sentence(self) -> bool:
+        """Whether all phrases of a sentence have the same demonstrations, as random ones have in CompTra."""
+        return bool(self.args.steps) and self.args.retriever_type == "Random"
+
+    @property
     def divides_by_pool(self) -> bool:
         return bool(self.args.steps) and self.args.method_divide == "keyword"
 
@@ -335,6 +340,7 @@ class EvaluationConfig:
             refine_after_merge=args.refine_after_merge,
             steps=args.steps,
             with_shots=args.method_translate not in methods.WITHOUT_DEMONSTRATIONS,
+            shots_by_sentence=self.shots_by_sentence,
             accepts_unanswered=args.accept_unanswered,
             resume_drafts=args.method_translate == "nllb",
         )

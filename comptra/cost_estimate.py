@@ -136,9 +136,11 @@ def _tokenizer(config: "EvaluationConfig", model: Model):
 
 
 def at_a_glance(args: argparse.Namespace) -> list[Estimate]:
-    """The work of all models in each direction by the texts alone: without their tokenizers, and tokens for --method_translate vanilla
-    without --steps alone. Raises UsageError for a test set that is not there."""
+    """The work of all models in each direction by the texts alone: without their tokenizers, and tokens and hours for --method_translate
+    vanilla without --steps alone. Raises UsageError for a test set that is not there."""
     models, simple = len(args.model_name_or_path or [1]), args.method_translate == "vanilla" and not args.steps
+    folders = [args.output_dir / Path(name).name for name in (args.model_name_or_path or ()) if simple]
+    speeds = [rates.read(folder).get("translate") for folder in folders]
     estimates = []
     for one in directions(args):
         src, tgt = (languages.find(name, args.languages_file) for name in (one.src, one.tgt))
@@ -147,9 +149,9 @@ def at_a_glance(args: argparse.Namespace) -> list[Estimate]:
         asked, answered = (models * sum(map(estimated_tokens, texts)) for texts in (test.sources, test.references))
         prompts = asked + args.k * (asked + answered) if simple else 0
         answers = (answered, MAX_TRANSLATION_RATIO * answered) if simple else (0, 0)
-        estimates.append(
-            Estimate(f"main: {src.name} to {tgt.name}", f"{number:,} sentences", (prompts, prompts), answers)
-        )
+        hours = sum(len(test.sources) / speed for speed in speeds) / 3600 if speeds and all(speeds) else None
+        what = f"main: {src.name} to {tgt.name}", f"{number:,} sentences"
+        estimates.append(Estimate(*what, (prompts, prompts), answers, None if hours is None else (hours, hours)))
     return estimates
 
 

@@ -83,6 +83,8 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
         settings |= comet_models.settings(args.comet_name_or_path)
     if args.method_translate == "nllb":
         settings |= config.nllb.settings | _model_flag(config, "nllb_name_or_path")
+    if config.shots_by_sentence and args.k:
+        settings["demonstrations_of"] = "sentence"
     if args.steps:
         settings |= provenance.weights_of(lid_model=args.lid_model)
         settings |= {"merge_prompt": config.merge_prompt.recorded_name} | division_settings(config, model)

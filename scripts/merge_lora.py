@@ -95,9 +95,11 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         merged = add_adapter(model, adapter, base)
     if dtype != "auto":
         merged.to(getattr(torch, dtype))
-    if tokenizer_source != base and tokenizer.eos_token_id is not None:  # what the adapter ends answers with
+    if ends := adapters.end_tokens(str(adapter), trust_remote_code):
         listed = merged.generation_config.eos_token_id
-        eos = dict.fromkeys([tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])])
+        eos = dict.fromkeys(
+            [tokenizer.eos_token_id, *sorted(ends), *(listed if isinstance(listed, list) else [listed])]
+        )
         merged.config.get_text_config().eos_token_id = tokenizer.eos_token_id
         merged.generation_config.eos_token_id = [token for token in eos if token is not None]
 

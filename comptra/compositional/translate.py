@@ -12,7 +12,7 @@ draft_{s}_{k}.jsonl for drafts after k of several refining steps.
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Plan:
     refine_after_merge: int = 0  # refining steps of the levels above it
     steps: int = 0
     with_shots: bool = True  # the method shows demonstrations
+    shots_by_sentence: bool = False  # phrases have the demonstrations of the sentence that they are parts of
     accepts_unanswered: bool = False  # translations that depend on a prompt without an answer are not made again
     resume_drafts: bool = (
         False  # the method's work is in no response cache: drafts in draft_{s}.jsonl are not made again
@@ -134,7 +135,7 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
         def draft(numbers: list[int], s=s, sentences=sentences) -> Iterator[tuple[int, str]]:
             chosen = [sentences[i] for i in numbers]
             if s == lowest:
-                return plan.method(chosen, task)
+                return plan.method(chosen, _showing(levels, s, numbers, task, plan))
             below = levels[s + 1]
             pairs = phrase_pairs(below, translations[s + 1], len(sentences), plan.fits)
             missing_phrases = marked(folder / f"translate_{s + 1}.jsonl", UNANSWERED)
@@ -161,6 +162,16 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
     return translations
 
 
+def _showing(levels: list[Level], s: int, numbers: list[int], task: Task, plan: Plan) -> Task:
+    """`task` with the demonstrations for those `numbers` of level s: by default the nearest ones to each phrase itself."""
+    if not (s and plan.shots_by_sentence):
+        return task
+    for level in range(s, 0, -1):
+        numbers = [levels[level].parents[i] for i in numbers]
+    sentences = [levels[0].sentences[i] for i in numbers]
+    return replace(task, nearest=lambda _, k: task.nearest(sentences, k))
+
+
 def draft_file(folder: Path, s: int, k: int = 0) -> Path:
     """The drafts of level s, after k refining steps."""
     return folder / (f"draft_{s}_{k}.jsonl" if k else f"draft_{s}.jsonl")
@@ -184,7 +195,8 @@ def tree(
     indent, sentence = "    " * depth, levels[depth].sentences[number]
     yield f"{indent}{sentence}"
     if depth == len(levels) - 1:
-        for source, target in task.shots([sentence])[0] if plan.with_shots else []:
+        shown = _showing(levels, depth, [number], task, plan)
+        for source, target in shown.shots([sentence])[0] if plan.with_shots else []:
             yield f"{indent}  demonstration: {source} => {target}"
     else:
         below = levels[depth + 1]

@@ -83,11 +83,6 @@ class Task:
         return self.template.get_prompt(shots, sentence)
 
     @property
-    def mt_sampling(self) -> SamplingSettings:
-        """Decoding settings for few-shot prompts: a raw one ends where its template does."""
-        return self.sampling if self.client.style == CHAT else replace(self.sampling, stop=self.template.stops)
-
-    @property
     def with_room_for_merges(self) -> "Task":
         """The same task for merges and refinements, whose answers may be longer."""
         tokens = max(self.sampling.max_new_tokens, self.max_new_tokens_merge)
@@ -117,6 +112,10 @@ class Task:
 
     def translate(self, sentences: list[str], prompts: Sequence[Prompt]) -> Iterator[tuple[int, str]]:
         """Yield (number of the sentence, translation) for few-shot prompts (see `prompt`), the best of several candidates."""
+        return self.best(sentences, self.candidates(sentences, prompts))
+
+    def candidates(self, sentences: list[str], prompts: Sequence[Prompt]) -> Iterator[Candidates]:
+        """Yield (number of the sentence, its translations) for few-shot prompts; an answer to a raw one ends where its template does."""
 
         def ask(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
             sampling = replace(self.sampling, stop=stop)
@@ -124,9 +123,8 @@ class Task:
             for place, texts in self.client.generate(chosen, [prompts[i] for i in numbers], sampling):
                 yield numbers[place], [self.clean(text, chosen[place]) for text in texts]
 
-        count = len(prompts)
-        raw = self.client.style != CHAT
-        return self.best(sentences, one_line_answers(self.template, count, ask) if raw else ask(range(count), ()))
+        numbers = range(len(prompts))
+        return ask(numbers, ()) if self.client.style == CHAT else one_line_answers(self.template, len(numbers), ask)
 
     def best(self, sentences: list[str], answers: Iterable[Candidates]) -> Iterator[tuple[int, str]]:
         """Yield (number of the sentence, its best candidate by `select`), "" where there is no candidate."""

@@ -26,14 +26,11 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         for kind, sentence, known in zip(kinds, repeated, knowledge, strict=True)
     ]
     informed = dict(candidates(task, repeated, talks, text.marker))
-    prompts = [task.prompt([], sentence) for sentence in sentences]
-    zero_shot = task.client.generate_all(sentences, prompts, task.mt_sampling)
+    zero_shot = dict(task.candidates(sentences, [task.prompt([], sentence) for sentence in sentences]))
     choices = []
-    for i, answers in enumerate(zero_shot):
+    for i in range(len(sentences)):
         texts = [text for j in range(len(KINDS)) for text in informed[len(KINDS) * i + j]]
-        choices.append(
-            list(dict.fromkeys(filter(None, [*texts, *(task.clean(answer, sentences[i]) for answer in answers)])))
-        )
+        choices.append(list(dict.fromkeys(filter(None, [*texts, *zero_shot[i]]))))
     yield from enumerate(map(task.client.chosen, sentences, task.best_by_quality(sentences, choices)))
 
 

@@ -41,6 +41,7 @@ PROMPTS = FOLDER / "metrics"
 WEIGHTS = {"critical": 25, "major": 5, "minor": 1}
 WORST = 25  # errors beyond this sum do not count
 ANSWERS = "answers"  # folder of the responses, in --cache_dir
+READING = 2  # version of what is read in a response: scores of another one are not taken from the cache
 PREFIX = "judge_"  # of the flags
 _NAMED = "inference_api|base_url|prompt_style|prices|budget|model_name_or_path|tokenizer_name_or_path"
 
@@ -53,8 +54,12 @@ _NONE = re.compile(r"(?:- )?(?:none|no[ -]errors?)\.?", re.IGNORECASE)
 _ERROR = re.compile(r"(?:[-*•]|\d+[.)])\s+\S.*")
 
 
-def read_score(answer: str) -> float | None:
-    """The number from 0 to 100 that is the first line of an answer, thoughts left out; None if it is none, or not the only one."""
+def read_score(answer: str, is_cut: bool = False) -> float | None:
+    """The number from 0 to 100 that is the first line of an answer, thoughts left out; None if it is none, or not the only one.
+
+    `is_cut`: at the limit of tokens, so that the last line may go on: "8" may be 85.
+    """
+    answer = answer.rpartition("\n")[0] if is_cut else answer
     lines = [line.strip(" \t_`") for line in split_lines(without_thoughts(answer).replace("**", "")) if line.strip()]
     match = _SCORE.fullmatch(lines[0]) if lines else None
     if match is None or any(re.search(r"\d", line) for line in lines[1:]):
@@ -62,9 +67,11 @@ def read_score(answer: str) -> float | None:
     return score if (score := float(match[1])) <= 100 else None
 
 
-def read_errors(answer: str, severities: Sequence[str]) -> dict[str, list[str]] | None:
+def read_errors(answer: str, is_cut: bool = False, *, severities: Sequence[str]) -> dict[str, list[str]] | None:
     """The errors of each of `severities` in an answer, thoughts left out; None unless it has each heading once, and under it one "none"
-    or errors, one a line."""
+    or errors, one a line, and for one that is cut at the limit of tokens: errors may be missing."""
+    if is_cut:
+        return None
     found: dict[str, list[str]] = {}
     name = ""
     for line in split_lines(without_thoughts(answer)):
@@ -162,7 +169,8 @@ class Gemba:
         self._model = [judge.inference_api, judge.model.base_url, name, judge.model.dtype, weights]
         self._model += filter(None, [options])
         decided = [self._model, self._style, judge.max_new_tokens, self._prompts]
-        self.fingerprint = digest(json.dumps(decided))
+        self._asked = digest(json.dumps(decided))
+        self.fingerprint = f"{self._asked}-{READING}"
         self.signature = (
             f"{self.title}|judge:{Path(name).name if Path(name).exists() else name}|api:{judge.inference_api}|style:{self._style}"
             f"|tokens:{judge.max_new_tokens}|prompts:{digest(json.dumps(self._prompts))[:8]}"
@@ -195,7 +203,7 @@ class Gemba:
         named = {"src": src.name, "tgt": tgt.name, "source": segment.source, "translation": segment.translation}
         return named | ({"reference": segment.reference} if segment.reference is not None else {})
 
-    def _ask(self, number: int, texts: Sequence[dict[str, str]], sampler: CachedSampler) -> list[str | None]:
+    def _ask(self, number: int, texts: Sequence[dict[str, str]], sampler: CachedSampler) -> list[Answer | None]:
         """The answers to a prompt filled with each of `texts`; None where there is none."""
         prompt = self._prompts[number]
         part, stop = (prompt["chat"], ()) if self._style == CHAT else (prompt["completion"], (prompt["stop"],))
@@ -210,24 +218,26 @@ class Gemba:
                 answers[answer.id] = answer
         given = [answers.get(request.id) for request in requests]
         self._counts["unanswered"] += sum(answer is None or not answer.texts for answer in given)
-        return [answer.texts[0] if answer and answer.texts else None for answer in given]
+        return [answer if answer and answer.texts else None for answer in given]
 
-    def _read(self, answer: str | None, read):
+    def _read(self, answer: Answer | None, read):
         """What `read` makes of an answer; answers that it cannot read are counted."""
         if answer is None:
             return None
         self._counts["answers"] += 1
-        value = read(answer)
+        text, is_cut = answer.texts[0], answer.finish_reasons[:1] == ("length",)
+        value = read(text, is_cut)
         if value is None:
             self._counts["unreadable"] += 1
-            self._unreadable = self._unreadable or " ".join(answer.split())[:80] or "(empty)"
+            self._counts["cut"] += is_cut
+            self._unreadable = self._unreadable or " ".join(text.split())[:80] or "(empty)"
         return value
 
     def _opened_for(self, src: Language, tgt: Language) -> CachedSampler:
         """The judge, with the responses of one direction, which is locked: two runs must not pay for the same."""
         part = f"{src.flores}-{tgt.flores}"
         if part not in self._opened:
-            folder = self._folder / f"{self.name}-{self.fingerprint}"
+            folder = self._folder / f"{self.name}-{self._asked}"
             lock = OutputLock(folder, part, flag="--cache_dir")
             path = folder / f"{part}.jsonl"
             if path.exists():
@@ -245,9 +255,11 @@ class Gemba:
         self._opened.clear()
         self._sampler.close()
         if bad := self._counts["unreadable"]:
+            cut = self._counts["cut"]
+            why = f"; {cut} of them are cut at --{PREFIX}max_new_tokens {self._judge.max_new_tokens}" if cut else ""
             logger.warning(
                 f"{self.name}: {bad} of {self._counts['answers']} answers are not in the requested form and have no score, such "
-                f"as {self._unreadable!r}"
+                f"as {self._unreadable!r}{why}"
             )
         if unanswered := self._counts["unanswered"]:
             logger.warning(f"{self.name}: {unanswered} requests got no response and have no score")

@@ -1,6 +1,7 @@
 """CompTra's levels: what stands on a phrase without an answer is asked again, and phrases stay with their sentences."""
 
 import json
+import re
 
 import pytest
 
@@ -8,7 +9,8 @@ from comptra.compositional import translate
 from comptra.compositional.translate import Plan
 from comptra.llm_calls import LLMClient
 from comptra.methods import Task
-from tests.support.runs import records
+from tests.support.api_server import KEY, ApiServer
+from tests.support.runs import in_process, records
 from topxgen.common.errors import UsageError
 from topxgen.inference import SamplingSettings
 from topxgen.prompting.mt_templates import get_template
@@ -65,6 +67,38 @@ def test_a_sentence_is_merged_again_when_its_missing_phrase_is_there(tmp_path):
     assert room.merged == ["a b", "c d", "c d", "c d"]
     assert "unanswered" not in (tmp_path / "translate_0.jsonl").read_text()
     assert room.run()[0] == ["A B", "C D"] and len(room.merged) == 4
+
+
+@pytest.mark.parametrize("retriever", ["Random", "bm25s"])
+def test_random_demonstrations_are_the_same_for_all_phrases_of_a_sentence(retriever, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    shown: dict[str, tuple] = {}  # by phrase
+
+    def respond(prompt):
+        if "closed" not in prompt.rpartition("English: ")[2]:
+            *demonstrations, phrase = re.findall(r"English: (.*)", prompt)
+            shown[phrase] = tuple(demonstrations)
+        return "Bai."
+
+    for name, lines in (("src", ["one two three four", "closed five six seven"]), ("ref", ["bat", "bost"])):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    pool = [(f"{word} word", f"{i} hitza") for i, word in enumerate(["one", "two", "three", "four", *"abcdefghijkl"])]
+    (tmp_path / "pool.tsv").write_text("English\tBasque\n" + "".join(f"{a}\t{b}\n" for a, b in pool))
+    with ApiServer(respond=respond) as server:
+        result = in_process(
+            "main.py", "--inference_api", "openai", "--base_url", server.url("openai"), "--model_name_or_path", "m",
+            "--dataset_name_or_path", "files", "--test_files", tmp_path / "src", tmp_path / "ref", "--demonstration_pool",
+            tmp_path / "pool.tsv", tmp_path / "pool.tsv", "--src", "English", "--tgt", "Basque", "--k", 3, "--steps", 1, "--method_divide",
+            "space", "--number_of_subproblems", 4, "--retriever_type", retriever, "--lid_model", "cld2", "--output_dir", tmp_path / "out",
+        )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    first = [shown[phrase] for phrase in ("one", "two", "three", "four")]
+    assert all(len(demonstrations) == 3 for demonstrations in first)
+    assert len(set(first)) == (1 if retriever == "Random" else 4)
+    second = [shown[phrase] for phrase in ("five", "six", "seven")]
+    assert retriever != "Random" or (len(set(second)) == 1 and second[0] != first[0]), "another sentence has others"
+    settings = json.loads(next((tmp_path / "out").rglob("settings_translate.json")).read_text())
+    assert settings.get("demonstrations_of") == ("sentence" if retriever == "Random" else None)
 
 
 def test_parents_that_say_otherwise_are_not_overwritten(tmp_path):

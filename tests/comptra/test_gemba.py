@@ -47,9 +47,27 @@ MQM = 'Critical:\nnone\nMajor:\n- accuracy/mistranslation: "a"\n- accuracy/omiss
     ],
 )  # fmt: skip
 def test_errors_count_if_the_answer_has_the_form(answer, expected):
-    errors = read_errors(answer, tuple(WEIGHTS))
+    errors = read_errors(answer, severities=tuple(WEIGHTS))
     assert (None if errors is None else weighted(errors)) == expected
-    assert errors is None or read_errors(answer, ("major", "minor")) is None, "not the form of ESA"
+    assert errors is None or read_errors(answer, severities=("major", "minor")) is None, "not the form of ESA"
+
+
+def test_answers_that_are_cut_at_the_limit_of_tokens_are_no_scores(systems, tmp_path):
+    """Digits and errors may be missing: "8" of 85, a list that would go on. A number on a line of its own is whole."""
+
+    def respond(prompt):
+        i = systems.index(translation_in(prompt))
+        return MQM if "Critical:" in prompt else ("8", "85\nFluent, but", "<think>Perhaps 9")[i % 3]
+
+    def cut(name, body):
+        body["choices"][0]["finish_reason"] = "length"
+        return body, None
+
+    with ApiServer(respond=respond, edit=cut) as server:
+        _, rows, said = judged(server, tmp_path, "--judge_max_new_tokens", 7, metrics=("gemba-da", "gemba-mqm"))
+    assert [row["gemba-da"] for row in rows] == [85 if i % 3 == 1 else None for i in range(len(rows))]
+    assert all(row["gemba-mqm"] is None for row in rows)
+    assert f"; {len(rows)} of them are cut at --judge_max_new_tokens 7" in said
 
 
 def judged(server, tmp_path, *more, code=0, metrics=("gemba-da",)):

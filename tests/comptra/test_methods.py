@@ -183,6 +183,26 @@ def test_maps_gives_equal_candidates_once_and_no_empty_ones(ask):
     assert seen == [["bat"]] * 3 + [[]], "the zero-shot answer is the same without its label"
 
 
+def test_maps_asks_a_base_model_again_whose_zero_shot_answer_begins_with_a_line_break(ask):
+    """As few-shot translation does: its translation is one of the candidates."""
+    chosen = []
+
+    def best(sentences, candidates):
+        chosen.extend(candidates)
+        return [texts[-1] for texts in candidates]
+
+    stops = []
+
+    def answer(prompt):
+        if not prompt.startswith("Translate this from English to Basque:\nEnglish: It rains."):
+            return "x"
+        stops.append(prompt)
+        return "\nEuria ari du." if len(stops) > 1 else ""
+
+    found, _ = ask("maps", answer, style="raw", sentences=["It rains."], best_by_quality=best)
+    assert len(stops) == 2 and found == ["Euria ari du."] and chosen[0][-1] == "Euria ari du."
+
+
 def test_maps_needs_quality_estimation():
     with pytest.raises(
         UsageError, match=r"maps chooses among four candidates .*: pass --selection_method blaser or comet-qe"

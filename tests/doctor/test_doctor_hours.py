@@ -41,7 +41,7 @@ def estimates_here(run: Path, gpu: str = "A100-80") -> dict[str, dict]:
 def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path):
     """docs/hardware.md, "Past one machine": tests/test_scale.py compares the table there. Its rates of GPUs are an H100's."""
     share = 312 / 989
-    run = write_run(tmp_path, translator="nllb", scorer="blaser", more="nllb_name_or_path: facebook/nllb-200-3.3B")
+    run = write_run(tmp_path, translator="nllb", scorer="null", more="nllb_name_or_path: facebook/nllb-200-3.3B")
     text = (
         run.read_text()
         + f"decontamination:\n  input_dir: {tmp_path}/out/nllb-200-3.3B\n  benchmarks: [udhr]\n  num_workers: 3\n"
@@ -61,6 +61,21 @@ def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path):
     run.write_text(text.replace("nllb-200-3.3B\n", "nllb-200-distilled-600M\n", 1))
     rows = estimates_here(run)
     assert rows["datagen: translate"]["hours"] is rows["datagen: translate"]["by"] is None, "no rate of this model"
+
+
+def test_hours_of_main_are_those_of_its_models_in_earlier_runs(tmp_path):
+    """21 sentences of the UDHR, at 0.01 and 0.005 a second; unknown while one of the models has not run."""
+    main = "main: {{model_name_or_path: [org/a, b], inference_api: hf, dataset_name_or_path: udhr, src: English, tgt: Basque{}}}\n"
+    found = []
+    for rate, more in ((None, ""), (0.005, ""), (0.005, ", method_translate: TEaR")):
+        for name, value in (("a", 0.01), ("b", rate)):
+            (tmp_path / "out" / "translations" / name).mkdir(parents=True, exist_ok=True)
+            file = tmp_path / "out" / "translations" / name / "rates.json"
+            file.write_text(json.dumps({"translate": value} if value else {}))
+        run = tmp_path / "run.yaml"
+        run.write_text(f"output_dir: {tmp_path}/out\n{main.format(more)}")
+        found.append(estimates_here(run)["main: English to Basque"]["hours"])
+    assert found == [None, pytest.approx([21 * (100 + 200) / 3600] * 2), None]
 
 
 def test_what_an_api_costs(tmp_path):

@@ -249,6 +249,30 @@ def test_an_adapter_ends_answers_with_its_own_eos(backend, num_beams, good, tiny
     sampler.close()
 
 
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.slow)])
+def test_a_checkpoint_read_with_another_tokenizer_ends_answers_with_its_own_eos(backend, tiny_lm, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny_lm, folder)
+    settings = inference.SamplingSettings(max_new_tokens=24, temperature=0.0)
+
+    def answer(model: str) -> str:
+        loaded = ModelSettings(model, tokenizer_name_or_path=tiny_lm, dtype="float32", max_model_len=256)
+        sampler = inference.load(backend, loaded)
+        request = inference.Request("r", "# Basque article\nGizon-emakume guztiak", 1)
+        [answered] = sampler.generate(inference.from_list([request]), settings)
+        sampler.close()
+        return answered.texts[0]
+
+    tokenizer, endless = AutoTokenizer.from_pretrained(tiny_lm), answer(tiny_lm)
+    ids = tokenizer(endless)["input_ids"]
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(max(ids, key=ids.count))
+    tokenizer.save_pretrained(folder)
+    ended = answer(str(folder))
+    assert endless.startswith(ended) and 0 < len(ended) < len(endless)
+
+
 def test_another_revision_of_the_base_is_refused(good, tiny_lm, tmp_path, monkeypatch):
     """A base is loaded at main; a folder, or main at the commit that the adapter names, is right."""
     folder, commit = tmp_path / "adapter", "0123456789abcdef0123456789abcdef01234567"

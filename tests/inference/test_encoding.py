@@ -4,10 +4,11 @@ import pytest
 
 from tests.support.main_runs import options
 from tests.support.runs import TOPICS, in_process
+from tests.support.tiny_models import udhr_pairs
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
-from topxgen.inference.tokenizer import encode, load_tokenizer
+from topxgen.inference.tokenizer import _chat_ids, encode, load_tokenizer, special_tokens
 from topxgen.training.pairs import Pair
 from topxgen.training.tokenization import CausalTokenizer
 
@@ -85,6 +86,30 @@ def test_special_tokens_in_a_chat_come_from_its_template(gemmas, sentence):
     assert ids[:4] == plain[:4] and ids[-3:] == plain[-3:]
     expected = f"<bos><start_of_turn>user\nTranslate: {sentence}<end_of_turn>\n<start_of_turn>model"
     assert tokenizer.decode(ids) == expected
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_a_special_token_in_a_chat_changes_no_other_token(scheme, tmp_path):
+    """SentencePiece begins a word at the beginning of a text, and some tokenizers behind a special token, too."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=scheme, split=False)
+    texts = [f"user\nTranslate: {text}\nassistant\n" for pair in udhr_pairs("Basque") for text in pair]
+    trained.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=500, special_tokens=special))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, bos_token="<s>", eos_token="</s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": special[3:]})
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n"
+    )
+    messages = [{"role": "user", "content": "Translate: gizon"}]
+    expected = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+    assert _chat_ids(tokenizer, messages, special_tokens(tokenizer)) == expected == encode(tokenizer, messages)
+    ids = encode(tokenizer, [{"role": "user", "content": "Translate: gizon </s>"}])
+    assert ids[:4] == expected[:4] and ids[-4:] == expected[-4:] and tokenizer.eos_token_id not in ids
 
 
 @pytest.mark.parametrize("sentence", ["One house.", SENTENCE])

@@ -1,6 +1,7 @@
 """vLLM's own options: how they are written, what is refused, and that they are part of a run's settings."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,23 @@ def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def dry_run(script: str, model: str, folder: Path, *words) -> list:
+    command = [script, "--model_name_or_path", model, "--output_dir", folder / "out", "--dry_run", *words]
+    if script == "main.py":
+        return [*command, "--dataset_name_or_path", "udhr", "--tgt", "Basque", "--max_samples", 1]
+    command += ["--languages", "Basque", "--number_of_instructions", 4, "--seed_topics_path", TOPICS]
+    examples = ["--example_paragraphs", "udhr", "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1]
+    return [*command, *examples]
+
+
+@pytest.mark.parametrize("script", ["datagen.py", "main.py"])
+def test_beam_search_of_vllm_has_no_repetition_penalty(script, tmp_path, tiny_lm):
+    more = ("--inference_api", "vllm", "--num_beams", 2, "--repetition_penalty", 1.2)
+    result = in_process(*dry_run(script, tiny_lm, tmp_path, *more))
+    assert result.returncode == 2, result.stderr
+    assert "--repetition_penalty 1.2: vLLM's beam search does not support it; pass 1" in result.stderr
+
+
 @pytest.mark.parametrize(
     "word, name",
     [
@@ -78,30 +96,7 @@ def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):
 )
 @pytest.mark.parametrize("script", ["datagen.py", "main.py"])
 def test_options_that_name_python_code_need_trust(word, name, script, tmp_path, tiny_lm):
-    command = [
-        script,
-        "--model_name_or_path",
-        tiny_lm,
-        "--output_dir",
-        tmp_path / "out",
-        "--engine_args",
-        word,
-        "--dry_run",
-    ]
-    if script == "datagen.py":
-        command += [
-            "--languages",
-            "Basque",
-            "--number_of_instructions",
-            4,
-            "--seed_topics_path",
-            TOPICS,
-            "--example_paragraphs",
-            "udhr",
-        ]
-        command += ["--example_sentences", "udhr", "--number_of_icl_demonstrations", 1]
-    else:
-        command += ["--dataset_name_or_path", "udhr", "--tgt", "Basque", "--max_samples", 1]
+    command = dry_run(script, tiny_lm, tmp_path, "--engine_args", word)
     result = in_process(*command)
     assert result.returncode == 2, result.stderr
     assert f": {name} may run Python code; pass --trust_remote_code" in result.stderr.rstrip().rpartition("\n")[2]

@@ -141,6 +141,25 @@ def test_a_sentence_that_is_everywhere_is_never_held_out(caplog):
     assert not parted(same, 10)[1] and "no validation split of 10 pairs" in caplog.text
 
 
+def test_translations_from_a_template_are_not_compared_over_and_over(monkeypatch):
+    """Nearly all are alike: once a candidate is tied to the training split, no more of its texts are looked for."""
+    found = []
+
+    def counted(*args):
+        matches = leaks(*args)
+        found.append(len(matches))
+        return matches
+
+    monkeypatch.setattr(split, "leaks", counted)
+    monkeypatch.setattr(split, "FIRST_TEXTS", 40, raising=False)
+    same = [
+        paragraph(n, (phrase(n, WORDS), f"Everyone has the right to number {n} in the world.")) for n in range(1000)
+    ]
+    assert not parted(same, 20)[1]
+    candidates = 20 + split.MIN_POOL
+    assert candidates**2 <= sum(found) < 1000 * candidates / 4
+
+
 def test_languages_have_splits_of_their_own_which_share_no_translation():
     basque = [paragraph(n) for n in range(100)]
     hausa = [

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.runs import ROOT
 from tests.support.tiny_models import adapter_of, auto_class, without_weights
+from topxgen.inference.adapters import end_tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 SCRIPT = ROOT / "scripts" / "merge_lora.py"
@@ -31,6 +32,7 @@ def run(merge_lora, monkeypatch, capsys):
     def call(*args) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["merge_lora.py", *map(str, args)])
         capsys.readouterr()
+        end_tokens.cache_clear()
         code = merge_lora.main()
         return code, capsys.readouterr().err.strip()
 
@@ -191,6 +193,19 @@ def test_tokenizer_and_card(run, tiny_lm, tmp_path):
         for name in ("config.json", "generation_config.json")
     ]
     assert ends == [theirs.eos_token_id, [theirs.eos_token_id, ours.eos_token_id]] == [0, [0, 1]]
+
+
+def test_ends_of_answers_by_the_adapters_generation_config(run, tiny_lm, tmp_path):
+    """As for the adapter unmerged, with a tokenizer of its own or without."""
+    from transformers import AutoTokenizer
+
+    adapter = tmp_path / "adapter"
+    adapter_of(tiny_lm, adapter, ["q_proj"])
+    (adapter / "generation_config.json").write_text('{"eos_token_id": [5, 77]}')
+    for name in ("without", "with"):
+        assert run(adapter, tmp_path / name)[0] == 0
+        assert json.loads((tmp_path / name / "generation_config.json").read_text())["eos_token_id"] == [1, 5, 77]
+        AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(adapter)
 
 
 def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):

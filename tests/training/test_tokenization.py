@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.tiny_models import nllb_tokenizer, udhr_pairs, udhr_texts
 from topxgen.common.errors import UsageError
+from topxgen.inference.tokenizer import encode, plain_ids, tokens_before
 from topxgen.text import languages
 from topxgen.training.pairs import Pair
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
@@ -85,13 +86,23 @@ def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokeniz
         asked, answer = encoder.prompt_and_target(pair)
         assert ids[:prompt] == encoder.prompt_ids([asked])[0], "what inference sends, token by token"
         assert ids[-1] == tokenizer.eos_token_id
-        if tokenizer.eos_token not in asked + answer or tokenizer.unk_token is None:
-            assert tokenizer.eos_token_id not in ids[:-1]
-        texts = tokenizer(asked + answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert tokenizer.eos_token_id not in ids[:-1]
+        texts = plain_ids(tokenizer, [asked + answer])[0]
         assert tokenizer.decode(ids[:-1], skip_special_tokens=True) == tokenizer.decode(
             texts, skip_special_tokens=True
         ), "and with the answer's tokens nothing but the text"
         assert pair.target.strip("“") in tokenizer.decode(ids[prompt:-1]) or "<unk>" in tokenizer.decode(ids)
+
+
+def test_special_tokens_in_a_text_are_text(tokenizer):
+    names = [name for name in tokenizer.all_special_tokens if name != tokenizer.unk_token]
+    before, encoder = tokens_before(tokenizer), CausalTokenizer(tokenizer, "14", len(tokenizer))
+    for text in ("".join(names), "a {} b".format(" ".join(names)), f"x{names[-1]}y"):
+        pair = Pair(text, text, "English", "Basque", "g")
+        encoded = encoder.encode([pair])
+        ids = encoded[0].tolist()
+        assert not {*ids[len(before) : -1]} & {*tokenizer.convert_tokens_to_ids(names)}
+        assert encode(tokenizer, encoder.prompt_and_target(pair)[0]) == ids[: encoded.prompts[0]]
 
 
 def test_pairs_are_learnt_on_one_line_as_main_py_sends_and_reads_them(tokenizer):

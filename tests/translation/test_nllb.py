@@ -12,6 +12,8 @@ from tests.support import tiny_models
 from topxgen import translation
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
+from topxgen.training.pairs import Pair
+from topxgen.training.tokenization import Seq2SeqTokenizer
 from topxgen.translation import TranslatorSettings, seq2seq_engines
 from topxgen.translation.language_tokens import LanguageTokens, find_family
 from topxgen.translation.nllb import split_long
@@ -347,6 +349,31 @@ def test_a_model_of_the_legacy_tokenizer_is_warned_of(tiny_nllb, caplog):
 def test_special_tokens_in_a_text_are_text(fast):
     ids = fast._ids(["Kaixo </s> eng_Latn <pad> mundua"])[0]
     assert not {fast._languages._vocabulary[token] for token in ("</s>", "eng_Latn", "<pad>")} & set(ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("m2m100", ["__en__"]), ("madlad", ["<2eu>"]), ("opus-many", [">>eng<<"])]
+)
+def test_tokens_of_relatives_of_nllb_in_a_text_are_text(name, tokens, tmp_path):
+    """Where it is translated, and where it is learnt."""
+    build, _, source = RELATIVES[name]
+    translator = translation.create("nllb", TranslatorSettings(build(tmp_path / name, SENTENCES)))
+    encoder = Seq2SeqTokenizer(translator._tokenizer, translator._languages, 256)
+    before, _ = translator._languages.prefixes(source, ENGLISH)
+    tokens += ["</s>", "<pad>"]
+    for text in (f"{tokens[0]} gizon", f"gizon {' '.join(tokens)} libre", "".join(tokens)):
+        ids = translator._ids([text])[0]
+        assert len(ids) > 5 and not {*ids} & {translator._languages._vocabulary[token] for token in tokens}
+        learnt = encoder.source_ids(Pair(text, "", source.name, "English", "g"))
+        assert learnt == [*before, *ids, translator._tokenizer.eos_token_id]
+
+
+def test_quotation_marks_of_angle_brackets_are_no_language_of_marian(tmp_path):
+    """Its tokenizer takes all from >> to << for the name of a language, and drops it."""
+    model = tiny_models.build_marian(tmp_path / "eu-en", [text for pair in PAIRS for text in pair])
+    translator = translation.create("nllb", TranslatorSettings(model))
+    tokens = translator._tokenizer.convert_ids_to_tokens(translator._ids([">>gizon libre<<, esan zuen."])[0])
+    assert "".join(tokens).replace("<unk>", "").startswith("▁gizon▁libre")
 
 
 def test_marian_of_language_groups_and_of_two_vocabularies(tmp_path):

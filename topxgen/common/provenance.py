@@ -152,7 +152,7 @@ RENAMED_VALUES = {
 # What older runs, whose settings lack it, had.
 ABSENT = {
     "number_of_candidates": 1, "select_by": None, "leaks_excluded": 0, "drop_duplicates": "after",
-    "comet_name_or_path": "Unbabel/wmt22-cometkiwi-da", "dedup_prefilter": "exact",
+    "comet_name_or_path": "Unbabel/wmt22-cometkiwi-da", "dedup_prefilter": "exact", "demonstrations_of": "phrase",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from topxgen.common import signals
@@ -180,7 +181,7 @@ def share(nodes: Sequence[dict[str, float]], plan: Plan) -> tuple[int, int, int]
         workers = plan.workers or (sum(number > 0 for number in cpus) if plan.gpus else room)
         fits = (n for n in range(max(cpus, default=0), 0, -1) if sum(number // n for number in cpus) >= workers)
         cores = 1 if not plan.gpus else next(fits, 1)
-        plan = Plan(plan.scheduler, plan.what, workers, plan.gpus)
+        plan = replace(plan, workers=workers)
     count = plan.workers or room
     if not 0 < count <= room:
         raise UsageError(

@@ -62,7 +62,8 @@ class SamplerWorker:
 
     def __init__(self, backend: str, settings: ModelSettings):
         self._backend, self._settings = backend, settings
-        if int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0]) < len(os.sched_getaffinity(0)):
+        threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+        if not threads.isdecimal() or int(threads) < len(os.sched_getaffinity(0)):
             # vLLM's CPU build would bind the engines of all workers of a node to the same cores.
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         self._queue: queue.SimpleQueue = queue.SimpleQueue()  # of (request, (its decoding, its adapter), future)

@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from topxgen.common.records import back_translator_of
+from topxgen.common.records import back_translator_of, scorer_of
 from topxgen.doctor import arithmetic
 from topxgen.doctor.memory import float_bytes
 from topxgen.doctor.rates import H100, RATES
@@ -123,7 +123,7 @@ def _rate(command: Command, stage: str, situation: Situation) -> float | None:
         return None
     share = card.flops / H100
     if stage == "score":
-        return value["scored_pairs"] * share * len(gpus) if args.scorer == "blaser" else None
+        return value["scored_pairs"] * share * len(gpus) if scorer_of(vars(args)) == "blaser" else None
     if back_translator_of(vars(args)) != "nllb" or not str(args.nllb_name_or_path).endswith(NLLB):
         return None
     used = len(gpus) if args.nllb_engine == "ctranslate2" else 1

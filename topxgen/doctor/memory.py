@@ -1,5 +1,6 @@
 """Whether the models of a run fit into the memory of this machine's GPUs, or into its RAM where there are none."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -7,14 +8,13 @@ from topxgen.common import needs
 from topxgen.common.errors import UsageError
 from topxgen.doctor import UNKNOWN, Finding, arithmetic, gb, note, ok, problem
 from topxgen.doctor.checkpoints import Checkpoint
-from topxgen.doctor.situation import Situation, launch
+from topxgen.doctor.situation import Situation, launch, runs_llm
 from topxgen.experiments.chain import Command
 from topxgen.inference import engine_args, gpu_groups
 
 DEFAULT_LENGTH = 8192  # of --max_model_len, unless the model reads less
 CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 TIGHT = 0.85  # of a GPU's memory: activations come on top of what is counted
-LLM_STAGES = ("datagen", "main")
 NOT_HERE = "the weights are not here, and the Hub was not asked or did not say their size"
 
 
@@ -37,9 +37,7 @@ def check(situation: Situation) -> Iterator[Finding]:
 
 def models_of(command: Command) -> list[str]:
     """Those whose size decides: a language model that runs here, or what is trained."""
-    if command.stage not in (*LLM_STAGES, "train"):
-        return []
-    if command.stage in LLM_STAGES and command.args.inference_api not in ("vllm", "hf"):
+    if command.stage != "train" and not runs_llm(command):
         return []
     names = command.args.model_name_or_path
     return names if isinstance(names, list) else [names] if names else []
@@ -150,8 +148,6 @@ def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, si
 
 
 def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situation) -> Finding:
-    import os
-
     weights, free = checkpoint.loaded_bytes(float_bytes(command)), situation.free_ram
     cache = float(os.environ.get(CPU_KV_CACHE) or 2) * (1 << 30) if command.args.inference_api == "vllm" else 0
     copies = command.args.data_parallel_size or 1
@@ -169,7 +165,8 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
             f"use a GPU or a smaller model{f', or lower {CPU_KV_CACHE} (GiB)' if cache else ''}",
         )
     if cache and checkpoint.attention is not None:
-        each, tokens = checkpoint.attention.kv_bytes(length(command, checkpoint)), length(command, checkpoint)
+        tokens = length(command, checkpoint)
+        each = checkpoint.attention.kv_bytes(tokens)
         if each > cache:
             return problem(
                 name,

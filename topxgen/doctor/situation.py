@@ -129,6 +129,11 @@ class Situation:
         return (command for command in self.commands if command.stage in names)
 
 
+def runs_llm(command: Command) -> bool:
+    """Whether it loads a language model to write with."""
+    return command.stage in ("datagen", "main") and command.args.inference_api in ("vllm", "hf")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """A block without the messages that a run of the stages would show."""

@@ -19,7 +19,7 @@ from topxgen.common.lines import split_lines
 from topxgen.common.needs import COMET
 from topxgen.common.records import back_translator_of
 from topxgen.doctor import NOTE, PROBLEM, UNKNOWN, Finding, note, ok, problem
-from topxgen.doctor.situation import Situation, launch
+from topxgen.doctor.situation import Situation, launch, runs_llm
 from topxgen.experiments.chain import Command
 from topxgen.quality import comet_models
 from topxgen.translation import seq2seq_engines
@@ -45,10 +45,6 @@ def python(_: Situation) -> Iterator[Finding]:
 
 
 # What uses which package: a module, and whether a command uses it.
-def _local(command: Command) -> bool:
-    return command.stage in ("datagen", "main") and command.args.inference_api in ("vllm", "hf")
-
-
 def _trains(command: Command) -> bool:
     return command.stage == "train"
 
@@ -58,9 +54,9 @@ def _flag(name: str, value=True) -> Callable[[Command], bool]:
 
 
 PACKAGES: dict[str, Callable[[Command], bool]] = {
-    "torch": lambda command: _local(command) or _trains(command),
-    "transformers": lambda command: _local(command) or _trains(command),
-    "vllm": lambda command: _local(command) and command.args.inference_api == "vllm",
+    "torch": lambda command: runs_llm(command) or _trains(command),
+    "transformers": lambda command: runs_llm(command) or _trains(command),
+    "vllm": lambda command: runs_llm(command) and command.args.inference_api == "vllm",
     "accelerate": _trains,
     "peft": _flag("use_peft"),
     "deepspeed": lambda command: _trains(command) and bool(launch(command).zero or command.args.deepspeed),

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from topxgen.common import signals
 from topxgen.common.console import library_output_to
@@ -168,6 +169,8 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
     """Raise UsageError if `backend` does not exist, or is an API without a key, client or address, or one that cannot decode
     as `sampling` says; for a local model if its adapter does not fit."""
     engine_options(settings)
+    if sampling is not None and (problem := beam_problem(backend, sampling)):
+        raise UsageError(problem)
     if backend in BACKENDS and backend not in REMOTE:
         if settings.adapter_name_or_path is not None:
             from topxgen.inference.adapters import check_adapter, check_tokenizer
@@ -183,6 +186,16 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
         sampler.check(settings)
         if sampling is not None:
             sampler.check_sampling(sampling, settings)
+
+
+def beam_problem(backend: str, flags: Any) -> str:
+    """Which of `flags` (SamplingSettings, or a command's) the backend's beam search would ignore; "" if none."""
+    if backend != "vllm" or flags.num_beams == 1 or flags.repetition_penalty == 1:
+        return ""
+    return (
+        f"--repetition_penalty {flags.repetition_penalty:g}: vLLM's beam search does not support it; pass 1, or "
+        "--inference_api hf"
+    )
 
 
 def decoding(backend: str, settings: ModelSettings) -> dict:

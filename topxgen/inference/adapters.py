@@ -9,7 +9,7 @@ from typing import NotRequired, TypedDict
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
-from topxgen.common.hub import hub_call, listed, snapshot
+from topxgen.common.hub import hub_call, listed, model_file, snapshot
 from topxgen.common.schemas import fields
 from topxgen.common.weights import load_tensors
 from topxgen.inference import ModelSettings, adapter_folder
@@ -159,11 +159,23 @@ def check_tokenizer(folder: str, settings: ModelSettings) -> None:
 
 
 @cache
-def end_tokens(folder: str, trust_remote_code: bool = False) -> frozenset[int]:
-    """The tokens that end an answer by the adapter's own tokenizer and generation config, if it has them."""
+def end_tokens(name: str, trust_remote_code: bool = False) -> frozenset[int]:
+    """The tokens that end an answer by the own tokenizer and generation config of an adapter or a model, if it has them."""
     tokens: list[int | None] = []
-    if (Path(folder) / "tokenizer_config.json").is_file():
-        tokens.append(load_tokenizer(ModelSettings(folder, trust_remote_code=trust_remote_code)).eos_token_id)
-    listed_there = read_json(Path(folder) / "generation_config.json", _GenerationConfig).get("eos_token_id")
-    tokens += listed_there if isinstance(listed_there, list) else [listed_there]
+    if model_file(name, "tokenizer_config.json"):
+        tokens.append(load_tokenizer(ModelSettings(name, trust_remote_code=trust_remote_code)).eos_token_id)
+    if config := model_file(name, "generation_config.json"):
+        named = read_json(config, _GenerationConfig).get("eos_token_id")
+        tokens += named if isinstance(named, list) else [named]
     return frozenset(token for token in tokens if token is not None)
+
+
+def end_tokens_of_model(settings: ModelSettings) -> frozenset[int]:
+    """Those by the model's own tokenizer where another one is used; none if its own is broken."""
+    name = settings.model_name_or_path
+    if settings.tokenizer_name_or_path in (None, name):
+        return frozenset()
+    try:
+        return end_tokens(name, settings.trust_remote_code)
+    except UsageError:
+        return frozenset()

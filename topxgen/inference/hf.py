@@ -8,7 +8,7 @@ from topxgen.common.memory import free_memory
 from topxgen.common.text_only import drop_parts_not_for_text
 from topxgen.common.weights import load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
-from topxgen.inference.adapters import check_adapter, end_tokens
+from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import begun_thoughts, decode, encode, load_tokenizer
 
@@ -44,7 +44,7 @@ class HFSampler:
         self._model = model.eval()
         listed = model.generation_config.eos_token_id
         eos = {self._tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
-        self._end_tokens = self._own_end_tokens = frozenset(eos - {None})
+        self._end_tokens = self._own_end_tokens = frozenset(eos - {None}) | end_tokens_of_model(settings)
         self._adapters: dict[str, str] = {}
         if settings.adapter_name_or_path is not None:
             self.use_adapter(settings.adapter_name_or_path)

@@ -113,9 +113,38 @@ def count_tokens(tokenizer, prompt: str | list[dict[str, str]]) -> int:
     return estimated_tokens(prompt) if tokenizer is None else len(encode(tokenizer, prompt))
 
 
-def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids of texts in which no special token has a meaning."""
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+def plain_ids(tokenizer, texts: list[str], control: frozenset[int] = frozenset(), side="text") -> list[list[int]]:
+    """Token ids of texts in which no special token has a meaning, nor one of `control`.
+
+    `side`: "text_target" for the target side of a tokenizer with two vocabularies.
+    """
+    if not texts:
+        return []
+    if hasattr(
+        tokenizer, "remove_language_code"
+    ):  # Marian's reads all of ">>Kaixo<<, esan zuen" up to << as a language
+        texts = [f" {text}" if text.startswith(">>") else text for text in texts]
+    rows = tokenizer(**{side: texts}, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    control = control | _not_in_texts(tokenizer)
+    return [
+        row if control.isdisjoint(row) else list(_spelled(tokenizer, row, control, text))
+        for row, text in zip(rows, texts, strict=True)
+    ]
+
+
+@lru_cache(maxsize=8)
+def _not_in_texts(tokenizer) -> frozenset[int]:
+    """The special tokens, except for the one of unknown characters."""
+    return frozenset(number for number, _ in special_tokens(tokenizer).values()) - {tokenizer.unk_token_id}
+
+
+def _spelled(tokenizer, row: list[int], control: frozenset[int], text: str) -> Iterator[int]:
+    """The ids of `text` with tokens of `control` as their characters: a unigram model finds them in a text like any word."""
+    for token in row:
+        if token in control and (name := tokenizer.convert_ids_to_tokens(token)) in text:
+            yield from tokenizer.convert_tokens_to_ids(list(name))
+        else:
+            yield token
 
 
 @lru_cache(maxsize=8)
@@ -162,8 +191,24 @@ def _chat_ids(tokenizer, messages: list[dict[str, str]], special: dict) -> list[
     for before, piece, after in zip([None, *found], pieces, [*found, None], strict=True):
         piece = piece.lstrip() if before and special[before][1].rstrip else piece
         piece = piece.rstrip() if after and special[after][1].lstrip else piece
-        ids += plain_ids(tokenizer, [piece.translate(unmasked)])[0] + ([special[after][0]] if after else [])
+        ids += _inner_ids(tokenizer, piece.translate(unmasked), before) + ([special[after][0]] if after else [])
     return ids
+
+
+def _inner_ids(tokenizer, text: str, before: str | None) -> list[int]:
+    """Token ids of a text behind the special token `before`, where some tokenizers begin no new word."""
+    begins_a_word = before is None or _begin_alike(tokenizer, before)
+    for guard in () if begins_a_word else ("\n", "|", "\t"):  # one that does not merge with the text
+        alone, joined = plain_ids(tokenizer, [guard, guard + text])
+        if joined[: len(alone)] == alone:
+            return joined[len(alone) :]
+    return plain_ids(tokenizer, [text])[0]
+
+
+@lru_cache(maxsize=8)
+def _begin_alike(tokenizer, special: str) -> bool:
+    """Whether the tokens of a word are the same at the beginning of a text and behind a special token."""
+    return tokenizer(f"{special}a", add_special_tokens=False)["input_ids"][1:] == plain_ids(tokenizer, ["a"])[0]
 
 
 def _by_length(special: dict, text: str) -> list[str]:

@@ -22,7 +22,7 @@ from topxgen.inference import (
     engine_args,
     gather,
 )
-from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
+from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
 from topxgen.inference.tokenizer import begun_thoughts, decode, encode, thought_marks
@@ -137,12 +137,13 @@ class VLLMSampler:
     def use_adapter(self, adapter: str | None) -> None:
         from vllm.lora.request import LoRARequest
 
-        self._end_tokens: frozenset[int] = frozenset()  # of the adapter, besides the model's own
+        # Besides those of the tokenizer and the generation config that the engine reads.
+        self._end_tokens = end_tokens_of_model(self._settings)
         if adapter is None:
             self._lora = None
             return
         folder = self._check_adapter(adapter)
-        self._end_tokens = end_tokens(folder, self._settings.trust_remote_code)
+        self._end_tokens |= end_tokens(folder, self._settings.trust_remote_code)
         number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine's key for it
         self._lora = LoRARequest(folder, number, folder)
 

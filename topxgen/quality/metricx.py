@@ -132,7 +132,7 @@ class MetricX:
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         most = MAX_TOKENS[self._checkpoint.version] - 1
-        rows = plain_ids(self._checkpoint.tokenizer, texts) if texts else []
+        rows = plain_ids(self._checkpoint.tokenizer, texts)
         self.truncated += sum(len(row) > most for row in rows)
         return [row[:most] for row in rows]
 

@@ -147,7 +147,7 @@ class MTRanker:
         return [0.5 + (first[place[one]] - first[place[other]]) / 2 for one, other in orders]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        rows = plain_ids(self._tokenizer, texts) if texts else []
+        rows = plain_ids(self._tokenizer, texts)
         self.truncated += sum(len(row) >= MAX_TOKENS for row in rows)
         return [[*row[: MAX_TOKENS - 1], self._tokenizer.eos_token_id] for row in rows]
 

@@ -16,7 +16,7 @@ from topxgen.common.hub import hub_call, listed
 from topxgen.common.needs import MODEL, TOKENIZER, Need
 from topxgen.common.weights import load_tensors, load_weights
 from topxgen.inference import ModelSettings
-from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.inference.tokenizer import load_tokenizer, plain_ids
 from topxgen.quality.replicas import Replicas
 from topxgen.text.languages import Language
 
@@ -273,15 +273,9 @@ class SonarEncoder:
         return vectors if len(place) == len(texts) else vectors[[place[text] for text in texts]]
 
     def _token_ids(self, texts: list[str], language: Language) -> list[list[int]]:
-        if not texts:
-            return []
         tokenizer = self._checkpoint.tokenizer
         code = tokenizer.convert_tokens_to_ids(language.flores)
-        # split_special_tokens: "</s>" or a language code in a text is text, as for SentencePiece.
-        ids = tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-        )["input_ids"]
-        rows = [[code, *row, tokenizer.eos_token_id] for row in ids]
+        rows = [[code, *row, tokenizer.eos_token_id] for row in plain_ids(tokenizer, texts)]
         self.truncated += sum(len(row) > MAX_TOKENS for row in rows)
         return [row[:MAX_TOKENS] for row in rows]
 

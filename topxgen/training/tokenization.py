@@ -86,15 +86,15 @@ class CausalTokenizer:
 
     def prompt_ids(self, prompts: list[str]) -> list[list[int]]:
         """Token ids of prompts, BOS included."""
-        return [self._bos + ids for ids in _ids(self._tokenizer, prompts)]
+        return [self._bos + ids for ids in plain_ids(self._tokenizer, prompts)]
 
     def encode(self, pairs: Sequence[Pair], max_length: int | None = None) -> TokenizedTexts:
         """The pairs of at most `max_length` tokens; longer ones are skipped, never cut."""
 
         def rows(batch: Sequence[Pair]):
             parts = [self.prompt_and_target(pair) for pair in batch]
-            prompts = _ids(self._tokenizer, [prompt for prompt, _ in parts])
-            texts = _ids(self._tokenizer, [prompt + target for prompt, target in parts])
+            prompts = plain_ids(self._tokenizer, [prompt for prompt, _ in parts])
+            texts = plain_ids(self._tokenizer, [prompt + target for prompt, target in parts])
             for (_, target), prompt, text in zip(parts, prompts, texts, strict=True):
                 if text[: len(prompt)] != prompt:
                     prompt, text = _split_merged_token(self._tokenizer, prompt, text, target)
@@ -124,8 +124,10 @@ class Seq2SeqTokenizer:
         prefixes: dict[str, tuple[list[int], list[int]]] = {}  # by direction
 
         def rows(batch: Sequence[Pair]):
-            sources = _ids(self._tokenizer, [pair.source for pair in batch])
-            targets = _target_ids(self._tokenizer, [pair.target for pair in batch])
+            sources = self._ids([pair.source for pair in batch])
+            # Marian has a SentencePiece model of its own for the target side.
+            side = "text_target" if hasattr(self._tokenizer, "spm_target") else "text"
+            targets = self._ids([pair.target for pair in batch], side)
             for pair, source, target in zip(batch, sources, targets, strict=True):
                 if pair.direction not in prefixes:
                     prefixes[pair.direction] = self.prefixes(pair)
@@ -136,7 +138,10 @@ class Seq2SeqTokenizer:
         return _concatenate(pairs, rows, None)
 
     def source_ids(self, pair: Pair) -> list[int]:
-        return self._side(self.prefixes(pair)[0], _ids(self._tokenizer, [pair.source])[0])
+        return self._side(self.prefixes(pair)[0], self._ids([pair.source])[0])
+
+    def _ids(self, texts: list[str], side: str = "text") -> list[list[int]]:
+        return plain_ids(self._tokenizer, texts, self._language_tokens.ids, side)
 
     def _side(self, prefix: list[int], ids: list[int]) -> list[int]:
         room = self.max_length - len(prefix) - 1
@@ -163,17 +168,6 @@ def _concatenate(
     return TokenizedTexts(np.concatenate(chunks), ends, np.array(prompts, dtype=np.int32), tuple(too_long))
 
 
-def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    return plain_ids(tokenizer, texts) if texts else []
-
-
-def _target_ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    """The same for the target side, for which Marian has a SentencePiece model of its own."""
-    if not texts or not hasattr(tokenizer, "spm_target"):
-        return _ids(tokenizer, texts)
-    return tokenizer(text_target=texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-
-
 def _split_merged_token(tokenizer, prompt: list[int], text: list[int], target: str) -> tuple[list[int], list[int]]:
     """(prompt tokens, prompt and target tokens) for a text in which a token spans the boundary between the two.
 
@@ -182,8 +176,8 @@ def _split_merged_token(tokenizer, prompt: list[int], text: list[int], target: s
     """
     expected = tokenizer.decode(text)
     for guard in ("", "\n", "\t", "|"):
-        guard_ids = _ids(tokenizer, [guard])[0] if guard else []
-        ids = _ids(tokenizer, [guard + target])[0]
+        guard_ids = plain_ids(tokenizer, [guard])[0] if guard else []
+        ids = plain_ids(tokenizer, [guard + target])[0]
         if ids[: len(guard_ids)] == guard_ids and tokenizer.decode(prompt + ids[len(guard_ids) :]) == expected:
             return prompt, prompt + ids[len(guard_ids) :]
     shortest = min(len(prompt), len(text))

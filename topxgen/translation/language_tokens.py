@@ -56,6 +56,8 @@ class LanguageTokens:
         self._name, self._config, self._tokenizer = name, config, tokenizer
         self._vocabulary = vocabulary(tokenizer)
         self.family = find_family(self._vocabulary, config.model_type, name)
+        names = re.compile(self.family.pattern or "$^")
+        self.ids = frozenset(number for token, number in self._vocabulary.items() if names.fullmatch(token))
         if getattr(tokenizer, "legacy_behaviour", False):
             logger.warning(
                 f"the tokenizer of {name} has legacy_behaviour: a model that was fine-tuned with the language token behind the "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from topxgen.common import provenance
 from topxgen.common.registry import Choice, load_choice
-from topxgen.inference.tokenizer import decode
+from topxgen.inference.tokenizer import decode, plain_ids
 from topxgen.text.languages import Language
 from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 from topxgen.translation import Translation, TranslatorSettings, by_steps, no_progress
@@ -113,11 +113,7 @@ class NLLB:
         return [translations.get(sentence, [Translation("", 0.0)]) for sentence in sentences]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        # split_special_tokens: a "</s>" in a text is text.
-        options = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return self._tokenizer(texts, **options)["input_ids"]
+        return plain_ids(self._tokenizer, texts, self._languages.ids)
 
     def _decode(
         self, rows: list[list[int]], prefix: list[int], count: int, on_done: Callable[[int], None]
