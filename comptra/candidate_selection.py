@@ -20,6 +20,7 @@ from topxgen.quality.blaser import DEFAULT as BLASER
 from topxgen.quality.sonar import DEFAULT as SONAR
 from topxgen.retrieval import ngram_similarity
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 
 # One row per selector: "module:factory", called with (src, tgt, settings).
 SELECTORS: dict[str, Choice] = {
@@ -189,11 +190,11 @@ def best_scored(
 
     An empty candidate is not scored, and chosen only if all are empty; a single candidate needs no score.
     """
-    best = [next((text for text in texts if text.strip()), "") for texts in candidates]
+    best = [next((text for text in texts if not is_blank(text)), "") for texts in candidates]
     pairs = []
     for i, texts in enumerate(candidates):
-        distinct = list(dict.fromkeys(text for text in texts if text.strip()))
-        if len(distinct) > 1 and sentences[i].strip():
+        distinct = list(dict.fromkeys(text for text in texts if not is_blank(text)))
+        if len(distinct) > 1 and not is_blank(sentences[i]):
             pairs += [(i, text) for text in distinct]
     scores = score([sentences[i] for i, _ in pairs], [text for _, text in pairs]) if pairs else []
     top: dict[int, float] = {}

@@ -18,6 +18,7 @@ from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
 from topxgen.corpora.slices import ALL
 from topxgen.corpora.tables import ROLES, TABLE_SUFFIXES, Column, language_of
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 
 
 class Dataset(NamedTuple):
@@ -223,7 +224,7 @@ def _records(columns: list[Column]) -> set[str]:
 
 def _refuse_empty(split: Split) -> None:
     for i, text in enumerate(split.texts):
-        if not text.strip():
+        if is_blank(text):
             # TICO-19's ids are no numbers; its first line is a header.
             line = i + 2 if split.benchmark == "tico" else split.ids[i]
             raise UsageError(

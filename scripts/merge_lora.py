@@ -9,7 +9,7 @@ With --ctranslate2, a fine-tuned NLLB (an adapter, or a whole model) for CTransl
 
 For decoder LMs and for encoder-decoders such as NLLB. Weights are added in float32 and rounded once. The base model is
 loaded unquantized, even if the adapter was trained on quantized weights: this needs no GPU, but memory for the whole model,
-in float32 if --dtype is not the base's.
+in float32 with a --dtype other than auto.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.flag_rules import Rule
-from topxgen.common.hub import hub_call, model_file
+from topxgen.common.hub import hub_call, listed, model_file
 from topxgen.common.locks import OutputLock
 from topxgen.common.needs import Need, models
 from topxgen.common.weights import load_weights
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder that peft saved (with adapter_config.json), or a Hub id; with --ctranslate2 also a whole model")
     add("output", metavar="OUTPUT", type=Path, help="folder to write the merged model to; must not exist")
     add("--base_model_name_or_path", metavar="BASE", help="base model of the adapter [as named in adapter_config.json]")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's")
+    add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's, float32 for CTranslate2")
     add("--trust_remote_code", action="store_true",
         help="run Python code that comes with the base model; off by default")
     add = parser.add_argument_group("for CTranslate2").add_argument
@@ -87,19 +87,21 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         )
     adapters.check_fits(str(adapter), base, revision, trust_remote_code)
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = hub_call(base, lambda: load_weights(model_class, base, dtype="auto", **options))
-    if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
-        model.float()  # so that sums are not rounded to the base's dtype first
+    # With another dtype of the result, weights and sums must not be rounded to the one that the base's config.json names first.
+    load_as = "auto" if dtype == "auto" else torch.float32
+    model = hub_call(base, lambda: load_weights(model_class, base, dtype=load_as, **options))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # adapters.check_fits checks what peft warns about
         merged = add_adapter(model, adapter, base)
     if dtype != "auto":
         merged.to(getattr(torch, dtype))
+        if bad := [name for name, tensor in merged.named_parameters() if not tensor.isfinite().all()]:
+            raise UsageError(
+                f"{listed(bad, 3)} has numbers that are too large for --dtype {dtype}: pass bfloat16 or float32"
+            )
     if ends := adapters.end_tokens(str(adapter), trust_remote_code):
-        listed = merged.generation_config.eos_token_id
-        eos = dict.fromkeys(
-            [tokenizer.eos_token_id, *sorted(ends), *(listed if isinstance(listed, list) else [listed])]
-        )
+        known = merged.generation_config.eos_token_id
+        eos = dict.fromkeys([tokenizer.eos_token_id, *sorted(ends), *(known if isinstance(known, list) else [known])])
         merged.config.get_text_config().eos_token_id = tokenizer.eos_token_id
         merged.generation_config.eos_token_id = [token for token in eos if token is not None]
 
@@ -213,7 +215,9 @@ def run(args: argparse.Namespace) -> int:
         if args.ctranslate2:
             shutil.rmtree(output, ignore_errors=True)  # of a run that was killed
         try:
-            print(merge(adapter, output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
+            # What is converted is rounded then, and not to the base's precision before.
+            dtype = "float32" if args.ctranslate2 and args.dtype == "auto" else args.dtype
+            print(merge(adapter, output, base, revision, dtype, args.trust_remote_code), file=sys.stderr)
             if args.ctranslate2:
                 export(str(output), args, [lineage.of_model(str(adapter)), lineage.of_model(base)])
         finally:

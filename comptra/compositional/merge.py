@@ -53,11 +53,11 @@ class MergePrompt:
     def prompt(self, task: Task, sentence: str, pairs: Shots, extra: Shots) -> Prompt:
         """What to send for a sentence. `pairs`: its (phrase, translation) pairs; `extra`: pairs of the selection pool, which
         precede them."""
-        if self.path is None or (self.has_sections and not pairs):
+        if self.path is None or not pairs:
             return task.prompt([*extra, *pairs], sentence)
         put = partial(fill, src=task.src.name, tgt=task.tgt.name, sentence=sentence)
         if task.client.style != CHAT and "raw" in self.texts:
-            return (put(self.texts["raw"]) if pairs else "") + task.prompt([*extra, *pairs], sentence)
+            return put(self.texts["raw"]) + task.prompt([*extra, *pairs], sentence)
 
         def block(name: str, item: str, shots: Shots) -> str:
             items = [put(self.texts[item], number=str(i), source=x, target=y) for i, (x, y) in enumerate(shots, 1)]
@@ -92,7 +92,7 @@ class MergePrompt:
 def load(name: str) -> MergePrompt:
     """The merge prompt of that name in comptra/prompts/merge/, or in the .toml file of that path.
 
-    Raises UsageError if it does not exist or lacks a text or a placeholder.
+    Raises UsageError if it does not exist, has the name of another one, or lacks a text or a placeholder.
     """
     if name == VANILLA:
         return MergePrompt(None, {})
@@ -101,6 +101,10 @@ def load(name: str) -> MergePrompt:
         others = sorted({file.stem for file in folder.glob("*.toml")} - set(MERGE_PROMPTS))
         raise unknown_choice("--merge_prompt", name, [*MERGE_PROMPTS, *others], ", or the path of a .toml file")
     path = toml_prompts.find(folder, name, None if name in MERGE_PROMPTS else "--merge_prompt")
+    if path.stem in MERGE_PROMPTS and path.resolve().parent != folder.resolve():
+        raise UsageError(
+            f"--merge_prompt {name}: folders and tables would call it {path.stem!r}, which is the name of another prompt; rename the file"
+        )
     texts = toml_prompts.load(path, PLACEHOLDERS)
     toml_prompts.load(path, {part: () for part in ("raw", FINAL_SECTION) if part in texts})  # must be texts, too
     if "raw" in texts and FINAL_SECTION in texts:

@@ -16,7 +16,7 @@ from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.text.languages import Language
 from topxgen.text.sentence_splitting import UNMARKED_SCRIPTS
-from topxgen.text.words import UNSPACED_SCRIPTS, length, unicode_words
+from topxgen.text.words import UNSPACED_SCRIPTS, is_blank, length, unicode_words
 
 logger = logging.getLogger(__name__)
 FAULTS = ("empty", "copied", "truncated", "wrong_language", "repeated", "over_long")
@@ -42,7 +42,7 @@ def find(test: Test, translations: Sequence[str], cut: Collection[int], lid_mode
     expected = test.sources if by_source else references
     expected_in = test.src if by_source else test.tgt
     found: dict[str, list[bool] | None] = {
-        "empty": [not text.strip() for text in translations],
+        "empty": list(map(is_blank, translations)),
         "copied": list(map(is_copy, test.sources, translations)),
         "truncated": [
             i in cut or lacks_end(model, text, expected_in, test.tgt)
@@ -84,7 +84,7 @@ def lacks_end(model: str, translation: str, model_language: Language, language: 
     """Whether the source or reference `model` ends with a mark, as sentences do, and the translation does not."""
     if language.script in UNMARKED_SCRIPTS and model_language != language:
         return False
-    return bool(translation.strip()) and _ends(model, model_language) and not _ends(translation, language)
+    return not is_blank(translation) and _ends(model, model_language) and not _ends(translation, language)
 
 
 def _ends(text: str, language: Language) -> bool:

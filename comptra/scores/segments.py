@@ -21,6 +21,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UnknownLanguage, UsageError, reason
 from topxgen.common.registry import load_choice
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,12 +218,12 @@ def _without_model(row: Metric, segments: Sequence[Segment]) -> dict[Segment, fl
     """The scores of those segments that no model is asked about."""
     worst = row.low if row.higher_is_better else row.high
     fixed = {one: (row.low + row.high) / 2 for one in segments if one.translation == one.rival}
-    return fixed | {one: worst for one in segments if not one.translation.strip() and one not in fixed}
+    return fixed | {one: worst for one in segments if is_blank(one.translation) and one not in fixed}
 
 
 def _as_read(name: str, row: Metric, segment: Segment) -> Segment:
     for field in row.reads:
-        if not (getattr(segment, field) or "").strip() and field != "rival":
+        if is_blank(getattr(segment, field) or "") and field != "rival":
             raise UsageError(f"{name} reads the {field}, and {shortened(segment.translation)} has none")
     return Segment(
         segment.source if "source" in row.reads else "",

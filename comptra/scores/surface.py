@@ -16,7 +16,7 @@ from topxgen.common.errors import UsageError, reason
 from topxgen.retrieval import ngram_similarity
 from topxgen.text import language_id
 from topxgen.text.languages import Language
-from topxgen.text.words import UNSPACED_SCRIPTS
+from topxgen.text.words import UNSPACED_SCRIPTS, is_blank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,7 @@ def lang(test: Test, settings: MetricSettings) -> Scorer | None:
 
     def statistics(translations: list[str]) -> np.ndarray:
         identified = identifier.is_language(translations, test.tgt)
-        right = [is_tgt and bool(text.strip()) for is_tgt, text in zip(identified, translations, strict=True)]
+        right = [is_tgt and not is_blank(text) for is_tgt, text in zip(identified, translations, strict=True)]
         return np.column_stack([np.array(right, float), np.ones(len(right))])
 
     package = {"cld2": "pycld2", "langid": "py3langid"}.get(settings.lid_model)

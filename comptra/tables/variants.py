@@ -13,6 +13,7 @@ from comptra.tables import Table, export, mark
 from topxgen.common import files, provenance, shards
 from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
+from topxgen.text.words import is_blank
 
 
 def score(
@@ -89,7 +90,7 @@ def _score_test(
         "signatures": {metric: scorer.signature for metric, scorer in scorers.items()},
         "variants": {
             name: {
-                "empty": sum(not text.strip() for system in systems for text in system.translations),
+                "empty": sum(is_blank(text) for system in systems for text in system.translations),
                 "unanswered": sum(len(system.unanswered) for system in systems),
                 "paths": [str(system.folder) for system in systems],
                 "scores": {metric: by_name[name] for metric, by_name in scores.items()},

@@ -37,6 +37,33 @@ def test_code_of_the_users_own_is_recorded_by_its_contents(tmp_path):
     assert list(installed) == ["scorer_code"] == list(missing) and installed != missing
 
 
+def test_code_of_the_users_own_has_the_modules_that_it_imports(tmp_path, monkeypatch):
+    files = {
+        "own.py": "import json, mine.rules\nfrom topxgen.text import words\nfrom deep import odd\nimport no_such_module",
+        "mine/__init__.py": "",
+        "mine/rules.py": "from . import limits\nfrom .lists import short",
+        "mine/limits.py": "MOST = 3",
+        "mine/lists/__init__.py": "from ...mine import limits\nshort = []",
+        "path/deep.py": "import own\nodd = 1",
+        "beside.py": "is_not_imported = 1",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    digests = {provenance.code_of(filters=[f"{tmp_path}/own.py:odd"])["filters_code"]}
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\nedited = 1")
+        digests.add(provenance.code_of(filters=[f"{tmp_path}/own.py:odd"])["filters_code"])
+        assert len(digests) == list(files).index(name) + 2 - (name == "beside.py"), name
+    monkeypatch.syspath_prepend(tmp_path)
+    module = provenance.code_of(filters=["mine.rules:odd"])
+    (tmp_path / "mine" / "limits.py").write_text("MOST = 4")
+    assert provenance.code_of(filters=["mine.rules:odd"]) != module
+    (tmp_path / "own.py").write_text("this is no Python")
+    assert provenance.code_of(filters=[f"{tmp_path}/own.py:odd"])["filters_code"] not in digests
+
+
 def test_weights_id_is_of_the_contents(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):

@@ -70,7 +70,7 @@ def test_consensus_at_the_edges(name):
     candidates = [
         [],
         [""],
-        ["", " "],
+        ["", " ", "\u200b\u00ad"],
         ["", "bat"],
         ["bat", ""],
         ["bat", "bi"],

@@ -164,7 +164,7 @@ def test_the_rate_of_a_stage_is_that_of_all_its_passes(monkeypatch):
 
 @pytest.mark.medium
 def test_prompts_of_a_local_model_are_counted_with_its_tokenizer(tiny_lm, tmp_path):
-    flags = options(tiny_lm, "--output_dir", tmp_path / "out", k=1, max_new_tokens=2)
+    flags = options(tiny_lm, "--output_dir", tmp_path / "out", k=0, max_new_tokens=2)
     dry = in_process("main.py", *flags, "--dry_run").stdout
     assert in_process("main.py", *flags).returncode in (0, 3)
     (path,) = tmp_path.rglob("manifest_translate.json")

@@ -401,11 +401,34 @@ def test_sections_are_asked_for_the_final_translation_last(name, style, task_in)
     assert prompt.prompt(task, SENTENCE, [], []) == task.prompt([], SENTENCE), "without a usable phrase zero-shot"
 
 
+@pytest.mark.parametrize("style", ["raw", "chat"])
+@pytest.mark.parametrize("more", ["", "raw = 'Parts first. '", "final_section = 'Itzulpena'"])
+def test_a_merge_prompt_of_the_users_own(more, style, task_in, tmp_path):
+    parts = ["chat = 'MINE {examples}{phrases}{sentence}'", "block = 'B {items}'", "item = '{source}>{target};'"]
+    parts += ["examples = 'E {items}'", "example = '{source}<{target};'", more]
+    (tmp_path / "norefine-2.toml").write_text("\n".join(parts))
+    task, prompt = task_in(style), merge.load(str(tmp_path / "norefine-2.toml"))
+    asked = prompt.prompt(task, "Night.", [("A house", "Etxe bat")], [("A bird", "Txori bat")])
+    text = asked if style == "raw" else asked[0]["content"]
+    if style == "raw" and more.startswith("raw"):
+        assert text == "Parts first. " + task.prompt([("A bird", "Txori bat"), ("A house", "Etxe bat")], "Night.")
+    else:
+        assert "MINE E A bird<Txori bat;B A house>Etxe bat;Night." in text
+    assert prompt.prompt(task, SENTENCE, [], POOL) == task.prompt(POOL, SENTENCE), (
+        "without a usable phrase the MT prompt"
+    )
+
+
 def test_merge_prompts_are_checked_before_anything_runs(tmp_path, monkeypatch):
     for name in merge.MERGE_PROMPTS:
         merge.load(name)
     with pytest.raises(UsageError, match=r"--merge_prompt 'refin' .*vanilla, refine, norefine.*did you mean refine"):
         merge.load("refin")
+    for name in ("vanilla", "refine", "norefine"):
+        (tmp_path / f"{name}.toml").write_text((prompts.FOLDER / "merge" / "refine.toml").read_text(encoding="utf-8"))
+        with pytest.raises(UsageError, match=f"would call it '{name}', which is the name of another prompt; rename"):
+            merge.load(str(tmp_path / f"{name}.toml"))
+    assert merge.load(str(prompts.FOLDER / "merge" / "refine.toml")) == merge.load("refine")
     (tmp_path / "merge").mkdir()
     monkeypatch.setattr(prompts, "FOLDER", tmp_path)
     with pytest.raises(UsageError, match=r"norefine.toml is missing: put it back"):

@@ -127,7 +127,7 @@ def test_planted_faults_are_found_in_published_translations(code, language, ntre
     assert share("truncated", halves) > 0.9 and share("truncated", references, range(50)) >= 0.1
     assert share("repeated", loops) > 0.99
     assert share("over_long", [f"{text} {text} {text}" for text in references]) > 0.9
-    assert share("empty", [""] * 500) == 1
+    assert share("empty", ["", "\u200b", "\ufeff \u200e", "\u3164", "\u200c"] * 100) == 1
 
 
 def test_the_report_counts_each_fault(tmp_path):

@@ -467,8 +467,9 @@ def test_files_that_are_changed_under_one_name_are_other_settings(tiny_lm, back,
     assert datagen_here(*arguments).returncode == 0
     rows.write_text(rows.read_text().replace(".!?", ".!?;"))
     languages.load.cache_clear()
-    refused = datagen_here(*arguments)
-    assert refused.returncode == 2 and "(language Basque was " in refused.stderr
+    for stages in ("generate", "translate"):
+        refused = datagen_here(*arguments, "--stages", stages)
+        assert refused.returncode == 2 and "(language Basque was " in refused.stderr, stages
     with open(identifier, "ab") as file:
         file.write(b"\0")
     rows.write_text(rows.read_text().replace(".!?;", ".!?"))

@@ -261,7 +261,7 @@ def test_what_is_finished_is_delivered_before_ctrl_c():
 
 
 CONSUMER = """
-import json, logging, os, sys
+import json, logging, os, sys, time
 from topxgen import inference
 from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
 # Python's development mode, which is on for what asyncio and warnings report of an untidy end, also logs slow callbacks.
@@ -274,6 +274,7 @@ answers = sampler.generate(from_list(r for r in requests if r.id not in done), S
 try:
     with open(path, "a") as out:
         for answer in answers:
+            time.sleep(float(os.environ.get("SLOW_DISK_S", 0)))
             print(json.dumps({"id": answer.id, "texts": answer.texts}), file=out, flush=True)
             os.fsync(out.fileno())
 except KeyboardInterrupt:
@@ -313,6 +314,24 @@ def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
             assert not on_disk & {name for name, _, _ in server.arrivals[asked:]}, "asked again for what is on disk"
         # Only what was in flight, or come home but not yet on disk, at a stop can have been delivered twice.
         assert server.delivered.total() <= count + 2 * 4
+
+
+@every_api
+def test_ctrl_c_during_a_write_loses_no_response_that_has_arrived(api, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    with ApiServer() as server:
+        command = [sys.executable, "-c", CONSUMER, api, server.url(api), str(path), "60"]
+        env = {**os.environ, **dict.fromkeys(VARIABLES, KEY), "SLOW_DISK_S": str(3 * LATER)}
+        with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
+            limit = time.monotonic() + 120
+            while server.delivered.total() < 4 and process.poll() is None and time.monotonic() < limit:
+                time.sleep(0.01)
+            time.sleep(LATER)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+    on_disk = {record["id"] for record in records(path)}
+    assert (process.returncode, err) == (130, "")
+    assert on_disk == set(server.delivered) and {"p0", "p1", "p2", "p3"} <= on_disk
 
 
 def test_what_is_sent():

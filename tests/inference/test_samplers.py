@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from tests.support.runs import ROOT, datagen, lines_in, records
 from tests.support.tiny_models import (
     edit_weights,
+    name_another_architecture,
     quantize_weights,
     repeat_in_two_shards,
     say_that_it_is_tied,
@@ -130,7 +131,10 @@ def test_a_checkpoint_that_lacks_a_layer(backend, tiny_lm, tmp_path):
     [
         ("model.layers.2.self_attn.q_proj.weight", True),
         ("model.layers.0.self_attn.q_proj.bias", True),
+        ("model.layers.1.self_attn.q_norm.weight", True),  # of Qwen3, Gemma 3, OLMo 2
+        ("model.layers.1.self_attn.rotary_emb.inv_freq", False),
         ("mtp.norm.weight", False),
+        ("vision_tower.layers.0.norm.weight", False),
     ],
 )
 def test_a_checkpoint_of_which_a_part_would_be_left_out(more, left_out, tiny_lm, tmp_path):
@@ -140,7 +144,7 @@ def test_a_checkpoint_of_which_a_part_would_be_left_out(more, left_out, tiny_lm,
     settings = ModelSettings(str(folder), dtype="float32")
     if left_out:
         with pytest.raises(
-            UsageError, match=f"do not fit its config.json .* has more layers or biases, {more}; download"
+            UsageError, match=f"do not fit its config.json .* has more layers, or more in them, {more}; download"
         ):
             inference.load("hf", settings)
     else:
@@ -155,6 +159,7 @@ def test_a_checkpoint_of_which_a_part_would_be_left_out(more, left_out, tiny_lm,
         (set_a_number(math.nan), r"holds NaN or infinities in model\.norm\.weight: its training diverged"),
         (set_a_number(-math.inf), r"holds NaN or infinities in model\.norm\.weight: its training diverged"),
         (set_a_number(math.inf, pickled=True), r"pytorch_model\.bin holds NaN or infinities in model\.norm\.weight"),
+        (name_another_architecture, "names the architecture GemmaForCausalLM, but model_type llama"),
         (say_that_it_is_tied, r"lm_head\.weight and model\.embed_tokens\.weight differ, but are one matrix"),
     ],
 )

@@ -171,7 +171,7 @@ def test_empty_sides_have_no_score(folder, model_pt):
     scorer = Blaser(model_pt, folder)
     scores = scorer.score(["a", "", " \n", "b", "c"], ["x", "y", "z", "\t", "w"], BASQUE, ENGLISH)
     assert [score is None for score in scores] == [False, True, True, True, False]
-    assert scorer.score([], [], BASQUE, ENGLISH) == [] and scorer.score([""], ["x"], BASQUE, ENGLISH) == [None]
+    assert scorer.score([], [], BASQUE, ENGLISH) == [] and scorer.score(["\u200b"], ["x"], BASQUE, ENGLISH) == [None]
     with pytest.raises(ValueError):
         scorer.score(["a"], [], BASQUE, ENGLISH)
 

@@ -78,10 +78,19 @@ def set_a_number(value: float, pickled: bool = False) -> Callable[[Path], None]:
 
 def say_that_it_is_tied(folder: Path) -> None:
     """In config.json, though the weights have an output layer of its own."""
+    _edit_config(folder, tie_word_embeddings=True)
+
+
+def name_another_architecture(folder: Path) -> None:
+    """One whose tensors have the same names and shapes."""
+    _edit_config(folder, architectures=["GemmaForCausalLM"])
+
+
+def _edit_config(folder: Path, **changes) -> None:
     import json
 
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def edit_weights(folder: Path, change: Callable[[dict], dict]) -> None:

@@ -2,7 +2,25 @@
 
 import pytest
 
-from topxgen.text.words import ascii_words, length, unicode_words
+from topxgen.text.words import ascii_words, is_blank, length, unicode_words
+
+
+def test_what_cannot_be_seen_is_blank():
+    for text in (
+        "",
+        " \t\u3000",
+        "\u200b",
+        "\u200c\u200d\u2060\ufeff",
+        "\u00ad",
+        "\u202a\u202c",
+        "\x00\x85",
+        "\u2800",
+        "\u3164\ufe0f",
+        "\U000e0020",
+    ):
+        assert is_blank(text), ascii(text)
+    for text in (".", "\u200bа\u200b", "می\u200cخواهم", "ー", "1", "\u0301", "😀"):
+        assert not is_blank(text), ascii(text)
 
 
 @pytest.mark.parametrize(

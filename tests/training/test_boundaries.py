@@ -238,7 +238,9 @@ def stream_of(*pairs: Pair) -> Stream:
 
 
 def test_windows_of_a_stream():
-    rows = stream_of(*map(pair, range(5)), pair(5, target=" "), pair(6, source=""), pair(7, source="", src="", tgt=""))
+    rows = stream_of(
+        *map(pair, range(5)), pair(5, target=" \u200b"), pair(6, source=""), pair(7, source="", src="", tgt="")
+    )
     numbers = [[int(one.target.split()[1]) for one in window] for window in windows(rows, 2)]
     assert numbers == [[0, 1], [2, 3], [4, 7]], "without empty sides; raw text has no source"
     numbers = [[int(one.target.split()[1]) for one in window] for window in windows(rows, 2, {"source 1", "target 2"})]

@@ -146,16 +146,23 @@ def test_a_16_bit_base(run, tiny_lm, tmp_path):
     assert {t.dtype for t in load_file(tmp_path / "whole" / "model.safetensors").values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_another_dtype_is_rounded_once(run, tiny_lm, tmp_path, dtype):
-    """A bfloat16 base merged as float32 or float16 keeps nothing of bfloat16's rounding; retrained layers neither."""
+@pytest.mark.parametrize(
+    ("saved", "dtype"),
+    [("bfloat16", "float32"), ("bfloat16", "float16"), ("float32", "float32"), ("float32", "bfloat16")],
+)
+def test_another_dtype_is_rounded_once(run, tiny_lm, tmp_path, saved, dtype):
+    """A base whose config.json names bfloat16, however its weights are saved, merged with a --dtype: no other rounding than to
+    that one, nor of retrained layers."""
     import torch
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base = tmp_path / "base"
-    AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.bfloat16).save_pretrained(base)
+    AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=getattr(torch, saved)).save_pretrained(base)
     AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(base)
+    (base / "config.json").write_text(
+        json.dumps(json.loads((base / "config.json").read_text()) | {"dtype": "bfloat16"})
+    )
     model = adapter_of(str(base), tmp_path / "adapter", DECODER_TARGETS, modules_to_save=["lm_head"])
     assert run(tmp_path / "adapter", tmp_path / "merged", "--dtype", dtype)[0] == 0
     merged, exact = load_file(tmp_path / "merged" / "model.safetensors"), model.merge_and_unload().state_dict()
@@ -193,6 +200,20 @@ def test_tokenizer_and_card(run, tiny_lm, tmp_path):
         for name in ("config.json", "generation_config.json")
     ]
     assert ends == [theirs.eos_token_id, [theirs.eos_token_id, ours.eos_token_id]] == [0, [0, 1]]
+
+
+def test_weights_that_float16_cannot_hold(run, tiny_lm, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_lm)
+    model.model.norm.weight.data *= 1e6
+    model.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(tmp_path / "base")
+    adapter_of(str(tmp_path / "base"), tmp_path / "adapter", ["q_proj"])
+    code, said = run(tmp_path / "adapter", tmp_path / "merged", "--dtype", "float16")
+    assert code == 2 and "model.norm.weight has numbers that are too large for --dtype float16" in said
+    assert not (tmp_path / "merged").exists()
+    assert run(tmp_path / "adapter", tmp_path / "merged", "--dtype", "bfloat16")[0] == 0
 
 
 def test_ends_of_answers_by_the_adapters_generation_config(run, tiny_lm, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from tests.support.processes import locked
 from tests.support.runs import in_process
 from tests.support.training_runs import flags, log
+from topxgen.text import languages
 
 
 def files_in(folder) -> set[str]:
@@ -33,6 +34,29 @@ def test_a_run_interrupted_before_its_first_checkpoint_binds_no_one(tiny_lm, tmp
     (output / "manifest_train.json").unlink()
     result = in_process("train.py", *flags(tiny_lm, output, **options | {"learning_rate": 3e-3}))
     assert result.returncode == 2 and "learning_rate was 0.001, now 0.003" in result.stderr
+
+
+def test_files_that_are_changed_under_one_name_are_other_settings(tiny_lm, tmp_path):
+    """Rows of --languages_file, and a template."""
+    rows, template = tmp_path / "rows.tsv", tmp_path / "mine.toml"
+    rows.write_text("name\tflores\tendonym\nBasque\teus_Latn\tEuskara\n")
+    template.write_text('prefix = "{src}: "\nmiddle = "\\n{tgt_endonym}: "\n')
+    more = dict(languages_file=rows, template_key=template, max_steps=1, save_steps=1, eval_steps=1)
+    words = flags(tiny_lm, tmp_path / "run", **more)
+    result = in_process("train.py", *words)
+    assert result.returncode == 0, result.stderr
+    for file, old, new, name in (
+        (rows, "Euskara", "Euskera", "language Basque"),
+        (template, ": ", " - ", "template_sha256"),
+    ):
+        text = file.read_text()
+        file.write_text(text.replace(old, new))
+        languages.load.cache_clear()
+        refused = in_process("train.py", *words)
+        assert refused.returncode == 2 and f"({name} was " in refused.stderr
+        file.write_text(text)
+        languages.load.cache_clear()
+    assert in_process("train.py", *words).returncode == 0
 
 
 def test_a_log_cut_after_the_last_checkpoint_is_completed(tiny_lm, tmp_path):

@@ -47,7 +47,9 @@ def test_files_of_every_kind(tmp_path, kind):
 
         parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
     else:
-        path.write_text(("" if "headless" in kind else "source\ttarget\n") + "One.\tBat.\nTwo.\t \n\nThree.\tHiru.\n")
+        path.write_text(
+            ("" if "headless" in kind else "source\ttarget\n") + "One.\tBat.\nTwo.\t\u200b \u2060\n\nThree.\tHiru.\n"
+        )
     found, facts = load(source(path))
     assert found == [
         Pair("One.", "Bat.", "English", "Basque", "row 1"),

@@ -70,6 +70,27 @@ def test_an_adapter_is_merged_converted_and_compared(adapter, tiny_nllb, tmp_pat
     assert sum(a == one.translation for a, one in zip(mine, found, strict=True)) >= 3
 
 
+def test_float32_is_that_of_the_weights_and_of_the_sum(tiny_nllb, tmp_path):
+    """Whatever precision config.json names, and that of the base of an adapter."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(tiny_nllb, base)
+    AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb, dtype=torch.bfloat16).save_pretrained(base)
+    adapter_of(str(base), adapter, ["q_proj", "fc1"])
+    convert = ("--ctranslate2", "float32", "--check_sentences", "0")
+    export(adapter, tmp_path / "at once", *convert)
+    export(adapter, tmp_path / "merged", "--dtype", "float32")
+    export(tmp_path / "merged", tmp_path / "exact", *convert)
+    path = tmp_path / "merged" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "bfloat16"}))
+    export(tmp_path / "merged", tmp_path / "named otherwise", *convert)
+    exact = (tmp_path / "exact" / "model.bin").read_bytes()
+    for name in ("at once", "named otherwise"):
+        assert (tmp_path / name / "model.bin").read_bytes() == exact, name
+
+
 def test_a_whole_model_in_int8_is_smaller_and_nearly_the_same(tiny_nllb, tmp_path):
     for kind in ("float32", "int8"):
         result = export(

@@ -28,9 +28,10 @@ class APIUnavailable(UsageError):
 
 
 def reason(error: Exception) -> str:
-    """The type and first line of another library's exception, for one line of ours."""
+    """The type and first line of another library's exception, for one line of ours; with the next one, if it announces that."""
     lines = [line.strip() for line in split_lines(str(error)) if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+    message = " ".join(lines[: 1 + lines[0].endswith(":")]) if lines else "no message"
+    return f"{type(error).__name__}: {message[:300]}"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from topxgen.common import checksums
+from topxgen.common import checksums, own_code
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic, write_json
@@ -62,16 +62,15 @@ def weights_of(**models: str | None) -> dict[str, str]:
 
 
 def code_of(**choices: Iterable[str | None]) -> dict[str, str]:
-    """{"{role}_code": digest} of the files that choices of the user's own ("file.py:attribute", "module:attribute") are in:
-    edited code under one name is other settings."""
+    """{"{role}_code": digest} of the files that choices of the user's own ("file.py:attribute", "module:attribute") are in, with the
+    user's modules that these import: edited code under one name is other settings."""
     own = {role: [name.rpartition(":")[0] for name in names if name and ":" in name] for role, names in choices.items()}
     return {f"{role}_code": digest([_code_digest(place) for place in places]) for role, places in own.items() if places}
 
 
 def _code_digest(location: str) -> str:
-    found = location if location.endswith(".py") else getattr(find_spec(location), "origin", None)
-    path = Path(found or "").expanduser()
-    return checksums.sha256_of(path) if path.is_file() else ""
+    first, *imported = [checksums.sha256_of(file) for file in own_code.files_of(location)] or [""]
+    return digest([first, *imported]) if imported else first
 
 
 def weight_files(path: Path) -> list[Path]:

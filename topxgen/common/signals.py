@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 EXIT_CODE = 143
@@ -72,6 +72,32 @@ def finishing(limited: bool = True) -> Iterator[None]:
         _state.finishing.remove(limited)
     if _state.requested and False not in [limited, *_state.finishing]:
         raise Stopped  # also if it was raised before: in a destructor, say, Python ignores exceptions
+
+
+@contextmanager
+def noting_interrupts(act: Callable[[], None]) -> Iterator[list[int]]:
+    """A block in which the first Ctrl-C only calls `act`, and adds to what this yields; the block should end soon then, and
+    KeyboardInterrupt is raised at its end. A second Ctrl-C raises it at once, and in other threads than the main one the first."""
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield noted
+        return
+
+    def note(number: int, frame) -> None:
+        noted.append(number)
+        if len(noted) > 1:
+            signal.default_int_handler(number, frame)
+        act()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        with suppress(ValueError):  # the garbage collector may end an abandoned generator in another thread
+            signal.signal(signal.SIGINT, before)
+        if noted:
+            raise KeyboardInterrupt
 
 
 def _raise_if_requested() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer
+_LAYER = re.compile(r".*?\.\d+\.")
 # The matrices that config.json's tie_word_embeddings makes one.
 _TIED = re.compile(r"(.*\.)?(lm_head|embed_out|embed_tokens|embed_in|shared|wte|word_embeddings)\.weight")
 
@@ -46,7 +47,7 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
         problems.append(f"has other shapes in {listed(shapes)}")
     unexpected = sorted(info["unexpected_keys"])
     if left_out := _left_out(unexpected, model.state_dict()):
-        problems.append(f"has more layers or biases, {listed(left_out, 3)}")
+        problems.append(f"has more layers, or more in them, {listed(left_out, 3)}")
         unexpected = []
     if problems:
         also = f"; it also holds {listed(unexpected, 3)}, which the model does not have" if unexpected else ""
@@ -60,19 +61,24 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
 
 
 def _left_out(unexpected: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Of the tensors that a model does not have those without which it answers in another way: layers like its own, biases."""
-    layers = {_NUMBER.sub("#", key) for key in known}
+    """Of the tensors that a model does not have those without which it answers in another way: layers like its own, biases, and
+    parameters of a layer that it has, as those of another architecture."""
+    known = list(known)
+    alike = {_NUMBER.sub("#", key) for key in known}
     modules = {key.rpartition(".")[0] for key in known}
+    layers = {match[0] for key in known if (match := _LAYER.match(key))}
     return [
         key
         for key in unexpected
-        if _NUMBER.sub("#", key) in layers or (key.endswith(".bias") and key.rpartition(".")[0] in modules)
+        if _NUMBER.sub("#", key) in alike
+        or (key.endswith(".bias") and key.rpartition(".")[0] in modules)
+        or (key.endswith(".weight") and (match := _LAYER.match(key)) and match[0] in layers)
     ]
 
 
 def check_weights(name: str, config, revision: str = "") -> None:
     """Raise UsageError for weights that an engine would load wrongly and silently: NaN and infinities, one tensor in two shards,
-    quantized ones of which config.json says nothing, tied matrices that differ.
+    quantized ones of which config.json says nothing, tied matrices that differ, an architecture that is not that of model_type.
 
     Reads each tensor once, which takes about as long as copying it (270M parameters: 0.04 s). A model that is neither a folder nor
     in the Hub's cache passes.
@@ -92,16 +98,28 @@ def check_weights(name: str, config, revision: str = "") -> None:
             owners[key] = file.name
             if _TIED.fullmatch(key):
                 tied[key] = tensor
-    if _is_tied(name, config, revision):
-        _check_equal(name, tied)
-
-
-def _is_tied(name: str, config, revision: str) -> bool:
-    """T5's configurations always say so in transformers 5; then their file counts."""
     from transformers import PretrainedConfig
 
     saved, _ = PretrainedConfig.get_config_dict(name, **({"revision": revision} if revision else {}))
-    return bool(getattr(config, "tie_word_embeddings", False)) and saved.get("tie_word_embeddings") is not False
+    _check_architecture(name, saved)
+    # T5's configurations always say so in transformers 5; then their file counts.
+    if getattr(config, "tie_word_embeddings", False) and saved.get("tie_word_embeddings") is not False:
+        _check_equal(name, tied)
+
+
+def _check_architecture(name: str, saved: Mapping) -> None:
+    """Raise UsageError if config.json names the class of a model of another type."""
+    from transformers.models.auto import modeling_auto
+
+    architecture, model_type = next(iter(saved.get("architectures") or ()), ""), saved.get("model_type") or ""
+    mappings = [mapping for table, mapping in vars(modeling_auto).items() if table.endswith("_MAPPING_NAMES")]
+    rows = (row for mapping in mappings for row in mapping.items())
+    types = {kind for kind, names in rows if architecture in (names if isinstance(names, (list, tuple)) else [names])}
+    if types and model_type.removesuffix("_text") not in {kind.removesuffix("_text") for kind in types}:
+        raise UsageError(
+            f"the weights of {name}: config.json names the architecture {architecture}, but model_type {model_type}: vLLM goes by the one, "
+            "transformers by the other; write the right ones into config.json"
+        )
 
 
 def _check_equal(name: str, tied: Mapping[str, "Tensor"]) -> None:

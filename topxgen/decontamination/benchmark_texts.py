@@ -14,6 +14,7 @@ from topxgen.text.languages import Language
 from topxgen.text.ngram_hashes import tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 from topxgen.text.sentence_splitting import Sentencex
+from topxgen.text.words import is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class BenchmarkTexts:
             BenchmarkText(split.benchmark, split.name, split.language, id, text)
             for split in splits
             for id, text in zip(split.ids, split.texts, strict=True)
-            if text.strip()
+            if not is_blank(text)
         ]
 
     def unchecked(self, what: str) -> str | None:

@@ -12,6 +12,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
 from topxgen.corpora.benchmarks import Split
 from topxgen.text.ngram_index import MIN_CONTAINED_SHARE, SHORT_TEXT_RULES, ContaminationIndex
+from topxgen.text.words import is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def overlaps(hits: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
             "split": split.name,
             "language": split.language,
             **_NO_HITS,
-            "benchmark_texts": sum(1 for text in split.texts if text.strip()),
+            "benchmark_texts": sum(1 for text in split.texts if not is_blank(text)),
         }
         for side, split in splits
     ]

@@ -140,19 +140,23 @@ class Fetcher:
 
     def _lacking(self, listing: Listing) -> dict[str, File]:
         """The files that are not there with their size and digest."""
-        verified = self.record["repositories"].get(listing.asset.key, {})
-        known = verified.get("files", {}) if verified.get("commit") == listing.commit else {}
+        known = self._verified(listing)
         return {
             name: file
             for name, file in listing.files.items()
             if known.get(name) != file or not has_size(listing.path(self.folder, name), file)
         }
 
+    def _verified(self, listing: Listing) -> dict[str, File]:
+        """By earlier runs, of the same commit."""
+        recorded = self.record["repositories"].get(listing.asset.key, {})
+        return recorded["files"] if recorded.get("commit") == listing.commit else {}
+
     def _check_space(self, listings: list[Listing]) -> None:
         wanted = sum(
             file["size"]
             for one in listings
-            for name, file in self._lacking(one).items()
+            for name, file in one.files.items()
             if not has_size(one.path(self.folder, name), file)
         )
         free = shutil.disk_usage(self.folder).free
@@ -164,37 +168,30 @@ class Fetcher:
 
     def _download(self, listing: Listing, progress: Progress) -> None:
         """The files of a repository that are lacking; refs/main last, if all are there."""
-        asset, lacking = listing.asset, self._lacking(listing)
-        for part in listing.place(self.folder).glob(
-            "blobs/*.incomplete"
-        ):  # of a run that was killed; names are not used again
+        asset, lacking, place = listing.asset, self._lacking(listing), listing.place(self.folder)
+        for part in place.glob("blobs/*.incomplete"):  # of a run that was killed; names are not used again
             part.unlink()
-        before = self.record["repositories"].get(listing.asset.key, {})
-        kept = before.get("files", {}) if before.get("commit") == listing.commit else {}
-        verified: Repository = {"commit": listing.commit, "files": dict(kept)}
-        whole = False
-        with self._problems_of(asset), ThreadPoolExecutor(WORKERS) as pool:
-            jobs = {name: pool.submit(self._get, listing, name, file) for name, file in lacking.items()}
-            try:
-                for name, job in jobs.items():
-                    job.result()
-                    verified["files"][name] = lacking[name]
-                    self.record["repositories"][listing.asset.key] = verified
-                    write_json(self.folder / RECORD, self.record)
-                    progress.update(round(lacking[name]["size"] / MB), files=name)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            whole = True
-        if whole:
+        verified: Repository = {"commit": listing.commit, "files": {**self._verified(listing)}}
+        with self._problems_of(asset):
+            with ThreadPoolExecutor(WORKERS) as pool:
+                jobs = {name: pool.submit(self._get, listing, name, file) for name, file in lacking.items()}
+                try:
+                    for name, job in jobs.items():
+                        job.result()
+                        verified["files"][name] = lacking[name]
+                        self.record["repositories"][asset.key] = verified
+                        write_json(self.folder / RECORD, self.record)
+                        progress.update(round(lacking[name]["size"] / MB), files=name)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
             # With the list of all files of the repository, its clients take a folder with the needed ones for half of one.
-            (listing.place(self.folder) / "trees" / f"{listing.commit}.json").unlink(missing_ok=True)
-            (listing.place(self.folder) / "refs").mkdir(exist_ok=True)
+            (place / "trees" / f"{listing.commit}.json").unlink(missing_ok=True)
+            (place / "refs").mkdir(exist_ok=True)
             for ref in filter(None, (asset.wanted_revision, "main")):  # main: what is loaded without a revision
-                write_atomic(listing.place(self.folder) / "refs" / ref, [listing.commit])
-            logger.info(
-                f"{asset.name}: {len(listing.files)} files, {sum(f['size'] for f in listing.files.values()) / 1e9:.2f} GB"
-            )
+                write_atomic(place / "refs" / ref, [listing.commit])
+            size = sum(file["size"] for file in listing.files.values())
+            logger.info(f"{asset.name}: {len(listing.files)} files, {size / 1e9:.2f} GB")
 
     def _get(self, listing: Listing, name: str, file: File) -> None:
         """Download a file and verify it, a second time if it is not what the Hub lists. Raises UsageError if it is not then."""

@@ -23,6 +23,7 @@ from topxgen.inference import REMOTE, Answer, Request, SamplingSettings
 from topxgen.inference.response_cache import ResponseCache, response_record
 from topxgen.text.languages import Language
 from topxgen.text.near_duplicates import NearDuplicates
+from topxgen.text.words import is_blank
 
 MAX_UNPRODUCTIVE_STEPS = 50  # in a row that keep nothing, as in the TopXGen pipeline: then the run stops
 
@@ -79,7 +80,7 @@ def is_native(paragraph_id: str, language: str) -> bool:
 def has_failed(response: dict) -> bool:
     """Whether there is no text, for another reason than the length of the prompt."""
     error = response.get("error")
-    return "--max_model_len" not in error if error else not any(text.strip() for text in response["texts"])
+    return "--max_model_len" not in error if error else all(map(is_blank, response["texts"]))
 
 
 def reason_against(
@@ -300,7 +301,7 @@ class Generation:
         for response, ended_by in zip_longest(record["texts"], reasons[: len(record["texts"])]):
             texts = self._pipeline.parse(response)
             if texts is None:
-                reason = "unparseable" if response.strip() else "empty"
+                reason = "empty" if is_blank(response) else "unparseable"
                 self._reject(prompt, f"{prompt.id}.{index}", reason, response, record)
                 index += self._pipeline.texts_per_prompt
                 continue

@@ -231,7 +231,8 @@ class GenerationConfig:
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""
-        return self._generate_settings() | self.shard_setting
+        rows = {f"language {one.name}": languages.row_id(one) for one in self.languages.values()}
+        return self._generate_settings() | rows | self.shard_setting
 
     def _generate_settings(self) -> dict:
         args = self.args

@@ -100,7 +100,7 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
             loaded = model.load_adapter(folder, _NAME, torch_device="cpu", low_cpu_mem_usage=True)
     except Exception as error:  # of peft, torch, safetensors: target modules or shapes that differ, a damaged file
         raise UsageError(
-            f"the adapter {folder} does not match {base} ({reason(error)}): is it the right base?"
+            f"the adapter {folder} does not match {base} ({reason(error)}): is it the right base, and is adapter_config.json its own?"
         ) from None
     unmatched = {
         "the adapter lacks": sorted(loaded.missing_keys),

@@ -13,11 +13,12 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from queue import SimpleQueue
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from topxgen.common import signals
 from topxgen.common.console import ONCE
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
@@ -180,11 +181,25 @@ class RemoteSampler:
         self._end: UsageError | None = None
         self._ending = asyncio.Event()
         done: SimpleQueue[Answer | Exception | None] = SimpleQueue()
+        with signals.noting_interrupts(lambda: done.put(None)) as interrupted:
+            yield from self._answers(next_request, settings, done, interrupted)
+        if isinstance(self._end, APIUnavailable):
+            raise APIUnavailable(f"{self._end}; {self._yielded} responses are saved: re-run the same command to resume")
+        if self._end is not None:
+            raise self._end
+
+    def _answers(
+        self,
+        next_request: Callable[[], Request | None],
+        settings: SamplingSettings,
+        done: SimpleQueue,
+        interrupted: Collection,
+    ) -> Iterator[Answer]:
         in_flight = 0
         try:
             while True:
                 while (
-                    not self._ending.is_set()
+                    not (self._ending.is_set() or interrupted)
                     and in_flight < self._max_concurrent
                     and (request := next_request()) is not None
                 ):
@@ -195,6 +210,8 @@ class RemoteSampler:
                 answer = done.get()
                 in_flight -= 1
                 yield from self._unless_failed(answer)
+                if interrupted:
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             self._loop.cancel_tasks()
             while not done.empty():  # these are paid for
@@ -202,10 +219,6 @@ class RemoteSampler:
             raise
         finally:
             self._loop.cancel_tasks()
-        if isinstance(self._end, APIUnavailable):
-            raise APIUnavailable(f"{self._end}; {self._yielded} responses are saved: re-run the same command to resume")
-        if self._end is not None:
-            raise self._end
 
     def finish(self) -> None:
         """Send nothing more, no second attempts either: `generate` yields the answers in flight, which are paid for, and ends."""

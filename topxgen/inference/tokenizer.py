@@ -120,9 +120,8 @@ def plain_ids(tokenizer, texts: list[str], control: frozenset[int] = frozenset()
     """
     if not texts:
         return []
-    if hasattr(
-        tokenizer, "remove_language_code"
-    ):  # Marian's reads all of ">>Kaixo<<, esan zuen" up to << as a language
+    # Marian's tokenizer reads all of ">>Kaixo<<, esan zuen" up to << as a language.
+    if hasattr(tokenizer, "remove_language_code"):
         texts = [f" {text}" if text.startswith(">>") else text for text in texts]
     rows = tokenizer(**{side: texts}, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     control = control | _not_in_texts(tokenizer)

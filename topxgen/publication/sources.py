@@ -16,6 +16,7 @@ from topxgen.common.schemas import fields
 from topxgen.runs.folders import BackTranslation, Run
 from topxgen.text import languages
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 
 ALL = "all"  # the config of all languages together
 
@@ -293,7 +294,7 @@ def _pairs_in(record: TranslationRecord) -> Iterator[tuple[int, str, str, float 
     """(place, sentence, translation, score, confidence) of each pair that has two sides."""
     scores, confidences = record.get("scores"), record.get("confidences")
     for i, (sentence, translation) in enumerate(zip(record["propositions"], record["translations"], strict=True)):
-        if sentence.strip() and translation.strip():
+        if not (is_blank(sentence) or is_blank(translation)):
             yield i, sentence, translation, scores[i] if scores else None, confidences[i] if confidences else None
 
 

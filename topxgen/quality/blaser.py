@@ -19,6 +19,7 @@ from topxgen.quality import sonar as sonar_encoder
 from topxgen.quality.replicas import check_finite
 from topxgen.quality.sonar import SonarEncoder, looks_local, read_checkpoint
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +139,7 @@ def score_pairs(
     """Score pairs block by block, without blank ones; see Blaser.score."""
     pairs = list(zip(sentences, translations, strict=True))
     scores: list[float | None] = [None] * len(pairs)
-    nonblank = [i for i, (a, b) in enumerate(pairs) if a.strip() and b.strip()]
+    nonblank = [i for i, (a, b) in enumerate(pairs) if not (is_blank(a) or is_blank(b))]
     for start in range(0, len(nonblank), BLOCK_PAIRS):
         block = nonblank[start : start + BLOCK_PAIRS]
         values = network(

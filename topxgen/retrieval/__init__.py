@@ -23,9 +23,7 @@ RETRIEVERS: dict[str, Choice] = {
     "chrf": Choice("topxgen.retrieval.surface:ChrF", "chrF"),
     "bleu": Choice("topxgen.retrieval.surface:Bleu", "sentence BLEU"),
     "Random": Choice("topxgen.retrieval.random_order:Random", "a random draw"),
-    "structural": Choice(
-        "topxgen.retrieval.dependency_trees:Structural", "similar dependency trees (spaCy), by edit distance"
-    ),
+    "structural": Choice("topxgen.retrieval.dependency_trees:Structural", "dependency trees (spaCy) that share arcs"),
     "kernel": Choice("topxgen.retrieval.dependency_trees:Kernel", "similar dependency trees (spaCy), by a tree kernel"),
     # The original code's names.
     "lcs": Choice("topxgen.retrieval.surface:LCS", "another name of LCS"),

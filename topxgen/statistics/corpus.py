@@ -15,6 +15,7 @@ from topxgen.common.records import ParagraphRecord, read_translations, target_la
 from topxgen.corpora import benchmarks
 from topxgen.text import languages
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def read(path: str, sources: Sources) -> list[Corpus]:
             if language is sources.languages[-1] and not corpora:
                 raise UsageError(f"{path} holds no texts: {error}") from None
             continue
-        texts = [text for split in splits for text in split.texts if text.strip()]
+        texts = [text for split in splits for text in split.texts if not is_blank(text)]
         corpora.append(Corpus(path, NATIVE, language, paragraphs=texts))
     return corpora
 

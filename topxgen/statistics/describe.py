@@ -15,7 +15,7 @@ from topxgen.statistics import diversity
 from topxgen.statistics.corpus import Corpus
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
-from topxgen.text.words import unicode_words
+from topxgen.text.words import is_blank, unicode_words
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def score_statistics(corpus: Corpus) -> dict[str, dict]:
 
 def _diversity(sides: list[list[str]], languages: list[Language | None], options: Options) -> list[dict | None]:
     """The measures for each list of texts, empty ones left out, on samples of equal size; None where there are none."""
-    sides = [[text for text in texts if text.strip()] for texts in sides]
+    sides = [[text for text in texts if not is_blank(text)] for texts in sides]
     size = min([options.sample, *(len(texts) for texts in sides if texts)])
     samples = [_drawn(texts, size, options.seed) for texts in sides]
     tokens = [list(map(unicode_words, sample)) for sample in samples]

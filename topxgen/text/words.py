@@ -31,6 +31,8 @@ UNSPACED_SCRIPTS = {
 _INVISIBLE = dict.fromkeys(
     (0xAD, 0x61C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF), ""
 )
+# Letters and symbols without a shape: of Hangul, Braille, and selectors of variants.
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5" + "".join(map(chr, range(0xFE00, 0xFE10))))
 _JOINERS = dict.fromkeys((0x200C, 0x200D), "")  # only shape glyphs
 # İ loses its dot, which i has: a case-folded İ is i with a combining dot.
 _FOLDED = _INVISIBLE | _JOINERS | {ord("İ"): "i"}
@@ -41,6 +43,11 @@ _SYLLABLES = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\
 def visible(text: str) -> str:
     """`text` in normalization form C without invisible characters; joiners, which are part of Persian words, stay."""
     return unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of `text` can be seen: white space, zero-width and other format characters, fillers, alone."""
+    return all(char.isspace() or char in _FILLERS or unicodedata.category(char) in ("Cf", "Cc") for char in text)
 
 
 def length(text: str) -> int:

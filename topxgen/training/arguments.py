@@ -7,7 +7,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from topxgen.common import hub, provenance
+from topxgen.common import checksums, hub, provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import check_output_directory, read_json
@@ -208,6 +208,10 @@ def result_settings(args: argparse.Namespace, data_digest: str) -> dict:
     settings = provenance.result_settings(args, excluded)
     if weights := provenance.weights_id(args.model_name_or_path):
         settings["weights"] = weights
+    if (template := Path(args.template_key).expanduser()).is_file():  # of the user's own
+        settings["template_sha256"] = checksums.sha256_of(template)
+    rows = (languages.find(name, args.languages_file) for name in (args.src, *args.target_languages))
+    settings |= {f"language {row.name}": languages.row_id(row) for row in rows}
     return {**settings, "effective_batch_rows": effective_batch(args)[0], "data": data_digest}
 
 

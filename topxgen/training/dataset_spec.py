@@ -10,6 +10,7 @@ from pathlib import Path
 from topxgen.common.settings import Settings
 from topxgen.text import languages
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 from topxgen.training.pairs import Pair, direction
 
 
@@ -74,7 +75,7 @@ class LoadedPairs:
         counts = self.counts[direction(src.name, tgt.name)]
         for source, target, group in rows:
             counts["read"] += 1
-            if source.strip() and target.strip():
+            if not (is_blank(source) or is_blank(target)):
                 self.add(Pair(source.strip(), target.strip(), src.name, tgt.name, group))
             else:
                 counts["empty"] += 1

@@ -26,6 +26,7 @@ from topxgen.corpora.tables import (
     tsv_rows,
 )
 from topxgen.text import languages
+from topxgen.text.words import is_blank
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.named_datasets import NAMED
 from topxgen.training.pairs import Pair
@@ -77,7 +78,7 @@ class PairReader:
             pair = Pair(source, target, src, tgt, f"row {number}" if group in (None, "") else str(group))
             counts = self.counts[pair.direction]
             counts["read"] += 1
-            if target.strip() and (source.strip() or not src):
+            if not is_blank(target) and not (src and is_blank(source)):
                 yield pair
             else:
                 counts["empty"] += 1

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import torch
 
 from topxgen.text.leak_guard import text_key
+from topxgen.text.words import is_blank
 from topxgen.training.packing import Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair, reverse
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
@@ -75,7 +76,7 @@ def windows(stream, size: int, test_texts: Collection[str] = frozenset()) -> Ite
         pair = Pair(row["source"], row["target"], row["src"], row["tgt"], "")
         if test_keys and not test_keys.isdisjoint((text_key(pair.source), text_key(pair.target))):
             continue
-        if pair.target.strip() and (pair.source.strip() or not pair.src):
+        if not is_blank(pair.target) and not (pair.src and is_blank(pair.source)):
             pairs.append(pair)
         if len(pairs) == size:
             yield pairs

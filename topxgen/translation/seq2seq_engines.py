@@ -33,8 +33,9 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}  # padded source tokens in a batch; t
 # Sentences passed at once: enough to sort by length, few enough that a kill loses minutes at most.
 BLOCK_SIZE = {"cpu": 256, "cuda": 8192}
 MIN_BATCH_TOKENS = 256  # if memory runs out, batches are halved down to about this
-# What is in the cache: version 1, without a list of its files, has conversions of incomplete checkpoints, too.
-CONVERSION_VERSION, CONTENTS = 2, "conversion.json"
+# What is in the cache: version 1, without a list of its files, has conversions of incomplete checkpoints, too, and version 2 float32
+# weights in the precision that config.json names.
+CONVERSION_VERSION, CONTENTS = 3, "conversion.json"
 DEFAULT_MAX_TOKENS = 512  # for models that state no limit
 Work = list[tuple[int, list[list[int]]]]
 Output = list[tuple[list[int], float]]  # of a row, best first
@@ -292,10 +293,13 @@ def _is_whole(folder: Path) -> bool:
 
 def _converter():
     """CTranslate2's converter, that refuses incomplete checkpoints, with fixes for two incompatibilities with transformers 5."""
+    import torch
     from ctranslate2.converters import TransformersConverter
 
     class Converter(TransformersConverter):
         def load_model(self, model_class, name, **kwargs):
+            if not self._load_as_float16:  # rather than as config.json says: the weights may have another precision
+                kwargs["dtype"] = torch.float32
             model = load_weights(model_class, name, **kwargs)
             # The converter reads from `tie_word_embeddings` whether the decoder's outputs are scaled. T5 configurations now
             # always have True there, and the answer in `scale_decoder_outputs`; MADLAD-400's beams depend on it.
