@@ -248,8 +248,8 @@ def gather(
         if len(tokens) + settings.max_new_tokens <= max_model_len:
             taken.append((request, tokens))
         else:
-            lengths = f"{len(tokens)} prompt + {settings.max_new_tokens} new tokens"
-            error = f"{lengths} exceed --max_model_len {max_model_len}"
+            asked = settings.max_new_tokens
+            error = f"{len(tokens)} prompt + {asked} new tokens exceed --max_model_len {max_model_len}"
             rejected.append(Answer(request.id, [], len(tokens), error=error))
     return taken, rejected
 
