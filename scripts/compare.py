@@ -75,7 +75,8 @@ def build_parser() -> Parser:
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only [all]")
     # fmt: off
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-                        help="other values for this run: of a name at the top of the file, or of section.flag in all variants")
+                        help="other values for this run: name=value at the top of the file, section.flag=value for all variants, "
+                        "variants.NAME.section.flag=value for one that has its own")
     parser.add_argument("--jobs", nargs="+", default=[], metavar="ID",
                         help="run these commands alone, as --dry_run names them; no table")
     parser.add_argument("--encoder",

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     file = RunFile(
         {name: value for name, value in tree.items() if name not in (*comparison.KEYS, rounds.KEY)}, args.file
     )
-    if not file.sections and comparison.KEY not in tree:
+    if not file.sections and comparison.VARIANTS not in tree:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
     folder = folder_of(file)
     title = folder.absolute().name
@@ -76,13 +76,13 @@ def run(args: argparse.Namespace) -> int:
 
 def steps(args: argparse.Namespace, tree: dict, file: RunFile, words: list[str]) -> list[slurm.Step]:
     """What is to be run of a run, of its rounds, or of all variants and seeds of an experiment. Raises UsageError."""
-    if comparison.KEY not in tree and rounds.KEY not in tree:
+    if comparison.VARIANTS not in tree and rounds.KEY not in tree:
         return slurm.steps(commands(file, args.stages), folder_of(file), words)
     if args.stages:
         raise UsageError(
-            f"--stages has no effect: {args.file} has {rounds.KEY if rounds.KEY in tree else comparison.KEY}"
+            f"--stages has no effect: {args.file} has {rounds.KEY if rounds.KEY in tree else comparison.VARIANTS}"
         )
-    if comparison.KEY in tree:
+    if comparison.VARIANTS in tree:
         return _of_experiment(comparison.plan(tree, args.file), words)
     settings, todo = rounds.plan(tree, args.file)
     found = []

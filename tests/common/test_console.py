@@ -22,7 +22,7 @@ def restored_logging():
 
 
 def test_control_characters_of_other_peoples_texts_are_escaped(capsys):
-    assert printable("a\x1b[31mb\x07\u202ec\u2028\x85\nd\te") == "a\\x1b[31mb\\x07\\x202ec\\x2028\\x85\nd\te"
+    assert printable("a\x1b[31mb\x07\u202ec\u2028\x85\nd\te") == "a\\x1b[31mb\\x07\\u202ec\\u2028\\x85\nd\te"
     written_with_joiners = "नेपा\u200dली می\u200cخواهم 10\u00a0km"
     assert printable(written_with_joiners) == written_with_joiners
     setup_logging("script.py")

@@ -211,6 +211,20 @@ def test_values_at_the_top_can_be_set_for_one_run(tmp_path):
     assert "--set 'model' is not name=value" in refusal(comparison.read, path, ["model"])
 
 
+def test_a_set_value_is_refused_that_a_variant_would_not_get(tmp_path):
+    path = written(tmp_path)
+    reason = refusal(comparison.read, path, ["datagen.temperature=0.7"])
+    assert "no effect on the variant cold, which has a temperature of its own" in reason
+    assert "write variants.cold.datagen.temperature=" in reason
+    changed = read(tmp_path, changes=["variants.hot.datagen.temperature=1.5", "train.max_steps=7"]).variants
+    assert [flag(changed[name].data[0], "temperature") for name in ("cold", "hot")] == [["0.5"], ["1.5"]]
+    assert {*flag(changed["cold"].runs[0].train, "max_steps"), *flag(changed["hot"].runs[0].train, "max_steps")} == {
+        "7"
+    }
+    for place in ("variants.warm.datagen.temperature", "variants.hot.training.seed", "variants.nothing.train.seed"):
+        assert "with a section of that variant" in refusal(comparison.read, path, [f"{place}=1"])
+
+
 @pytest.mark.parametrize(
     "old, new, says",
     [

@@ -268,7 +268,7 @@ def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path, datagen_here):
 def test_verbose_escapes_control_characters():
     from topxgen.common.console import printable
 
-    assert printable("a\x1b[31mb\x07\u202ec\nd") == "a\\x1b[31mb\\x07\\x202ec\nd"
+    assert printable("a\x1b[31mb\x07\u202ec\nd") == "a\\x1b[31mb\\x07\\u202ec\nd"
 
 
 def test_published_command_parses_and_prints_its_plan(tmp_path, datagen_here):

@@ -41,6 +41,8 @@ def test_a_tokenizer_that_appends_eos(tiny_lm, tmp_path):
     from transformers import AutoTokenizer
 
     tokenizer = adds_eos(AutoTokenizer.from_pretrained(tiny_lm))
+    prompt, ids = in_training(tokenizer, "One <eos> house.")
+    assert tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
     prompt, ids = in_training(tokenizer, "One house.")
     assert encode(tokenizer, prompt) == ids and tokenizer.eos_token_id not in ids
     tokenizer.save_pretrained(tmp_path)

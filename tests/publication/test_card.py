@@ -181,7 +181,7 @@ def test_a_fence_in_a_command_does_not_end_the_block(tmp_path):
 
 
 def test_escape():
-    assert escape("a\nb | <c> & *d* \\ `e` \u202e") == "a b \\| &lt;c&gt; &amp; \\*d\\* \\\\ \\`e\\` \\\\x202e"
+    assert escape("a\nb | <c> & *d* \\ `e` \u202e") == "a b \\| &lt;c&gt; &amp; \\*d\\* \\\\ \\`e\\` \\\\u202e"
     assert escape("Ñ ‌उ अ یہ") == "Ñ ‌उ अ یہ"
 
 

@@ -257,7 +257,7 @@ def test_a_folder_whose_name_has_a_line_break_is_one_line(tmp_path):
     write(tmp_path / "a\nb\t\u202ec" / "settings_train.json", {"max_steps": 2})
     write(tmp_path / "a\nb\t\u202ec" / "train_log.jsonl", {"step": 1})
     shown = in_process("scripts/status.py", tmp_path).stdout
-    assert "  a\\nb\\t\\x202ec\n" in shown and "\u202e" not in shown
+    assert "  a\\nb\\t\\u202ec\n" in shown and "\u202e" not in shown
     assert not any(line.startswith("b") for line in shown.splitlines())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny_models import udhr_texts
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.text import language_id, languages
@@ -39,6 +40,39 @@ def test_another_script_is_another_language(name, right, wrong):
     for lid in ("cld2", "langid"):  # langid has one code for Chinese
         identifier = language_id.load(lid)
         assert not identifier.knows(language) or identifier.is_language([right, wrong], language) == [True, False]
+
+
+def in_forms(text: str, *ranges: range) -> str:
+    """`text` with its letters in the other forms that Unicode has of them in these ranges."""
+    forms = {unicodedata.normalize("NFKC", chr(code)): chr(code) for span in ranges for code in span}
+    return "".join(forms.get(char, char) for char in text)
+
+
+@pytest.mark.parametrize("lid", ["cld2", "langid"])
+@pytest.mark.parametrize(
+    "name, ranges",
+    [
+        ("Basque", [range(0xFF01, 0xFF5F)]),  # full width
+        ("Swahili", [range(0xFF01, 0xFF5F)]),
+        ("Basque", [range(0x1D400, 0x1D434)]),  # mathematical bold
+        ("Swahili", [range(0x1D5D4, 0x1D608)]),
+        ("Basque", [range(0x24B6, 0x24EA)]),  # circled
+        ("Urdu", [range(0xFB50, 0xFBB2), range(0xFE80, 0xFEFD)]),  # shapes of Arabic letters
+        ("Standard Arabic", [range(0xFE80, 0xFEFD)]),
+        ("Japanese", [range(0xFF61, 0xFFA0)]),  # half-width kana
+    ],
+)
+def test_other_forms_of_letters_change_no_identification(lid, name, ranges):
+    identifier, language = language_id.load(lid), languages.find(name)
+    texts = udhr_texts(name)[5:25]
+    others = [in_forms(text, *ranges) for text in texts]
+    assert sum(one != other for one, other in zip(texts, others, strict=True)) > 15
+    assert identifier.is_language(others, language) == identifier.is_language(texts, language)
+    assert sum(identifier.is_language(others, language)) > 15
+
+
+def test_vowels_of_thai_and_lao_and_ligatures_stay_what_they_are():
+    assert language_id._plain("ทำ ນຳ ½ Ǆ ﬁn") == "ทำ ນຳ ½ DŽ fin"
 
 
 def test_sorani_is_not_kurmanji():

@@ -230,7 +230,11 @@ def printable(text: str) -> str:
     such as https://user:password@host and ?api_key=..., become ***.
     """
     text = without_secrets(text)
-    return text if text.isprintable() else "".join(c if _is_harmless(c) else f"\\x{ord(c):02x}" for c in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if _is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
+    )
 
 
 def one_line(text: str) -> str:

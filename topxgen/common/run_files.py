@@ -7,7 +7,7 @@ such a flag; and by the table DEFAULTS, which leads the files of one stage to th
 import json
 import re
 from argparse import Action
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("datagen", "decontamination", "train", "main", "evaluate")
 SEVERAL = ("train", "main")  # may be a list: the stage runs once for each
+VARIANTS = "variants"  # a key at the top of experiment files (topxgen/experiments/comparison.py)
 SLURM = "slurm"  # a key at the top that is no flag: what jobs ask for (topxgen/experiments/slurm.py)
 LAUNCHER = "launcher"  # a key of train that is no flag: the words before train.py, such as accelerate launch
 COMMAND_LINE_ONLY = {
@@ -122,21 +123,47 @@ def _parsed(text: str, where: str) -> Value:
 
 
 def read_changed(path: Path, changes: Iterable[str]) -> dict[str, Value]:
-    """The file, with `changes` such as "train.seed=3": values at the top or of all entries of a section, written as in the file."""
+    """The file, with `changes` such as "train.seed=3": values at the top, of all entries of a section, or of a section of one
+    variant ("variants.hot.datagen.temperature=1.5"), written as in the file.
+
+    Raises UsageError for a flag of a section that a variant has a value of its own for, which would hide the change.
+    """
     tree = read(path)
     for change in changes:
         name, _, value = change.partition("=")
-        section, dot, flag = name.rpartition(".")
-        entries = tree.get(section) if dot else tree
-        entries = entries if isinstance(entries, list) else [entries]
+        *place, flag = name.rsplit(".", 2)
+        entries = _entries_at(tree, place)
         # An empty value is a shell variable that is not set.
-        if not (flag and value.strip() and all(isinstance(entry, dict) for entry in entries)) or (
-            dot and section not in SECTIONS
-        ):
-            raise UsageError(f"--set {change!r} is not name=value or section.flag=value with a section of {path}")
+        if not (flag and value.strip() and entries and all(isinstance(entry, dict) for entry in entries)):
+            raise UsageError(
+                f"--set {change!r} is not name=value or section.flag=value with a section of {path}, or "
+                f"{VARIANTS}.NAME.section.flag=value with a section of that variant"
+            )
+        for variant in _variants(tree) if len(place) == 1 else ():
+            own = f"{VARIANTS}.{variant}.{place[0]}"
+            if any(flag in entry for entry in _entries_at(tree, own.rsplit(".", 1)) if isinstance(entry, dict)):
+                raise UsageError(
+                    f"--set {change!r} has no effect on the variant {variant}, which has a {flag} of its own: write {own}.{flag}="
+                )
         for entry in entries:
             entry[flag] = _parsed(value, f"--set {change!r}")
     return tree
+
+
+def _entries_at(tree: Mapping[str, Value], place: Sequence[str]) -> list[Value]:
+    """The mappings at [], ["section"] or ["variants.NAME", "section"]; [] if there is no such place."""
+    owner = tree
+    if len(place) > 1:
+        prefix, _, variant = place[0].partition(".")
+        owner = _variants(tree).get(variant) if prefix == VARIANTS else None
+    if place:
+        owner = owner.get(place[-1]) if isinstance(owner, dict) and place[-1] in SECTIONS else None
+    return owner if isinstance(owner, list) else [owner]
+
+
+def _variants(tree: Mapping[str, Value]) -> Mapping[str, Value]:
+    variants = tree.get(VARIANTS)
+    return variants if isinstance(variants, dict) else {}
 
 
 class _Reader:

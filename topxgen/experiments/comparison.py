@@ -14,13 +14,12 @@ from pathlib import Path
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError, did_you_mean, unknown_choice
 from topxgen.common.records import default_translate_dir
-from topxgen.common.run_files import SECTIONS, RunFile, Value, read_changed, references
+from topxgen.common.run_files import SECTIONS, VARIANTS, RunFile, Value, read_changed, references
 from topxgen.experiments import stages
 from topxgen.experiments.chain import Command, commands, flags_by_section, folder_of
 
-KEY = "variants"
 # Of an experiment file, besides those of a run file.
-KEYS = ("seeds", "pairs", "baseline", "merge_adapters", "variants")
+KEYS = ("seeds", "pairs", "baseline", "merge_adapters", VARIANTS)
 OF_VARIANT = ("mix", "pairs")  # of a variant, besides sections
 # Flags that are decided here: (section, flag).
 DECIDED = {
@@ -146,7 +145,7 @@ def plan(tree: Mapping[str, Value], path: Path) -> Experiment:
     base = {name: value for name, value in tree.items() if name not in KEYS}
     folder = folder_of(RunFile(base, path))
     seeds, pairs = _seeds(tree.get("seeds"), path), _count(tree.get("pairs"), f"{path}: pairs")
-    variants = tree.get("variants")
+    variants = tree.get(VARIANTS)
     if not isinstance(variants, dict) or not variants:
         raise UsageError(
             f"{path} needs variants: names, each with the sections and flags in which it differs from the run"

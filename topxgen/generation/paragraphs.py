@@ -214,9 +214,13 @@ class Generation:
             for answer in answers:
                 self._take(answer)
                 if self._finished():
-                    if not self._is_remote:
-                        break
-                    sampler.finish()
+                    break
+            else:
+                return
+            if self._is_remote:
+                sampler.finish()
+                for answer in answers:
+                    self._take(answer)
         finally:
             answers.close()
 

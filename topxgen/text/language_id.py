@@ -5,6 +5,7 @@ An identifier has `knows(language) -> bool` and `is_language(texts, language) ->
 
 import mmap
 import re
+import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,13 @@ _NO_TEXT = re.compile(
     r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
     + "".join(chr((plane << 16) + 0xFFFE) + chr((plane << 16) + 0xFFFF) for plane in range(17))
     + "]+"
+)
+
+# Other forms of letters, which no identifier knows: full-width, mathematical 𝐛𝐨𝐥𝐝, circled, ligatures, the shapes of Arabic letters
+# and half-width kana. Not all that NFKC changes: it takes Thai and Lao vowels apart.
+_OTHER_FORMS = re.compile(
+    "[\u0132\u0133\u0149\u017f\u01c4-\u01cc\u01f1-\u01f3\u0587\u2100-\u214f\u2160-\u217f\u2460-\u24ff\ufb00-\ufdff\ufe70-\ufefc\uff01-\uffdc"
+    "\U0001d400-\U0001d7ff\U0001f110-\U0001f189]+"
 )
 
 # ISO 639-3 codes of the languages for which FLORES-200 has those of macrolanguages.
@@ -41,8 +49,8 @@ class _Identifier:
     def is_language(self, texts: list[str], language: Language) -> list[bool]:
         """Whether each text is identified as the language, and written in its script: one code may stand for Uzbek in Latin and in
         Cyrillic letters."""
-        codes = self._codes(language)
-        return [self.identify(text) in codes and is_in_script(text, language.script) for text in texts]
+        codes, plain = self._codes(language), map(_plain, texts)
+        return [self.identify(text) in codes and is_in_script(text, language.script) for text in plain]
 
 
 class CLD2(_Identifier):
@@ -155,7 +163,9 @@ def _letters_of(script: str):
 
 
 def _plain(text: str) -> str:
-    """`text` as one line with single spaces, without what is no text, nor what would cut words."""
+    """`text` as one line with single spaces and plain letters, without what is no text, nor what would cut words."""
+    if not text.isascii():
+        text = _OTHER_FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms[0]), text)
     return _NO_TEXT.sub("", " ".join(visible(text).split()))
 
 

@@ -69,7 +69,7 @@ function panel(one) {
     return `${line.label}: ${page.number(first[1], 2)} at step ${page.number(first[0])}, ${page.number(last[1], 2)} at step ${page.number(last[0])}`;
   });
   return page.chart({
-    x: { label: "step", ticks: 6 }, y: { label: one.axis, grid: true, nice: true }, color: { type: "categorical", domain: one.series.map((line) => line.label), legend: one.series.length > 1 }, height: 300,
+    marginBottom: 36, x: { label: "step", ticks: 6 }, y: { label: one.axis, grid: true, nice: true }, color: { type: "categorical", domain: one.series.map((line) => line.label), legend: one.series.length > 1 }, height: 300,
     marks: [
       hasBands ? Plot.areaY(points, { x: "step", y1: "low", y2: "high", fill: "line", fillOpacity: 0.15 }) : null,
       Plot.ruleY(baselines, { y: "score", stroke: "line", strokeDasharray: "4,4", title: (base) => `baseline, ${base.direction}: ${base.score.toFixed(2)}` }),

@@ -284,6 +284,9 @@ const page = (() => {
     }
     for (const element of document.querySelectorAll("main > section")) states.set(element.id, { element });
     languages = (await data("languages")) || languages;
+    addEventListener("hashchange", follow);
+    // The first section comes alone: until it has its height, those below are near, too, and would take its time.
+    if (!route() && states.size) await render(states.keys().next().value);
     const near = new IntersectionObserver((entries) => {
       for (const entry of entries) if (entry.isIntersecting) render(entry.target.id);
     }, { rootMargin: "400px" });
@@ -300,7 +303,6 @@ const page = (() => {
     const moved = () => (followed && followed.top !== undefined ? followed.element.getBoundingClientRect().top - followed.top : 0);
     new ResizeObserver(() => scrollBy({ top: moved(), behavior: "instant" })).observe(document.getElementById("content"));
     addEventListener("scroll", () => { if (Math.abs(moved()) > 5) followed = null; }, { passive: true });
-    addEventListener("hashchange", follow);
     addEventListener("beforeprint", () => { for (const name of states.keys()) render(name); });
     await follow();
     document.documentElement.dataset.ready = "true";

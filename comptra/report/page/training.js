@@ -43,7 +43,7 @@ function curves(title, label, lines, chosen, more = {}) {
     const cell = { fx: (point) => place(point.line) % columns, fy: (point) => Math.floor(place(point.line) / columns) };
     const firsts = names.map((line) => ({ line }));
     return {
-      ...axes, x: { ...axes.x, ticks: 3, tickFormat: "~s" }, y: { ...axes.y, ticks: 3 }, marginLeft: 46, marginTop: 22, marginBottom: 34,
+      ...axes, x: { ...axes.x, ticks: 3, tickFormat: (step) => d3.format("~s")(step) }, y: { ...axes.y, ticks: 3 }, marginLeft: 46, marginTop: 22, marginBottom: 34,
       height: 130 * Math.ceil(names.length / columns) + 60, maxWidth: 1100, fx: { axis: null, padding: 0.12 }, fy: { axis: null, padding: 0.28 },
       marks: [
         Plot.frame({ stroke: "var(--line)" }),

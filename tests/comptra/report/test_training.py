@@ -180,3 +180,16 @@ def test_charts_and_warnings_in_a_browser(browser, tmp_path):
     browser.click("#training figure details.screen summary")
     assert "2.1" in browser.one("#training figure details[open] table").text
     assert browser.faults() == []
+
+
+def test_more_directions_than_colours_have_a_panel_each(browser, tmp_path):
+    held_out = {
+        step: {"loss": 2.0, **{f"loss_English to {i}": 1.5 + step for i in range(12)}} for step in (0, 1000, 2000)
+    }
+    written(tmp_path / "run" / "train", log_of({1000: 1.0}, held_out), best_checkpoint="checkpoint-2000", steps=2000)
+    pages.build(tmp_path / "run", tmp_path / "page.html")
+    pages.opened(browser, tmp_path / "page.html", "training")
+    pages.render(browser, "training")
+    labels = browser.run("return [...document.querySelectorAll('#training svg text')].map(text => text.textContent)")
+    assert {f"English to {i}" for i in range(12)} <= {*labels} and {"0", "1k", "2k"} <= {*labels}
+    assert "0k" not in labels
