@@ -29,6 +29,20 @@ def test_each_stage_of_a_run_is_a_corpus(run_folder):
     assert pairs.pairs[1].score is None
 
 
+def test_a_paragraph_whose_pairs_are_all_dropped_is_no_paragraph_of_the_filtered_data(run_folder):
+    path = run_folder / "nllb" / "Basque_translate_filtered.jsonl"
+    line = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    write_jsonl(
+        path,
+        [
+            *map(json.loads, path.read_text(encoding="utf-8").splitlines()),
+            line | {key: [] for key in ("propositions", "translations", "scores")},
+        ],
+    )
+    (corpus,) = read_all([str(path)], Sources())
+    assert columns([corpus]) == [("filtered", "Basque", 9, 18)] and len(corpus.topics) == 9
+
+
 def test_stages_and_languages_can_be_chosen(run_folder, published_folder):
     both = [str(run_folder), str(published_folder)]
     assert columns(read_all(both[:1], Sources(stages=["filtered"]))) == [("filtered", "Basque", 9, 18)]

@@ -159,6 +159,8 @@ def _read_file(path: Path, stage: str, language: Language, languages_file: str |
         return corpus
     corpus.target, corpus.pairs = languages.find(target_language_of(path.parent), languages_file), []
     for _, record in read_translations(path, ("scores",), on_cut):
+        if stage == "filtered" and not record["propositions"]:  # its pairs were all dropped
+            continue
         corpus.paragraphs.append(record.get("sentence") or " ".join(record["propositions"]))
         corpus.topics.append(record.get("topic"))
         scores = record.get("scores") or repeat(None)
