@@ -120,6 +120,8 @@ class Audit:
         return self._digests[key]
 
     def _read(self, path: Path) -> str | None:
+        if not path.is_file():  # to open a pipe could wait for ever
+            return None
         try:
             size, digest = path.stat().st_size, checksums.sha256_of(path)
         except OSError:

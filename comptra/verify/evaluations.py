@@ -16,6 +16,7 @@ from comptra.significance import averages
 from comptra.tables import export
 from comptra.verify import Audit, quiet
 from comptra.verify.translations import arguments, can_load, test_files
+from topxgen.common.files import refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 
 _SURFACE = {name for name, row in METRICS.items() if not row.of_segments}
@@ -168,7 +169,9 @@ def _check_means(audit: Audit, path: Path, report: dict) -> None:
 
 def _max_samples(group: dict, folders: list[Path]) -> int | None:
     """--max_samples of the evaluation, if it was less than what was translated."""
-    lines = (folders[0] / f"translate_{group['step']}.jsonl").read_bytes().count(b"\n")
+    translations = folders[0] / f"translate_{group['step']}.jsonl"
+    refuse_stand_in(translations)
+    lines = translations.read_bytes().count(b"\n")
     return group["sentences"] if lines > group["sentences"] else None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 LINE_EVERY_S = 15.0
+MAX_WARNING_CHARS = 8000  # a value of a damaged file may be as long as the file
 _URL_USER = re.compile(r"(\b\w+://)[^\s/@'\"]+@")
 _QUERY_SECRET = re.compile(
     r"([?&;][\w.-]*(?:key|token|secret|sig|signature|password|passwd|auth)=)[^\s&;#'\"]+", re.IGNORECASE
@@ -47,7 +48,8 @@ class _ConsoleHandler(logging.Handler):
     def __init__(self, prog: str):
         super().__init__()
         self._prog = prog
-        self._rank = int(os.environ.get("RANK", 0))
+        rank = os.environ.get("RANK", "")
+        self._rank = int(rank) if rank.isdecimal() else 0  # train.py says what is wrong with it
         self._shown: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -71,6 +73,8 @@ class _ConsoleHandler(logging.Handler):
         message = record.getMessage()
         if record.levelno >= logging.WARNING and record.name.partition(".")[0] in _OUR_PACKAGES:
             message = message.replace("\n", "\\n")  # one line, whatever a file name or flag holds
+            if len(message) > MAX_WARNING_CHARS:
+                message = f"{message[: MAX_WARNING_CHARS // 2]} ... {message[-MAX_WARNING_CHARS // 4 :]}"
         if record.levelno >= logging.ERROR:
             remember_error(message)
             rank = f"rank {self._rank}: " if self._rank else ""

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 import sys
@@ -16,7 +15,7 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from topxgen.common import checksums, own_code
+from topxgen.common import checksums, environment, own_code
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic, write_json
@@ -109,7 +108,7 @@ def _sha256(file: Path) -> str:
 
 def cache_folder() -> Path:
     """Where files are kept that any later run may use."""
-    return Path(os.environ.get("TOPXGEN_CACHE", "~/.cache/topxgen")).expanduser()
+    return environment.folder("TOPXGEN_CACHE", "~/.cache/topxgen")
 
 
 @cache

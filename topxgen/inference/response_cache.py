@@ -13,6 +13,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_placed_jsonl
 from topxgen.common.schemas import decode
 from topxgen.inference import NEUTRAL, Answer, Request, SamplingSettings
+from topxgen.inference.costs import TokenCount
 
 SYNC_RECORDS, SYNC_S = 256, 1.0
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
@@ -26,9 +27,9 @@ class ResponseRecord(TypedDict, total=False):
     id: str
     texts: list[str]
     answers: list[str]  # the name of texts in {Language}_answers.jsonl of older versions
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
+    prompt_tokens: TokenCount
+    completion_tokens: TokenCount
+    cached_tokens: TokenCount
     error: str | None
     finish_reasons: list[str]
     log_probabilities: list[float]

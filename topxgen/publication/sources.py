@@ -136,7 +136,7 @@ def plan(run: Run, names: Collection[str] | None = None, languages_file: str | N
 
 def _source(one: BackTranslation, name: str, languages_file: str | None) -> Source:
     layout, all_pairs = one.filtered and FilteredLayout(one.filtered), one.layout().translations(name)
-    is_filtered = layout is not None and layout.filtered(name).is_file()
+    is_filtered = layout is not None and layout.filtered(name).exists()
     path = layout.filtered(name) if is_filtered else all_pairs
     try:
         language, target = (languages.find(side, languages_file) for side in (name, one.target_language))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Required
 
-from topxgen.common import checksums, hub, lineage, provenance, signals
+from topxgen.common import checksums, environment, hub, lineage, provenance, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, read_jsonl, remove, write_json
@@ -121,7 +121,7 @@ def is_finished(output_dir: Path) -> bool:
             f"already finished at step {manifest['steps']}, the best model is in {output_dir}; for another run pass another "
             "--output_dir"
         )
-        if arguments.IS_MAIN_PROCESS and checksums.KEY in manifest:  # a killed run may lack entries
+        if environment.is_main_process() and checksums.KEY in manifest:  # a killed run may lack entries
             checksums.claim(output_dir, [*manifest[checksums.KEY], MANIFEST_FILE])
     return bool(manifest)
 
