@@ -31,7 +31,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common import files, flag_rules, hub, lineage
+from topxgen.common import environment, files, flag_rules, hub, lineage
 from topxgen.common import needs as wanted
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
@@ -40,7 +40,7 @@ from topxgen.common.needs import Need
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 from topxgen.inference.costs import Estimate
 from topxgen.training import arguments, named_datasets, run, training_data
-from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
+from topxgen.training.arguments import DEFAULT_STEPS, SCHEDULERS
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.export import FORMATS, export
 from topxgen.training.export import check as check_export
@@ -106,12 +106,12 @@ def build_parser() -> Parser:
     add("--template_key", default="14", metavar="KEY",
         help="decoder LMs: MT template, a number or name in topxgen/prompting/mt_templates.toml; none: source and target are "
              "concatenated as they are")
-    add("--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="NEFTune: noise on embeddings [off]")
+    add("--neftune_noise_alpha", type=float_range(0, 1000), metavar="ALPHA", help="NEFTune: noise on embeddings [off]")
 
     add = parser.add_argument_group("adapters and memory").add_argument
     add("--use_peft", **FLAG, help="train a LoRA adapter instead of all weights")
     add("--lora_r", type=int_range(1, 4096), default=16, metavar="RANK", help="rank of the adapter")
-    add("--lora_alpha", type=float_range(0.001), default=32, help="scale of the adapter, divided by its rank")
+    add("--lora_alpha", type=float_range(0.001, 1e6), default=32, help="scale of the adapter, divided by its rank")
     add("--lora_dropout", type=float_range(0, 0.99), default=0.05, help="dropout before the adapter")
     add("--target_modules", nargs="+", metavar="NAME", help="modules to adapt, such as q_proj [all linear layers]")
     add("--use_dora", **FLAG, help="weight-decomposed LoRA (DoRA); needs --use_peft")
@@ -134,13 +134,13 @@ def build_parser() -> Parser:
     add("--per_device_train_batch_size", **count(1, "training: rows per batch on each device", 4, maximum=65_536))
     add("--per_device_eval_batch_size", **count(1, "evaluation: rows per batch on each device", 4, maximum=65_536))
     add("--gradient_accumulation_steps", **count(1, "batches per optimizer step on each device", 4, maximum=65_536))
-    add("--learning_rate", type=float_range(1e-12), default=5e-6, metavar="LR", help="peak learning rate")
-    add("--min_learning_rate", type=float_range(0), metavar="LR", help="where the schedule ends [0 in most schedules]")
+    add("--learning_rate", type=float_range(1e-12, 100), default=5e-6, metavar="LR", help="peak learning rate")
+    add("--min_learning_rate", type=float_range(0, 100), metavar="LR", help="where the schedule ends [0 in most schedules]")
     add("--lr_scheduler_type", choices=SCHEDULERS, default="cosine", metavar="NAME",
         help=f"learning-rate schedule of transformers: {', '.join(SCHEDULERS)}")
     add("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='its options, such as {"num_cycles": 2}')
     add("--num_warmup_steps", **count(0, "steps of linear warm-up", 100))
-    add("--weight_decay", type=float_range(0), default=0.05, help="AdamW's weight decay")
+    add("--weight_decay", type=float_range(0, 100), default=0.05, help="AdamW's weight decay")
     add("--num_workers", **count(0, "data loaders, at most one per spare core [24]", 24))
 
     add = parser.add_argument_group("checkpoints and evaluation").add_argument
@@ -189,6 +189,7 @@ def check_results(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> int:
     """Run all stages; the exit code."""
     # Flags: check them, set the defaults that depend on others
+    is_main = environment.is_main_process()
     arguments.resolve(args)
     hub.require(needs(args))
 
@@ -197,7 +198,7 @@ def train(args: argparse.Namespace) -> int:
     run.log_data(facts)
     if not all(pair.src for pair in (*test_pairs, *(() if args.streaming else train_pairs))):
         flag_rules.check(RAW_TEXT_RULES, args)
-    if args.export_dir and IS_MAIN_PROCESS:
+    if args.export_dir and is_main:
         if args.dry_run:
             check_export(train_pairs, test_pairs, args.export_dir, args.export_formats)
         else:
@@ -232,11 +233,11 @@ def train(args: argparse.Namespace) -> int:
             model.report_too_long(texts, train_pairs, "training")
         return 0
     note = {"steps": args.max_steps}
-    with OutputLock(args.output_dir, note=note) if IS_MAIN_PROCESS else nullcontext():
+    with OutputLock(args.output_dir, note=note) if is_main else nullcontext():
         run.check_output_dir(args.output_dir, settings)
         if run.is_finished(args.output_dir):
             return 0
-        if IS_MAIN_PROCESS:
+        if is_main:
             files.remove(args.output_dir / SKIPPED_PAIRS_FILE)
         if texts is not None:
             model.report_too_long(texts, train_pairs, "training")
@@ -268,7 +269,7 @@ def main() -> int:
 def exit_process(code: int) -> None:
     """End this process. With several, threads of torch's process groups sometimes abort Python at shutdown, and a finished
     job would count as failed."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

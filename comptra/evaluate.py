@@ -45,6 +45,14 @@ from topxgen.text import language_id
 logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
 EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be computed
+# Of the files to write: an earlier one is replaced, another file is not.
+BEGINNINGS = {
+    "--csv": "dataset,src,tgt,step,system,",
+    "--json": r'\{\s*"trials": ',
+    "--markdown": r"## [^\n]+\n\n\| ",
+    "--latex": r"% \\usepackage\{booktabs,graphicx\}\n",
+    "--segments": r'\{"dataset": "|dataset,direction,system,',
+}
 
 RULES = (
     *METRIC_RULES,
@@ -205,7 +213,8 @@ def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
     check_output_files(
-        {f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "plot", "segments")}
+        {f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "plot", "segments")},
+        BEGINNINGS,
     )
     if args.plot:
         series.check_format(args.plot)

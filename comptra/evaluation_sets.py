@@ -308,7 +308,7 @@ def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs
         )
     language = tgt if src.name == into else src
     names = [FilteredLayout(folder).filtered(language.name).name, translations_name(language.name)]
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    path = next((folder / name for name in names if (folder / name).exists()), None)
     if path is None:
         others = sorted({file.name.partition("_translate")[0] for file in folder.glob("*_translate*.jsonl")})
         raise UsageError(

@@ -49,6 +49,12 @@ RECORDED = (
     *("sample", "seed", "tokenizer", "sonar_name_or_path"),
     *("judge_model_name_or_path", "inference_api", "judge_prompt", "judge_sample"),
 )
+# Of the files to write: an earlier one is replaced, another file is not.
+BEGINNINGS = {
+    "--csv": "path,stage,language,",
+    "--json": r'\{\s*"settings": \{\s*"sample": ',
+    "--markdown": r"\| [^\n]+ \|\n\| --- \|",
+}
 # fmt: off
 RULES = (
     Rule(("sonar_name_or_path", "encoder_device"), "--encoder sonar", lambda args: args.encoder == "sonar" or ":" in (args.encoder or "")),
@@ -108,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
-    check_output_files({"--csv": args.csv, "--json": args.json, "--markdown": args.markdown})
+    check_output_files({"--csv": args.csv, "--json": args.json, "--markdown": args.markdown}, BEGINNINGS)
     is_remote = args.inference_api in inference.REMOTE
     hub.require(
         [

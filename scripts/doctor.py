@@ -47,7 +47,7 @@ MAX_WIDTH, MAX_SUBJECT, MAX_STAGE, MAX_WORK = 100, 28, 34, 40
 COLOURS = {OK: "\x1b[32m", NOTE: "\x1b[33m", PROBLEM: "\x1b[31m"}
 PLAIN = "\x1b[0m"
 RULES = (
-    Rule(("set",), "RUN.yaml", lambda args: args.file is not None),
+    Rule(("set", "prices"), "RUN.yaml", lambda args: args.file is not None),
     Rule(("num_gpus",), "--gpu", lambda args: args.gpu is not None),
 )
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.dir.is_dir():
         raise UsageError(f"{args.dir} is not a folder; pass the output directory of a run")
     if args.json:
-        check_output_files({"--json": args.json})
+        check_output_files({"--json": args.json}, {"--json": r'\{\s*"root": '})
         if args.dir.resolve() in args.json.resolve().parents:
             raise UsageError(f"--json {args.json} is in {args.dir}, in which nothing is written; pass another path")
     audit = verify.verify(args.dir, verify.Options(args.benchmark_dir, args.languages_file, not args.no_scores))

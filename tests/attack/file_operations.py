@@ -43,7 +43,7 @@ class FileOperations:
     def __call__(self, operation: str, file) -> int | None:
         """Count one; None, or the share of a write that takes place. May raise, or not return at all."""
         path = self.path(file)
-        if not path.startswith(self.root):
+        if not f"{path}/".startswith(self.root):
             harmless = operation in ("open", "close") or path.startswith(self._scratch) or not path.startswith("/")
             if not harmless and not (path == "/dev/null" and operation in ("write", "create")):
                 self.outside.append(f"{operation} {path}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.attack.hostile import NUMBERS, TEXTS, make_hostile_files
-from tests.attack.shooting_range import KEY, Outcome, Range
+from tests.attack.shooting_range import KEY, Outcome, Range, digests
 from tests.attack.table import COMPARE, DATAGEN, GENERATE, STAGES, TRAIN
 from tests.support.documentation import parser_of
 
@@ -45,7 +45,16 @@ WHERE_TO_WRITE = (
     "output",
     "--out",
 )
-WHERE_TO_WRITE += ("--output", "-o")
+WHERE_TO_WRITE += (
+    "--output",
+    "-o",
+    "--latex",
+    "--segments",
+    "--plot",
+    "--every_eval_ever",
+    "--ensemble_dir",
+    "--folder",
+)
 # Any number of these is right, and a large one takes long.
 WORK = ("--number_of_instructions", "--number_of_instructions_per_language", "--num_workers")
 TIMEOUT_S = 20.0
@@ -101,6 +110,9 @@ def attack(place: Range, ready: Path, script: str, more: list[str]) -> Outcome:
     if any(not word.startswith("-") for word in more[:1]):  # positional: instead of the first
         base, more = (base[0], *more[:1], *base[2:]), more[1:]
     outcome = place.run(folder, [*base, *more], timeout=TIMEOUT_S)
+    now = digests(folder / "in")
+    changed = [name for name, digest in digests(ready / "in").items() if now.get(name) != digest]
+    outcome.problems += [f"an input was changed: in/{name}" for name in changed]
     if any(word.split("=")[0] in WHERE_TO_WRITE for word in more):
         outcome.problems = [problem for problem in outcome.problems if not problem.startswith("writes outside")]
     for path in folder.rglob("*"):

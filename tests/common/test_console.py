@@ -51,6 +51,14 @@ def test_what_is_shown_of_whom(capsys, monkeypatch):
     assert capsys.readouterr().err == "rank 1: train.py: error: no memory\n"
 
 
+def test_a_message_with_an_endless_value_keeps_its_ends(capsys):
+    setup_logging("script.py")
+    logger.error(f"x.json: field a is {'x' * 200_000!r}; restore it or remove it")
+    line = capsys.readouterr().err
+    assert line.startswith("script.py: error: x.json: field a is 'xxx") and line.endswith("; restore it or remove it\n")
+    assert 1000 < len(line) < 9000
+
+
 def test_a_terminal_that_is_not_utf8_shows_escapes():
     code = "from topxgen.common.console import setup_logging\nsetup_logging('x')\nprint('Urdu: اردو')"
     env = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": str(ROOT)}

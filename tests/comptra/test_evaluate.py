@@ -151,6 +151,22 @@ def test_a_better_system_is_starred_and_files_hold_all(ntrex, tmp_path, score):
     assert rows[1]["bleu_signature"] == group["signatures"]["bleu"]
 
 
+@pytest.mark.parametrize("flag", ["--csv", "--json", "--markdown", "--latex", "--segments"])
+def test_only_an_earlier_file_of_the_same_kind_is_replaced(tmp_path, score, flag):
+    test = udhr()
+    write(tmp_path / "run", test.sources, test.references, settings())
+    mine = tmp_path / "mine"
+    for text in ("\\documentclass{article}\n", '{"sentence": "a", "translation": "b"}\n', "# Notes\n", "a,b\n1,2\n"):
+        mine.write_text(text)
+        code, _, said = score(tmp_path / "run", "--metrics", "chrf", flag, mine)
+        assert code == 2 and f"{flag} {mine} exists and was not written by this command" in said
+        assert mine.read_text() == text
+    mine.write_text("")
+    for _ in range(2):
+        assert score(tmp_path / "run", "--metrics", "chrf", flag, mine)[0] == 0
+    assert mine.stat().st_size > 100
+
+
 def test_directions_are_scored_apart(tmp_path, score):
     original(tmp_path, "base")
     original(tmp_path, "base", src="Basque", tgt="English")

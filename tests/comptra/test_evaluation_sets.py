@@ -189,6 +189,14 @@ def test_generated_pairs_as_the_pool(flores):
     assert "has pairs with French" in refusal("topxgen", folder=flores, data_dir=data)
 
 
+def test_what_stands_in_place_of_decontaminated_pairs_is_named(flores):
+    generated(flores / "data" / "Basque_translate.jsonl", (["Ez garbia."], ["Not clean."]))
+    (flores / "data" / "Basque_translate_filtered.jsonl").mkdir()
+    assert "Basque_translate_filtered.jsonl is a directory" in refusal(
+        "topxgen", folder=flores, data_dir=flores / "data"
+    )
+
+
 def test_generated_pairs_without_those_of_a_shard(flores):
     generated(flores / "data" / "Basque_translate_filtered.jsonl", (["Kaixo."], ["Hello."]))
     shard = flores / "shards" / "0000-of-0001" / "data"

@@ -334,6 +334,10 @@ IDLE = [
     ),
     ((*STEPS, "--method_translate", "none", "--temperature", 0.5), "without a --method_translate other than none"),
     (("--retriever_type", "LCS"), "--retriever_type has no effect without demonstrations (--k"),
+    (
+        ("--k", 2, "--retriever_type", "Random", "--retriever_tokens", "original"),
+        "--retriever_tokens has no effect without --retriever_type bm25s or bm25",
+    ),
     (("--sonar_name_or_path", "x"), "--sonar_name_or_path has no effect without"),
     (("--blaser_name_or_path", "x"), "--blaser_name_or_path has no effect without"),
     (("--comet_python", "x"), "without --selection_method comet-qe"),
@@ -365,6 +369,11 @@ PUBLISHED = [
     (("--steps", 0, "--number_of_subproblems", 0), "--number_of_subproblems has no effect"),
     (("--steps", 0, "--number_of_merge_demonstrations", 0), None),
     (("--k", 0, "--retriever_type", "LCS"), "--retriever_type has no effect"),
+    (("--k", 0, "--retriever_tokens", "original"), "--retriever_tokens has no effect"),
+    (
+        ("--num_return_sequences", 2, "--temperature", 1),
+        "--num_return_sequences has no effect without a --selection_method",
+    ),
     (("--k", 2, "--method_translate", "cot"), "--k has no effect"),
     (("--top_p", 1.0, "--repetition_penalty", 1.0, "--num_beams", 1, "--num_return_sequences", 1), None),
     (("--enable_lora", "false", "--lora_rank", 32), "--lora_rank has no effect"),

@@ -5,6 +5,8 @@ import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from tests.support import finished_run, whole_run
 from tests.support.flipped_bytes import QUICK, is_found, kinds
 from tests.support.processes import locked
 from tests.support.publishing import make_run, record
-from tests.support.runs import in_process
+from tests.support.runs import ROOT, in_process
 from topxgen.common import checksums
 from topxgen.common.locks import OutputLock
 
@@ -423,6 +425,15 @@ def test_damaged_files(run):
     found = problems(run)
     for name in ("manifest_generate_Basque.json", "scores.json", "SHA256SUMS", PAIRS, "decontamination_report.json"):
         assert any(name in line for line in found), name
+
+
+def test_a_pipe_in_place_of_translations_is_not_waited_for(run):
+    path = sorted((run / "translations").rglob("translate_0.jsonl"))[0]
+    path.unlink()
+    os.mkfifo(path)
+    command = [sys.executable, str(ROOT / "scripts/verify.py"), str(run)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 1 and "is missing, and SHA256SUMS has it" in result.stdout
 
 
 def test_links_are_not_followed_and_vanished_files_are_said(run, tmp_path):

@@ -78,3 +78,20 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(reader, what, tmp_pa
         UsageError, match=r"mine\.parquet would expand from 0\.\d MB to \d+ MB \([\d,]+ rows\): no text"
     ):
         READERS[reader](path)
+
+
+def test_a_footer_with_other_numbers_of_rows_hides_none(tmp_path):
+    """Each byte of the footer that could be the 6 of the rows becomes a 5: all rows are read, or none."""
+    path, texts = tmp_path / "mine.parquet", [f"testu zenbaki {i}" for i in range(6)]
+    parquet.write_table(pyarrow.table({"Basque": texts}), path)
+    data, refused = path.read_bytes(), 0
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    places = [i for i in range(start, len(data) - 8) if data[i] == 2 * 6]  # as Thrift writes it
+    assert len(places) > 3
+    for place in places:
+        path.write_bytes(data[:place] + bytes([2 * 5]) + data[place + 1 :])
+        try:
+            assert [row["Basque"] for row in tables.parquet_rows(path)] == texts
+        except UsageError as error:
+            refused += "mine.parquet is damaged: it says" in str(error)
+    assert refused >= 2

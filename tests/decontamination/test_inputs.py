@@ -73,6 +73,17 @@ def test_nothing_is_written_over_what_is_read(planted, benchmark_dir, tmp_path):
     assert source.read_bytes() == before and json.loads(own.read_text())
 
 
+def test_filtered_pairs_of_others_are_not_replaced(planted, benchmark_dir):
+    filtered, hits = (planted / f"Basque_translate_{name}.jsonl" for name in ("filtered", "contaminated"))
+    filtered.write_text("published\n")
+    result = run(planted, benchmark_dir, code=2)
+    assert "was not written by this script" in result.stderr and filtered.read_text() == "published\n"
+    run(planted, benchmark_dir, "--audit")
+    hits.write_text("")  # as a kill leaves ours
+    run(planted, benchmark_dir)
+    assert filtered.read_text() != "published\n"
+
+
 def test_outputs_are_never_written_through_a_link(planted, benchmark_dir):
     precious = planted / "thesis.tex"
     precious.write_text("do not lose me")

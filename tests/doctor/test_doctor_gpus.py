@@ -30,6 +30,7 @@ def test_the_gpus_of_a_compute_node(tmp_path):
     ):
         result = in_process("scripts/doctor.py", run, *words)
         assert result.returncode == 2 and result.stderr.count("\n") == 1 and says in result.stderr, result.stderr
+    assert "--prices has no effect without RUN.yaml" in in_process("scripts/doctor.py", "--prices", 1, 2).stderr
     assert "on a login node: --gpu NAME" in of(findings_here(run, code=1), "gpus", "note")[0]
 
 

@@ -12,7 +12,7 @@ from tests.comptra.test_chat import folder_of, options
 from tests.inference.test_apis import chats, load, no_keys_of_ours, run  # noqa: F401 (a fixture)
 from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import in_process, records
-from topxgen import translation
+from topxgen import inference, translation
 from topxgen.common.errors import UsageError
 from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, http
 from topxgen.inference.response_cache import CachedSampler, read_responses
@@ -153,6 +153,12 @@ def test_other_servers_reasons(reason, texts):
         answers, ending, _ = run("openai", server, chats(1), max_retries=0)
     assert [text for answer in answers for text in answer.texts] == texts and bool(ending) != bool(texts)
     assert not texts or answers[0].finish_reasons == ("length",)
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "foo://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"a proxy of the environment .*all.* cannot be used .*foo"):
+        inference.load("openai", ModelSettings("m", base_url="http://127.0.0.1:9/v1", api_key=KEY))
 
 
 def test_a_completion_that_is_null_is_no_answer():

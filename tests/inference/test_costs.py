@@ -1,11 +1,15 @@
 """What responses cost: the providers' ways to report cached tokens, running totals, budgets, estimates."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from tests.support import api_server
 from tests.support.api_server import KEY, ApiServer
+from tests.support.runs import ROOT
 from tests.support.tiny_models import udhr_texts
 from topxgen import inference
 from topxgen.common.errors import UsageError
@@ -106,8 +110,27 @@ def test_what_is_on_disk_counts(tmp_path):
     meter.add_files("s", [path])
     assert meter.responses() == 2 and spend([100_000] * 10, 0.5, meter) == (3, 0.5, True)
     path.write_text('{"prompt_tokens": "7"}\n')
-    with pytest.raises(UsageError, match="is no response"):
+    with pytest.raises(
+        UsageError, match="line 1: field prompt_tokens: expected integer or null, got text; fix or remove the line"
+    ):
         meter.add_files("s", [path])
+
+
+def test_a_pipe_in_place_of_responses_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "answers.jsonl")
+    code = "from pathlib import Path; from topxgen.inference.costs import Meter; Meter(None).add_files('s', [Path('answers.jsonl')])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert "UsageError: answers.jsonl is a pipe or a device" in result.stderr
+
+
+@pytest.mark.parametrize("tokens", [-1_000_000, 0.5, True])
+def test_tokens_that_nobody_counted_pay_for_nothing(tmp_path, tokens):
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"prompt_tokens": 5, "completion_tokens": tokens}) + "\n")
+    with pytest.raises(UsageError, match="line 1: field completion_tokens: expected integer"):
+        Meter(Prices(1.0, 1.0, 1.0)).add_files("s", [tmp_path / "answers.jsonl"])
 
 
 @pytest.mark.parametrize("values", [[1], [1, 2, 3, 4]])

@@ -41,8 +41,6 @@ def test_a_tokenizer_that_appends_eos(tiny_lm, tmp_path):
     from transformers import AutoTokenizer
 
     tokenizer = adds_eos(AutoTokenizer.from_pretrained(tiny_lm))
-    prompt, ids = in_training(tokenizer, "One <eos> house.")
-    assert tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
     prompt, ids = in_training(tokenizer, "One house.")
     assert encode(tokenizer, prompt) == ids and tokenizer.eos_token_id not in ids
     tokenizer.save_pretrained(tmp_path)
@@ -54,6 +52,15 @@ def test_a_tokenizer_that_appends_eos(tiny_lm, tmp_path):
         found.append((answer.texts, answer.prompt_tokens))
         sampler.close()
     assert found[0] == found[1]
+
+
+def test_a_special_token_that_is_a_word_is_read_as_without_it(tiny_lm):
+    from transformers import AutoTokenizer
+
+    tokenizer, other = AutoTokenizer.from_pretrained(tiny_lm), AutoTokenizer.from_pretrained(tiny_lm)
+    other.add_special_tokens({"additional_special_tokens": ["eskubide"]})
+    text = "Gizon-emakume guztiak eskubide berberak dituztela"
+    assert encode(other, text) == encode(tokenizer, text) and len(encode(other, text)) < len(text)
 
 
 @pytest.fixture(scope="module")

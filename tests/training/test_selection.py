@@ -184,6 +184,7 @@ def test_duplicates_are_dropped_before_the_selection_on_request(tmp_path):
     "words, says",
     [
         (["--data_dir", "a", "b", "a"], "--data_dir a is given twice: its pairs would count twice"),
+        (["--data_dir", "a", "b/../a"], "--data_dir a is given twice: its pairs would count twice"),
         (["--data_dir", "a", "b", "--dataset_name_or_path", "smol"], "several --data_dir are for --dataset_name_or_path topxgen"),
     ],
 )  # fmt: skip

@@ -96,6 +96,9 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         (dict(lr_scheduler_type="greedy", test_size_ratio=0), "greedy depends on evaluations, but nothing is held out"),
         (dict(lr_scheduler_kwargs='{"foo": 1}'), "--lr_scheduler_type cosine with {'foo': 1}"),
         (dict(lr_scheduler_kwargs="[1]"), "'[1]' is not a JSON object"),
+        (dict(lr_scheduler_kwargs='{"num_cycles": "x"}'), "--lr_scheduler_type cosine with {'num_cycles': 'x'}"),
+        (dict(learning_rate="1e300"), "'1e300' is not a number from 1e-12 to 100"),
+        (dict(weight_decay="1e300"), "'1e300' is not a number from 0 to 100"),
         (dict(deepspeed="configs/deepspeed_zero3.json"), "pip install 'deepspeed"),
         (
             dict(deepspeed="configs/deepspeed_zero3.json", torch_compile=True),

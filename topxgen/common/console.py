@@ -6,12 +6,13 @@ import re
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 LINE_EVERY_S = 15.0
+MAX_WARNING_CHARS = 8000  # a value of a damaged file may be as long as the file
 _URL_USER = re.compile(r"(\b\w+://)[^\s/@'\"]+@")
 _QUERY_SECRET = re.compile(
     r"([?&;][\w.-]*(?:key|token|secret|sig|signature|password|passwd|auth)=)[^\s&;#'\"]+", re.IGNORECASE
@@ -47,7 +48,8 @@ class _ConsoleHandler(logging.Handler):
     def __init__(self, prog: str):
         super().__init__()
         self._prog = prog
-        self._rank = int(os.environ.get("RANK", 0))
+        rank = os.environ.get("RANK", "")
+        self._rank = int(rank) if rank.isdecimal() else 0  # train.py says what is wrong with it
         self._shown: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -71,6 +73,8 @@ class _ConsoleHandler(logging.Handler):
         message = record.getMessage()
         if record.levelno >= logging.WARNING and record.name.partition(".")[0] in _OUR_PACKAGES:
             message = message.replace("\n", "\\n")  # one line, whatever a file name or flag holds
+            if len(message) > MAX_WARNING_CHARS:
+                message = f"{message[: MAX_WARNING_CHARS // 2]} ... {message[-MAX_WARNING_CHARS // 4 :]}"
         if record.levelno >= logging.ERROR:
             remember_error(message)
             rank = f"rank {self._rank}: " if self._rank else ""
@@ -251,6 +255,12 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
         cells = [cell + gap if i < left else gap + cell for i, (cell, gap) in enumerate(zip(row, gaps, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Iterable[str]], right: int = 0) -> str:
+    """Cells, which are Markdown already, as a table; the last `right` columns are numbers."""
+    marks = ["---"] * (len(head) - right) + ["---:"] * right
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, marks, *rows))
 
 
 def width(text: str) -> int:

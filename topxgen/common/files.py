@@ -8,11 +8,13 @@ import io
 import json
 import logging
 import os
+import re
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TypeVar
 
 from topxgen.common import checksums
@@ -192,8 +194,9 @@ def encoding_hint(path: Path) -> str:
     return ""
 
 
-def check_output_files(paths: dict[str, Path | None]) -> None:
-    """Raise UsageError, before the work that they are to hold, for files by their flags that could not be written."""
+def check_output_files(paths: dict[str, Path | None], beginnings: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raise UsageError, before the work that they are to hold, for files by their flags that could not be written, and for those of
+    another content, such as a paper as --latex: `beginnings` has by flag what ours begin with, as a regular expression."""
     chosen = {flag: path for flag, path in paths.items() if path is not None}
     for flag, path in chosen.items():
         if path.is_dir():
@@ -201,8 +204,19 @@ def check_output_files(paths: dict[str, Path | None]) -> None:
         if path.exists() and not path.is_file():  # a file that is written replaces what has its name
             raise UsageError(f"{flag} {path} is a device or a pipe; pass the name of a file")
         check_output_directory(path.parent, f"{flag} {path}", must_exist=True)
+        if flag in beginnings and path.exists() and not _begins(path, beginnings[flag]):
+            raise UsageError(
+                f"{flag} {path} exists and was not written by this command; remove it, or pass the name of another file"
+            )
     if len({path.resolve() for path in chosen.values()}) < len(chosen):
         raise UsageError(f"{' and '.join(chosen)} name the same file; pass two")
+
+
+def _begins(path: Path, pattern: str) -> bool:
+    """Whether a file is empty, or its text begins as `pattern` says."""
+    with open(path, "rb") as file:
+        start = file.read(4096).decode("utf-8", "replace")
+    return not start or re.match(pattern, start) is not None
 
 
 def check_output_directory(path: Path, named: str, must_exist: bool = False) -> None:

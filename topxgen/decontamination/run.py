@@ -22,14 +22,8 @@ from topxgen.inference import ENGINE_LOG
 from topxgen.text import languages
 
 # The flags that decide what overlaps and what is dropped.
-SETTINGS = (
-    "ngram_size",
-    "tokenizer",
-    "near_duplicate_threshold",
-    "short_text_rule",
-    "drop_on_sentence_overlap",
-    "drop_on_translation_overlap",
-)
+SETTINGS = ("ngram_size", "tokenizer", "near_duplicate_threshold", "short_text_rule")
+SETTINGS += ("drop_on_sentence_overlap", "drop_on_translation_overlap")
 
 
 def _uses_copies(args: argparse.Namespace) -> bool:
@@ -120,6 +114,12 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
         for path in (*inputs.values(), *own_benchmarks):
             if _inodes([output]) & _inodes([path]):
                 raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
+    for name in () if args.audit else inputs:
+        if layout.filtered(name).exists() and not layout.hits(name).exists():  # ours gets its name after that
+            raise UsageError(
+                f"{layout.filtered(name)} was not written by this script, which leaves {layout.hits(name).name} beside it, and would "
+                "be replaced: pass another --output_dir, or remove it"
+            )
     report.earlier(reports[0])
     if reports[1].exists() and not reports[0].exists():
         raise UsageError(

@@ -1,10 +1,9 @@
 """Whether the models of a run fit into the memory of this machine's GPUs, or into its RAM where there are none."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from topxgen.common import needs
+from topxgen.common import environment, needs
 from topxgen.common.errors import UsageError
 from topxgen.doctor import UNKNOWN, Finding, arithmetic, gb, note, ok, problem
 from topxgen.doctor.checkpoints import Checkpoint
@@ -149,7 +148,7 @@ def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, si
 
 def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situation) -> Finding:
     weights, free = checkpoint.loaded_bytes(float_bytes(command)), situation.free_ram
-    cache = float(os.environ.get(CPU_KV_CACHE) or 2) * (1 << 30) if command.args.inference_api == "vllm" else 0
+    cache = (environment.number(CPU_KV_CACHE, 0) or 2) * (1 << 30) if command.args.inference_api == "vllm" else 0
     copies = command.args.data_parallel_size or 1
     needed = copies * (weights + cache)
     what = (

@@ -11,6 +11,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.registry import load_choice
+from topxgen.corpora import benchmarks
 from topxgen.flags import WORKER_RULES, engine_rules
 from topxgen.generation.pipelines import PIPELINES
 
@@ -145,8 +146,12 @@ RULES = (
     Rule(("nllb_compute_type", "cache_dir"), "--nllb_engine ctranslate2",
          lambda args: args.nllb_engine == "ctranslate2" or args.nllb_compute_type in ("float16", "bfloat16", "float32")),
     Rule(("template_key", "number_of_demonstrations"), "an LLM that back-translates (no --use_nllb)", _llm_translates, harmless=True),
-    Rule(("prompt_style", "demonstration_pool"), "an LLM that back-translates (no --use_nllb)", _llm_translates),
-    Rule(("demonstration_pool",), "--number_of_demonstrations", lambda args: args.number_of_demonstrations, switch="number_of_demonstrations"),
+    Rule(("prompt_style", "demonstration_pool", "retriever_tokens"), "an LLM that back-translates (no --use_nllb)", _llm_translates),
+    Rule(("demonstration_pool", "retriever_tokens"), "--number_of_demonstrations", lambda args: args.number_of_demonstrations,
+         switch="number_of_demonstrations"),
+    Rule(("allow_partial_benchmark",), f"examples or demonstrations of one of {', '.join(benchmarks.SIZES)}",
+         lambda args: not benchmarks.SIZES.keys().isdisjoint([args.example_sentences, args.example_paragraphs, args.demonstration_pool]),
+         harmless=True),
     Rule(("accept_unanswered",), "an LLM that back-translates through an API", lambda args: _llm_translates(args) and not _is_local(args)),
     Rule(("select_by", "candidate_temperature"), "--number_of_candidates 2 or more", lambda args: args.number_of_candidates > 1),
     Rule(("candidate_temperature",), "an LLM that back-translates (no --use_nllb), with --num_beams 1",

@@ -47,6 +47,11 @@ class GenerationConfig:
             raise UsageError(f"--languages names a language twice: {', '.join(language.name for language in chosen)}")
         self.minimums = self._minimums(chosen)
         self.target_language = languages.find(args.target_language, args.languages_file)
+        if self.target_language.name in self.languages and not {"translate", "score"}.isdisjoint(args.stages):
+            raise UsageError(
+                f"{self.target_language.name} is one of the --languages and the --target_language, which they are translated into: "
+                "pass another one"
+            )
         self.back_translator, self.scorer_name = checks.back_translator(args), checks.scorer(args)
         self.selector_name = checks.selector(args)
         translate_dir = check_filename(args.translate_dir or default_translate_dir(vars(args)), "--translate_dir")

@@ -1,13 +1,15 @@
 """What responses cost: prices of tokens, what a folder has cost so far, the end of a run at its budget, and estimates."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypedDict
+
+import msgspec
 
 from topxgen.common.console import aligned
 from topxgen.common.errors import APIUnavailable, UsageError
+from topxgen.common.files import read_jsonl
 from topxgen.inference import Answer, Request, SamplingSettings
 
 # Where the tokenizer is not known. By Gemma 3's, the UDHR has 5.5 characters a token in English and 2.3 to 3.7 in the languages of the paper.
@@ -15,6 +17,15 @@ CHARS_PER_TOKEN, ENGLISH_CHARS_PER_TOKEN = 3, 4.5
 ENGLISH_WORDS = frozenset(("the", "of", "and", "to", "with"))
 # Of a response; the cached ones are part of the prompt's.
 COUNTED = ("prompt_tokens", "completion_tokens", "cached_tokens")
+TokenCount = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Counts(TypedDict, total=False):
+    """What every record of a response has, whatever else it holds."""
+
+    prompt_tokens: TokenCount | None
+    completion_tokens: TokenCount | None
+    cached_tokens: TokenCount | None
 
 
 class Prices(NamedTuple):
@@ -62,15 +73,10 @@ class Meter:
             self._dearest[stage] = max(self._dearest[stage], self.prices.cost(*tokens.values()))
 
     def add_files(self, stage: str, paths: Iterable[Path]) -> None:
-        """Count the responses in files, some of which other processes may be writing: whole lines only."""
+        """Count the responses in files, some of which other processes may be writing: a line that is cut off is left out."""
         for path in paths:
-            with open(path, "rb") as file:
-                for line in file:
-                    if line.endswith(b"\n") and line.strip():
-                        try:
-                            self.add(stage, json.loads(line))
-                        except (ValueError, TypeError, AttributeError, RecursionError):
-                            raise UsageError(f"{path}: {line[:80]!r} is no response; fix or remove the line") from None
+            for response in read_jsonl(path, _Counts, on_cut=lambda _: None):
+                self.add(stage, response)
 
     def spent(self, stage: str | None = None) -> float:
         """USD for a stage, or for all; 0 without prices."""

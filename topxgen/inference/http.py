@@ -1,7 +1,9 @@
 """The HTTP client below the providers' clients: it bounds the size of a response and follows no redirect to another host."""
 
 from functools import cache
+from urllib.request import getproxies
 
+from topxgen.common.errors import UsageError, reason
 from topxgen.inference.api_errors import MalformedResponse, Redirected
 
 MAX_BODY_BYTES = 32 << 20  # decompressed; the longest answers are below 1 MiB
@@ -22,7 +24,14 @@ def http_client(client_class: type, **options):
             return type(response)(response.status_code, headers=headers, content=body, request=response.request)
 
     hooks = {"response": [_refuse_redirect]}
-    return BoundedClient(timeout=None, follow_redirects=True, event_hooks=hooks, verify=_certificates(), **options)
+    settings = {"timeout": None, "follow_redirects": True, "event_hooks": hooks, "verify": _certificates(), **options}
+    try:
+        return BoundedClient(**settings)
+    except (ImportError, ValueError) as error:  # HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
+        raise UsageError(
+            f"a proxy of the environment ({', '.join(getproxies())}) cannot be used ({reason(error)}): correct it, or unset the "
+            "variable (NO_PROXY=HOST goes around it)"
+        ) from None
 
 
 @cache

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from topxgen.common import freshness, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.masks import masked
 from topxgen.common.records import PARALLEL, FilteredLayout, TranslationRecord, read_translations
+from topxgen.common.schemas import fields
 from topxgen.runs.folders import BackTranslation, Run
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -82,14 +83,8 @@ class Config:
         return self.sources[0].target
 
 
-class Settings(TypedDict, total=False):
-    """Of the stages generate and translate of datagen.py."""
-
-    pipeline: str
-    back_translator: str
-    nllb_name_or_path: str | None
-    model: str | None
-    adapter: str | None
+# Of the stages generate and translate of datagen.py.
+Settings = fields(pipeline=str, back_translator=str, nllb_name_or_path=str | None, model=str | None, adapter=str | None)
 
 
 def model_of(settings: dict) -> str | None:
@@ -141,7 +136,7 @@ def plan(run: Run, names: Collection[str] | None = None, languages_file: str | N
 
 def _source(one: BackTranslation, name: str, languages_file: str | None) -> Source:
     layout, all_pairs = one.filtered and FilteredLayout(one.filtered), one.layout().translations(name)
-    is_filtered = layout is not None and layout.filtered(name).is_file()
+    is_filtered = layout is not None and layout.filtered(name).exists()
     path = layout.filtered(name) if is_filtered else all_pairs
     try:
         language, target = (languages.find(side, languages_file) for side in (name, one.target_language))

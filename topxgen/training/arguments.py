@@ -3,11 +3,12 @@
 import argparse
 import importlib.util
 import logging
+import math
 import os
 from dataclasses import fields
 from pathlib import Path
 
-from topxgen.common import checksums, hub, provenance
+from topxgen.common import checksums, environment, hub, provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import check_output_directory, read_json
@@ -16,7 +17,6 @@ from topxgen.training.flag_rules import ON_PLATEAU, check_flags
 
 logger = logging.getLogger(__name__)
 
-IS_MAIN_PROCESS = int(os.environ.get("RANK", 0)) == 0
 DEFAULT_STEPS = 1000
 # transformers' schedules, and the option in which each takes a minimum learning rate.
 SCHEDULERS: dict[str, str | None] = {
@@ -37,16 +37,8 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 PLATEAU_FLAGS = ("eval_steps", "save_steps", "metric_for_best_model", "num_eval_translations")
 # Flags that may change when a run is resumed. Batch sizes count by their product.
 NOT_PART_OF_THE_RESULT = (
-    *(
-        "output_dir",
-        "data_dir",
-        "allow_partial_benchmark",
-        "languages_file",
-        "trust_remote_code",
-        "export_dir",
-        "export_formats",
-        "dry_run",
-    ),
+    *("output_dir", "data_dir", "allow_partial_benchmark", "languages_file", "trust_remote_code"),
+    *("export_dir", "export_formats", "dry_run"),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_workers"),
     *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "loss_chunk_size", "torch_compile", "deepspeed"),
     *("logging_steps", "save_total_limit", "early_stopping_patience", "report_to", "push_to_hub", "hub_model_id"),
@@ -161,15 +153,20 @@ def _check_single_gpu() -> None:
 
 
 def _check_schedule(args: argparse.Namespace) -> None:
-    """Build the schedule for a dummy optimizer. Raises UsageError if transformers rejects its options."""
+    """Build the schedule for a dummy optimizer. Raises UsageError if transformers rejects its options, now or at a later step."""
     import torch
     from transformers import get_scheduler
 
     name, options = schedule(args)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate or 1.0)
+    steps = args.max_steps or DEFAULT_STEPS
     try:
-        get_scheduler(name, optimizer, args.num_warmup_steps, args.max_steps or 1000, scheduler_specific_kwargs=options)
-    except (TypeError, ValueError) as error:
+        scheduler = get_scheduler(name, optimizer, args.num_warmup_steps, steps, scheduler_specific_kwargs=options)
+        for step in (0, args.num_warmup_steps, steps // 2, steps):
+            for share in getattr(scheduler, "lr_lambdas", ()):
+                if not math.isfinite(share(step)):
+                    raise ValueError(f"step {step} has no learning rate")
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UsageError(f"--lr_scheduler_type {args.lr_scheduler_type} with {options}: {reason(error)}") from None
 
 
@@ -204,7 +201,7 @@ def schedule(args: argparse.Namespace) -> tuple[str, dict]:
 
 def effective_batch(args: argparse.Namespace) -> tuple[int, int]:
     """(rows per optimizer step over all processes, processes)."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    processes = environment.number("WORLD_SIZE", 1)
     return args.per_device_train_batch_size * args.gradient_accumulation_steps * processes, processes
 
 
@@ -230,7 +227,7 @@ def training_arguments(args: argparse.Namespace, metric: str, evaluates: bool, u
     from transformers import TrainingArguments
 
     scheduler, options = schedule(args)
-    cores, local_processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    cores, local_processes = len(os.sched_getaffinity(0)), environment.number("LOCAL_WORLD_SIZE", 1)
     shared = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if hasattr(args, field.name)}
     different = dict(
         output_dir=str(args.output_dir),

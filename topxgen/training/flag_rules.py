@@ -100,5 +100,8 @@ def check_exclusive(args: argparse.Namespace) -> None:
             raise UsageError(f"--{pair[0]} and --{pair[1]} exclude each other; pass one of them")
     if len(args.data_dir) > 1 and args.dataset_name_or_path not in SCORED:
         raise UsageError(f"several --data_dir are for --dataset_name_or_path {SCORED[0]}; pass one")
-    if repeated := next((path for path in args.data_dir if args.data_dir.count(path) > 1), None):
+    places = [Path(path).resolve() for path in args.data_dir]
+    if repeated := next(
+        (path for path, place in zip(args.data_dir, places, strict=True) if places.count(place) > 1), None
+    ):
         raise UsageError(f"--data_dir {repeated} is given twice: its pairs would count twice; pass it once")

@@ -7,10 +7,9 @@ any other model as a decoder LM on texts of an MT template.
 import argparse
 import inspect
 import logging
-import os
 from pathlib import Path
 
-from topxgen.common import flag_rules
+from topxgen.common import environment, flag_rules
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender
 from topxgen.common.hub import cannot_load, hub_call
@@ -18,7 +17,7 @@ from topxgen.common.text_only import parts_not_for_text
 from topxgen.common.weights import load_weights
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
-from topxgen.training.arguments import IS_MAIN_PROCESS, launched_with_deepspeed
+from topxgen.training.arguments import launched_with_deepspeed
 from topxgen.training.flag_rules import DECODER_RULES
 from topxgen.training.packing import DecoderCollator, Seq2SeqCollator, Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair
@@ -94,7 +93,7 @@ class TrainableModel:
                 f"{len(texts.too_long)} {which} pairs longer than --max_length {self.args.max_length} tokens are skipped "
                 f"(longest {longest}{f'; listed in {path}' if lists else ''})"
             )
-            if IS_MAIN_PROCESS and lists:
+            if environment.is_main_process() and lists:
                 with Appender(path) as file:
                     for i, tokens in texts.too_long:
                         columns = {
@@ -152,7 +151,7 @@ class TrainableModel:
                 bnb_4bit_compute_dtype=half,
             )
             if torch.cuda.is_available():
-                options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
+                options["device_map"] = {"": environment.number("LOCAL_RANK", 0)}
             else:
                 logger.warning("quantized training without a GPU works but is slow: use it for tests only")
         if self.uses_flash_attention:

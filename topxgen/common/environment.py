@@ -1,0 +1,28 @@
+"""Environment variables of launchers and users, whose values are checked as flags are."""
+
+import os
+from pathlib import Path
+
+from topxgen.common.errors import UsageError
+
+
+def number(name: str, default: int) -> int:
+    """A whole number; `default` if the variable is not set or empty. Raises UsageError for anything else."""
+    value = os.environ.get(name, "").strip()
+    if value and not (value.isascii() and value.isdecimal()):
+        raise UsageError(f"the environment variable {name} is {value!r}, not a whole number; correct or unset it")
+    return int(value or default)
+
+
+def folder(name: str, default: str) -> Path:
+    """A folder, also if the variable is empty: that is none, not the current folder. Raises UsageError for the home of nobody."""
+    value = os.environ.get(name) or default
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{name}: {value!r} has no home directory ({error}); set it to a folder") from None
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of several training processes, or the only one."""
+    return number("RANK", 0) == 0
