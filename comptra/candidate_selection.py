@@ -130,7 +130,7 @@ def _most_similar(candidates: list[list[str]], read: Callable, score: Callable, 
     scores = score(matches, hypothesis=lengths[:, :, None], reference=lengths[:, None, :])
     scores[:, np.arange(widest), np.arange(widest)] = 0  # not with itself; padding matches nothing
     sums = scores.sum(axis=2).round(9)
-    blank = np.array([not text.strip() for texts in candidates for text in texts])
+    blank = np.array([is_blank(text) for texts in candidates for text in texts])
     usable = np.zeros_like(sums, dtype=bool)
     usable[group, place] = ~blank
     return np.where(usable, sums, -1).argmax(axis=1).tolist()
@@ -184,9 +184,7 @@ class ByComet:
 
 
 def best_scored(
-    sentences: list[str],
-    candidates: list[list[str]],
-    score: Callable[[list[str], list[str]], list[float | None]],
+    sentences: list[str], candidates: list[list[str]], score: Callable[[list[str], list[str]], list[float | None]]
 ) -> list[str]:
     """Of each list the text with the highest score, of ties the first; `score` is called once, for all that need one.
 
