@@ -62,7 +62,7 @@ def _check_made_again(audit: Audit, folder: Path, files: Files) -> None:
         why = "it was made by another version of this program or of its packages"
         return audit.skip(card, f"its numbers: not computed again: {why}")
     if (run := _run_of(audit, manifest)) is None:
-        return audit.skip(card, "its numbers: not computed again: the run that it was made from is not there")
+        return audit.skip(card, "its numbers: not computed again: the run that it was made from is not below DIR")
     settings = manifest["settings"]
     options = dataset.Options(
         manifest["languages"], audit.options.languages_file, Selection(settings["min_score"], settings["percentile"]),

@@ -196,7 +196,7 @@ def test_a_card_and_its_pairs_are_made_again(run):
     claim_anew(run)
     assert [line for line in problems(run) if line.startswith("published/README.md: line ")], problems(run)
     (run / PAIRS.replace("translate", "translate_filtered")).unlink()
-    assert "the run that it was made from is not there" in verify.verify(run).unchecked[str(out / "README.md")][0]
+    assert "the run that it was made from is not below DIR" in verify.verify(run).unchecked[str(out / "README.md")][0]
 
 
 def test_a_record_of_every_eval_ever_that_the_report_does_not_give(run):
