@@ -184,9 +184,7 @@ class ByComet:
 
 
 def best_scored(
-    sentences: list[str],
-    candidates: list[list[str]],
-    score: Callable[[list[str], list[str]], list[float | None]],
+    sentences: list[str], candidates: list[list[str]], score: Callable[[list[str], list[str]], list[float | None]]
 ) -> list[str]:
     """Of each list the text with the highest score, of ties the first; `score` is called once, for all that need one.
 

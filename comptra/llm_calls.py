@@ -21,10 +21,7 @@ class StageProgress:
     """The progress bar of the current stage. It opens once the model is loaded, so that its rate does not count loading."""
 
     def __init__(
-        self,
-        shown: bool = True,
-        counts: Callable[[], dict[str, str]] = dict,
-        responses: Callable[[], int] = lambda: 0,
+        self, shown: bool = True, counts: Callable[[], dict[str, str]] = dict, responses: Callable[[], int] = lambda: 0
     ):
         """`counts`: what to show beside the bar. `responses`: how many the model has given, which saved ones are not."""
         self._shown, self._counts, self._stage, self._total, self._bar = shown, counts, "", 0, None

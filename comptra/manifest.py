@@ -3,6 +3,7 @@
 from typing import TypedDict
 
 from topxgen.common import lineage
+from topxgen.common.schemas import fields
 
 
 class RunSettings(TypedDict, total=False):
@@ -41,13 +42,7 @@ class RunSettings(TypedDict, total=False):
 _Side = TypedDict("_Side", {"from": str, "sha256": str}, total=False)
 
 
-class _Sides(TypedDict, total=False):
-    sources: _Side
-    references: _Side
-
-
-class _TestFacts(TypedDict, total=False):
-    test: _Sides
+_TestFacts = fields(test=fields(sources=_Side, references=_Side))
 
 
 class Manifest(TypedDict, total=False):

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Required
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from comptra.tables import variants as tables
@@ -29,6 +29,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, read_jsonl, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
+from topxgen.common.schemas import fields
 from topxgen.experiments import comparison, stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags
 from topxgen.experiments.comparison import Experiment, Job, Variant
@@ -63,15 +64,9 @@ REMEDY = "remove it and start again: its stage writes it"
 RULES = (Rule(("sonar_name_or_path",), "--encoder sonar", lambda args: args.encoder == "sonar"),)
 
 
-class _Times(TypedDict, total=False):
-    started: str
-    finished: str
-
-
-class _Trained(TypedDict):
-    """What is read of the manifest of a training."""
-
-    data: Data
+_Times = fields(started=str, finished=str)
+# What is read of the manifest of a training.
+_Trained = fields(data=Required[Data])
 
 
 def build_parser() -> Parser:

@@ -104,16 +104,7 @@ def _row(stage: Stage, now: float) -> tuple[str, ...]:
     left = "" if stage.seconds_left is None else _clock(stage.seconds_left)
     written = "" if stage.changed is None else f"{_clock(now - stage.changed)} ago"
     name = stage.language or "-"
-    return (
-        stage.stage,
-        one_line(name),
-        stage.state,
-        f"{done} {stage.unit}",
-        share,
-        _rate(stage.rate),
-        left,
-        written,
-    )
+    return (stage.stage, one_line(name), stage.state, f"{done} {stage.unit}", share, _rate(stage.rate), left, written)
 
 
 def _details(stage: Stage) -> Iterator[str]:

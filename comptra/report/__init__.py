@@ -5,14 +5,11 @@ Each section has a function that collects its data in Python, and a file page/{n
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.registry import Choice
-
-if TYPE_CHECKING:
-    from topxgen.runs.reading import Problems
+from topxgen.runs.reading import Problems
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,7 @@ SECTIONS = {
 }
 # fmt: on
 # In vendor/, in the order in which they are loaded.
-LIBRARIES = {
-    "plot": ("d3.min.js", "plot.min.js"),
-    "tabulator": ("tabulator.min.js",),
-    "diff": ("diff.min.js",),
-}
+LIBRARIES = {"plot": ("d3.min.js", "plot.min.js"), "tabulator": ("tabulator.min.js",), "diff": ("diff.min.js",)}
 # problem: something could not be read, and the page is incomplete; warning: what was read points to a fault of the run.
 LEVELS = ("problem", "warning", "missing", "info")
 
@@ -99,7 +92,7 @@ class Options:
         except (OSError, UsageError) as error:
             return self.notice("problem", section, str(error))
 
-    def tell(self, section: str, problems: "Problems") -> None:
+    def tell(self, section: str, problems: Problems) -> None:
         """What reading left out; lines that are still being written are none of the problems."""
         for line in problems.lines(with_cut=False):
             self.notice("problem", section, line)

@@ -7,18 +7,14 @@ import html
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 import topxgen
 from comptra.report import LEVELS, LIBRARIES, SECTIONS, Notice, Options, Section, packing
 from comptra.report.sources import Sources
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
-from topxgen.runs.folders import PAIRS
+from topxgen.runs.folders import PAIRS, Run
 from topxgen.text import languages
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
 
 HERE = Path(__file__).parent
 # Bytes kept free for what is known last: the list of files, and notices of sections that are collected last.
@@ -28,7 +24,7 @@ LEVEL_NAMES = {"problem": "Problem", "warning": "Warning", "missing": "Not here"
 
 
 def build(
-    run: "Run",
+    run: Run,
     sources: Sources,
     options: Options,
     max_bytes: int,
@@ -90,7 +86,7 @@ def _copies(listing: Iterable[Mapping]) -> Iterator[tuple[str, str]]:
 
 
 def _pieces(
-    run: "Run", options: Options, sections: Mapping[str, Section], data: Mapping[str, bytes], made: str
+    run: Run, options: Options, sections: Mapping[str, Section], data: Mapping[str, bytes], made: str
 ) -> Iterator[str]:
     names = [name for name in sections if name in data]
     of_section = {name: [notice for notice in options.notices if notice.section == name] for name in sections}
@@ -137,7 +133,7 @@ def _pieces(
             yield values[name]
 
 
-def _size_without(run: "Run", options: Options, sections: Mapping[str, Section]) -> int:
+def _size_without(run: Run, options: Options, sections: Mapping[str, Section]) -> int:
     """Bytes of a page whose sections hold nothing."""
     pieces = _pieces(run, options, sections, dict.fromkeys(sections, b""), "")
     return sum(len(piece.encode("utf-8", "replace")) for piece in pieces)
@@ -153,7 +149,7 @@ def _section(name: str, section: Section, notices: str, has_data: bool) -> str:
     )
 
 
-def _notices(run: "Run", notices: Iterable[Notice]) -> str:
+def _notices(run: Run, notices: Iterable[Notice]) -> str:
     """A list of notices, the worst first. Of many of a level the first are shown, and the others on a click."""
     lines = []
     for level in LEVELS:
@@ -166,7 +162,7 @@ def _notices(run: "Run", notices: Iterable[Notice]) -> str:
     return f'<ul class="notices">{"".join(lines)}</ul>' if lines else ""
 
 
-def _notice(run: "Run", notice: Notice) -> str:
+def _notice(run: Run, notice: Notice) -> str:
     text = escaped(notice.text.replace(f"{run.root}/", ""))
     return f'<li class="{notice.level}"><b>{LEVEL_NAMES[notice.level]}</b> <span>{text}</span></li>'
 

@@ -43,15 +43,7 @@ WORST = 25  # errors beyond this sum do not count
 ANSWERS = "answers"  # folder of the responses, in --cache_dir
 READING = 2  # version of what is read in a response: scores of another one are not taken from the cache
 PREFIX = "judge_"  # of the flags
-_NAMED = (
-    "inference_api",
-    "base_url",
-    "prompt_style",
-    "prices",
-    "budget",
-    "model_name_or_path",
-    "tokenizer_name_or_path",
-)
+_NAMED = "inference_api|base_url|prompt_style|prices|budget|model_name_or_path|tokenizer_name_or_path"
 
 _SCORE = re.compile(
     r"(?:(?:final |overall )?(?:score|rating)\s*[:=]\s*)?(\d{1,3}(?:\.\d+)?)(?:\s*/\s*100|\s+out of 100|\s*%)?\.?",
@@ -195,11 +187,7 @@ class Gemba:
     def _load(self, file: str, number: int) -> dict[str, str]:
         path = toml_prompts.find(PROMPTS, file)
         places = self.places if number == 0 else ("source", "translation", "errors")
-        parts = toml_prompts.load(path, {"chat": places, "completion": places, "stop": ()})
-        if not parts["stop"]:
-            raise UsageError(
-                f'{path}: stop is empty; it is the string at which the answer of a base model ends, such as "\\n"'
-            )
+        parts = toml_prompts.load_question(path, places)
         if "reference" not in places and any("{reference}" in part for part in parts.values()):
             raise UsageError(f"{path}: {self.name} is given no reference; take {{reference}} out, or use gemba-da")
         return parts
@@ -319,4 +307,4 @@ def _flags_named():
         yield
     except UsageError as error:
         text = re.sub(r" \(or pass --api_key[^)]*\)", "", str(error))
-        raise type(error)(re.sub(rf"--(?=(?:{'|'.join(_NAMED)})\b)", f"--{PREFIX}", text)) from None
+        raise type(error)(re.sub(rf"--(?=(?:{_NAMED})\b)", f"--{PREFIX}", text)) from None

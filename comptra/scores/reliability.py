@@ -47,15 +47,9 @@ AFRO_XLMR = XLMR | _codes("ig ny pcm rw rn sn st yo zu")
 # Other languages of direct assessments (DA) at WMT than English, by the first year. Of WMT17 to WMT21 they are as many as the card of
 # RicardoRei/wmt-da-human-evaluation counts (25 with English), of WMT22 those of wmt-sqm-human-evaluation.
 _DA = {
-    15: "cs de fi fr ru",
-    16: "ro tr",
-    17: "lv zh",
-    18: "et",
-    19: "gu kk lt",
-    20: "iu ja km pl ps ta",
-    21: "ha is bn hi xh zu",
-    22: "hr liv sah uk",
-}
+    15: "cs de fi fr ru", 16: "ro tr", 17: "lv zh", 18: "et", 19: "gu kk lt", 20: "iu ja km pl ps ta",
+    21: "ha is bn hi xh zu", 22: "hr liv sah uk",
+}  # fmt: skip
 _SINCE_17 = "cs de fi fr ru tr"  # of the older ones those that came again
 
 

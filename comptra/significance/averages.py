@@ -90,10 +90,7 @@ class Averages:
                 ]
             if sums := self._differences.get((dataset, scope, metric, name)):
                 difference, drawn = (value / len(common) for value in sums)
-                systems[name] |= {
-                    "difference": difference,
-                    "p": resampling.randomization_p_value(difference, drawn),
-                }
+                systems[name] |= {"difference": difference, "p": resampling.randomization_p_value(difference, drawn)}
         tested = [value for value in systems.values() if "p" in value]
         for value, corrected in zip(tested, resampling.holm([value["p"] for value in tested]), strict=True):
             value["p_holm"] = corrected

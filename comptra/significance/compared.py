@@ -170,11 +170,7 @@ def _left_out(group: dict, pairs: dict[tuple[str, int, int], "Pair"], scorers: d
 
 
 def _over_seeds(
-    group: dict,
-    systems: Sequence[System],
-    statistics: Statistics,
-    scorers: dict[str, Scorer],
-    args: argparse.Namespace,
+    group: dict, systems: Sequence[System], statistics: Statistics, scorers: dict[str, Scorer], args: argparse.Namespace
 ) -> dict:
     """The systems with the runs of their seeds, by each metric what `over_seeds.compare_all` gives, and the name of the baseline;
     {} if no system has several seeds."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from comptra.manifest import Manifest
 from comptra.scores.systems import System
@@ -10,45 +10,20 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lineage import DATA_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.provenance import TRANSLATE_MANIFEST, weights_id
+from topxgen.common.schemas import fields
 
 _OF_THE_WEIGHTS = ("model", "base_model", "weights")  # in the settings of main.py; another seed gives others
 _NO_RESULT = ("max_samples", "lines_from_original")
 
 
-class _Trained(TypedDict, total=False):
-    """What is read of the manifest of train.py."""
-
-    metric_for_best_model: str
-
-
-class _Part(TypedDict, total=False):
-    sha256: str
-
-
-class _Facts(TypedDict, total=False):
-    """What is read of data_manifest.json, which train.py leaves beside a model."""
-
-    languages: dict[str, _Part]
-
-
-class _Settings(TypedDict):
-    """What is read of settings_train.json: all of it is compared."""
-
-    seed: NotRequired[int]
-
-
-class _Link(TypedDict, total=False):
-    name: str
-
-
-class _Lineage(TypedDict, total=False):
-    links: list[_Link]
-
-
-class _Merge(TypedDict, total=False):
-    """What is read of manifest_merge.json: the adapter comes first."""
-
-    lineage: _Lineage
+# What is read of the manifest of train.py.
+_Trained = fields(metric_for_best_model=str)
+# What is read of data_manifest.json, which train.py leaves beside a model.
+_Facts = fields(languages=dict[str, fields(sha256=str)])
+# What is read of settings_train.json: all of it is compared.
+_Settings = fields(seed=int)
+# What is read of manifest_merge.json: the adapter comes first.
+_Merge = fields(lineage=fields(links=list[fields(name=str)]))
 
 
 def runs_of_systems(systems: Sequence[System]) -> list[list[int]]:

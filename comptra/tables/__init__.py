@@ -1,6 +1,7 @@
 """Cells and tables of scores, and what their marks mean; matrix.py makes them of a report, export.py writes them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,6 +42,13 @@ class Table:
     rows: list[list[str | Cell]]
     described: int = 1
     notes: list[str] = field(default_factory=list)  # of this table; marks are explained by the formats
+
+
+def marks_of(tables: Sequence[Table]) -> dict[str, str]:
+    """The marks that the tables have, with what they mean."""
+    cells = [cell for table in tables for row in table.rows for cell in row if isinstance(cell, Cell)]
+    used = {mark for cell in cells for mark in cell.marks + cell.rank}
+    return {mark: text for mark, text in MARKS.items() if mark in used}
 
 
 class MetricInfo(NamedTuple):

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from comptra.scores.columns import COLUMNS
-from comptra.tables import BEST, MARKS, TIED, Cell, Table, finite, mark, matrix, reliability_of
+from comptra.tables import BEST, TIED, Cell, Table, finite, mark, marks_of, matrix, reliability_of
 from topxgen.common import files
 from topxgen.common.console import aligned, printable
 from topxgen.common.console import width as width_of
@@ -26,9 +26,7 @@ def _line(text: str) -> str:
 
 def _explained(made: Sequence[Table], names: dict[str, str]) -> list[str]:
     """Each mark of the tables, by the name that `names` has for it, or as it is."""
-    cells = [cell for table in made for row in table.rows for cell in row if isinstance(cell, Cell)]
-    used = {mark for cell in cells for mark in cell.marks + cell.rank}
-    return [f"{names.get(mark, mark)} {text}" for mark, text in MARKS.items() if mark in used]
+    return [f"{names.get(mark, mark)} {text}" for mark, text in marks_of(made).items()]
 
 
 def _notes(made: Sequence[Table], report: dict) -> list[str]:

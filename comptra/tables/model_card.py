@@ -7,6 +7,7 @@ from pathlib import Path
 from comptra.manifest import TracedManifest
 from comptra.tables import finite
 from comptra.tables.matrix import metric_names
+from topxgen.common.console import markdown_table
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic
 from topxgen.common.locks import OutputLock
@@ -163,26 +164,20 @@ def _key(result) -> tuple:
 
 def _table(results: list) -> str:
     """The section for readers, a row for each result."""
-    lines = ["## Translation quality", "", "| test set | direction | metric | score | 95 % interval | segments |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
-    notes = {}
+    rows, notes = [], {}
     for one in results:
         facts = one.metric_args
         interval = " to ".join(f"{value:.2f}" for value in facts.get("interval") or ())
         dataset = f"{one.dataset_name} {one.dataset_split or ''}".strip()
-        cells = [
-            dataset,
-            one.dataset_config,
-            one.metric_name,
-            f"{one.metric_value:.2f}",
-            interval,
-            facts.get("segments"),
-        ]
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        score = f"{one.metric_value:.2f}"
+        cells = [dataset, one.dataset_config, one.metric_name, score, interval, facts.get("segments")]
+        rows.append(map(_cell, cells))
         notes[f"{one.metric_name.partition(' (')[0]}: `{facts.get('signature')}`"] = None
         for reason in facts.get("interference") or ():
             notes[f"Not comparable with other systems, {one.metric_name.partition(' (')[0]}: {reason}"] = None
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
+    head = ["test set", "direction", "metric", "score", "95 % interval", "segments"]
+    lines = ["## Translation quality", "", markdown_table(head, rows), "", *(f"- {note}" for note in notes)]
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:

@@ -148,10 +148,10 @@ class Audit:
             self.problem(path, what, claimed, found)
         return claimed == found
 
-    def attempt(self, path: Path, make: Callable[[], T], why: str = "") -> T | None:
-        """What `make` gives; None, and a problem of `path`, or with `why` a line on what was not checked, if it raises UsageError."""
+    def attempt(self, path: Path, make: Callable[..., T], *args, why: str = "") -> T | None:
+        """What `make(*args)` gives; None, and a problem of `path`, or with `why` a line on what was not checked, if it raises UsageError."""
         try:
-            return make()
+            return make(*args)
         except (UsageError, OSError) as error:
             if why:
                 self.skip(path, f"{why}: {error}")
@@ -163,8 +163,7 @@ class Audit:
 
     def json(self, path: Path) -> dict:
         """The JSON object in a file; {} and a problem if it has none."""
-        value = self.attempt(path, lambda: read_json(path, dict))
-        return value or {}
+        return self.attempt(path, read_json, path, dict) or {}
 
     def locate(self, named: str, by: Path) -> Path | None:
         """Where the file or folder is that `by`, a file, names: folders may have been moved or copied since. The longest end of its

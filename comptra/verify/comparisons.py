@@ -16,12 +16,12 @@ RESULT = "comparison"
 def check(audit: Audit, folder: Path, names: set[str]) -> None:
     path = folder / f"{RESULT}.json"
     if path.name in names and "experiment" in (report := audit.json(path)):
-        audit.attempt(path, lambda: _check_tables(audit, path, report))
+        audit.attempt(path, _check_tables, audit, path, report)
         for group in report["groups"] if audit.options.with_scores else ():
-            audit.attempt(path, lambda g=group: _check_group(audit, path, report, g), "its scores")
+            audit.attempt(path, _check_group, audit, path, report, group, why="its scores")
     if ROUNDS in names:
         path = folder / ROUNDS
-        audit.attempt(path, lambda: _check_rounds(audit, path, audit.json(path)))
+        audit.attempt(path, _check_rounds, audit, path, audit.json(path))
 
 
 def _check_tables(audit: Audit, path: Path, report: dict) -> None:
@@ -55,7 +55,6 @@ def _check_group(audit: Audit, path: Path, report: dict, group: dict) -> None:
         for variant, own in group["variants"].items():
             claimed, here = own["scores"].get(name), again["variants"][variant]["scores"].get(name)
             near_equal(audit, path, f"{group['titles'][name]} of {variant}", claimed, here, "scores")
-    return None
 
 
 def _check_rounds(audit: Audit, path: Path, content: dict) -> None:

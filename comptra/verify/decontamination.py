@@ -29,9 +29,9 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
     for name in sorted(names):
         path = folder / name
         if name.startswith(_BEGIN) and name.endswith(".json"):
-            audit.attempt(path, lambda p=path: _check_manifest(audit, p))
+            audit.attempt(path, _check_manifest, audit, path)
         elif name in REPORTS or (name.endswith(".json") and begins(path, b'{\n "audit": ')):  # of --report
-            audit.attempt(path, lambda p=path: _check_report(audit, p))
+            audit.attempt(path, _check_report, audit, path)
 
 
 def _check_manifest(audit: Audit, path: Path) -> None:
@@ -59,7 +59,6 @@ def _check_manifest(audit: Audit, path: Path) -> None:
     filtered = layout.filtered(language)
     if filtered.name in manifest["outputs"]:
         audit.equal(path, f"{filtered.name} by its input and hits", audit.sha256(filtered), kept.hexdigest())
-    return None
 
 
 def _filtered(source: Path, hits: Path, counts: Counter, shard: Shard | None) -> Iterator[bytes]:
@@ -155,7 +154,6 @@ def _check_report(audit: Audit, path: Path) -> None:
     text = "".join(report.as_markdown(content, {name: partial(iter, found) for name, found in hits.items()}))
     if text != (there := markdown.read_text(encoding="utf-8", errors="replace")):
         _first_difference(audit, markdown, f"what {path.name} says", text, there)
-    return None
 
 
 def _first_difference(audit: Audit, path: Path, what: str, expected: str, there: str) -> None:

@@ -19,13 +19,13 @@ _RECORD = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 def check(audit: Audit, folder: Path, names: set[str]) -> None:
     card = folder / CARD
     if CARD in names and b"\nmodel-index:" in card.read_bytes():
-        audit.attempt(card, lambda: _check_card(audit, card))
+        audit.attempt(card, _check_card, audit, card)
     for name in sorted(filter(_RECORD.fullmatch, names)):
         path = folder / name
-        audit.attempt(path, lambda p=path: _check_record(audit, p))
+        audit.attempt(path, _check_record, audit, path)
     if {twins.REPORT, twins.TWINS, twins.SWAPS} <= names and audit.options.with_scores:
         path = folder / twins.REPORT
-        audit.attempt(path, lambda: _check_probe(audit, path, audit.json(path)), "its scores")
+        audit.attempt(path, _check_probe, audit, path, audit.json(path), why="its scores")
 
 
 def _check_probe(audit: Audit, path: Path, report: dict) -> None:
@@ -41,7 +41,6 @@ def _check_probe(audit: Audit, path: Path, report: dict) -> None:
     found = drop.of_systems(variants, folders, tuple(sides), base, report["margin"], settings["seed"])
     for name, own in found.items():
         near_equal(audit, path, name, {key: systems[name][key] for key in own}, own, "scores")
-    return None
 
 
 def _check_card(audit: Audit, card: Path) -> None:

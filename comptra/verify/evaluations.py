@@ -36,12 +36,12 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
             and (found := _report(audit, path))
         ):
             reports[path] = audit.reports[path] = found
-            audit.attempt(path, lambda p=path, r=found: _check_report(audit, p, r, rows if segments else None))
+            audit.attempt(path, _check_report, audit, path, found, rows if segments else None)
     for path in segments:
-        audit.attempt(path, lambda p=path: _check_segments(audit, p, rows))
+        audit.attempt(path, _check_segments, audit, path, rows)
     for name in sorted(names):
         if (folder / name) not in segments:
-            audit.attempt(folder / name, lambda p=folder / name: _check_table(audit, p, reports))
+            audit.attempt(folder / name, _check_table, audit, folder / name, reports)
 
 
 def _report(audit: Audit, path: Path) -> dict | None:
@@ -63,9 +63,7 @@ def _check_report(audit: Audit, path: Path, report: dict, rows: list[dict] | Non
             if folder is None:
                 audit.skip(path, f"the scores of {system['path']}: it is not there")
         if None not in folders and audit.options.with_scores:
-            again = audit.attempt(
-                path, lambda g=group, f=folders: _scored_again(audit, path, report, g, f), "its scores"
-            )
+            again = audit.attempt(path, _scored_again, audit, path, report, group, folders, why="its scores")
             if again is not None:
                 _compare(audit, path, report, group, folders, again[0])
                 if rows is not None:
@@ -212,7 +210,6 @@ def _check_table(audit: Audit, path: Path, reports: dict[Path, dict]) -> None:
         audit.problem(path, f"is not the table of {own.name}")
     else:
         audit.skip(path, "it is the table of no report beside it")
-    return None
 
 
 def _check_csv(audit: Audit, path: Path, reports: dict[Path, dict]) -> None:

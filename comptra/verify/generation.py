@@ -21,15 +21,13 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
             stage, language = match.groups()
             manifest = audit.json(folder / name)
             of_languages.setdefault(stage, {})[language] = manifest
-            audit.attempt(
-                folder / name, lambda s=stage, n=language, m=manifest, p=folder / name: _check_counts(audit, p, s, n, m)
-            )
+            audit.attempt(folder / name, _check_counts, audit, folder / name, stage, language, manifest)
     for name in sorted(names):
         if (match := _MANIFEST.fullmatch(name)) and not match[2]:
             path = folder / name
-            audit.attempt(path, lambda p=path, s=match[1]: _check_whole(audit, p, s, of_languages.get(s, {})))
+            audit.attempt(path, _check_whole, audit, path, match[1], of_languages.get(match[1], {}))
         elif name.endswith(".bin.json"):
-            audit.attempt(folder / name, lambda p=folder / name: _check_vectors(audit, p))
+            audit.attempt(folder / name, _check_vectors, audit, folder / name)
 
 
 def _layout(path: Path, stage: str, language: str, manifest: dict) -> Layout:
@@ -103,4 +101,3 @@ def _check_vectors(audit: Audit, path: Path) -> None:
         found = [record["text"] for record in read_jsonl(texts, ParagraphRecord)]
         audit.equal(path, "texts", manifest["texts"], len(found))
         audit.equal(path, "texts_digest", manifest["texts_digest"], digest(found))
-    return None

@@ -15,7 +15,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
     for name in sorted(names):
         path = folder / name
         if name.endswith(".html") and packing.is_page(path):
-            audit.attempt(path, lambda p=path: _check_page(audit, p))
+            audit.attempt(path, _check_page, audit, path)
 
 
 def _check_page(audit: Audit, path: Path) -> None:
@@ -37,7 +37,7 @@ def _check_page(audit: Audit, path: Path) -> None:
         if why := _why_not(page):
             audit.skip(path, f"its numbers: not computed again: {why}")
         else:
-            audit.attempt(path, lambda: _make_again(audit, path, page))
+            audit.attempt(path, _make_again, audit, path, page)
 
 
 def _why_not(page: dict) -> str:
@@ -72,7 +72,6 @@ def _make_again(audit: Audit, path: Path, page: dict) -> None:
         else:
             what = f"its section {name}" if name else "its text"
             audit.problem(path, f"{what} is not what the files say that it was made from")
-    return None
 
 
 def _has_kept_scores(audit: Audit) -> bool:

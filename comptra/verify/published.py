@@ -24,13 +24,13 @@ Files = dict[tuple[str, str], list[str]]  # by (config, split)
 def check(audit: Audit, folder: Path, names: set[str]) -> None:
     if {MANIFEST, CARD} <= names:
         card = folder / CARD
-        files = audit.attempt(card, lambda: _check_card(audit, card))
+        files = audit.attempt(card, _check_card, audit, card)
         if files and audit.options.with_scores:
-            audit.attempt(card, lambda: _check_made_again(audit, folder, files), "its numbers: not computed again")
-            audit.attempt(folder / "tmx", lambda: _check_tmx(audit, folder, files))
-            audit.attempt(folder / "moses", lambda: _check_moses(audit, folder, files))
+            audit.attempt(card, _check_made_again, audit, folder, files, why="its numbers: not computed again")
+            audit.attempt(folder / "tmx", _check_tmx, audit, folder, files)
+            audit.attempt(folder / "moses", _check_moses, audit, folder, files)
             if (path := folder / "atlas" / "pairs.parquet").is_file():
-                audit.attempt(path, lambda: _check_atlas(audit, path, files))
+                audit.attempt(path, _check_atlas, audit, path, files)
 
 
 def _check_card(audit: Audit, path: Path) -> Files:
@@ -80,9 +80,8 @@ def _check_made_again(audit: Audit, folder: Path, files: Files) -> None:
                 audit.problem(card, f"line {number}, by the run", line, own)
                 break
         for name in dict.fromkeys(name for names in files.values() for name in names):
-            rows = audit.attempt(folder / name, lambda n=name: _rows(folder, [n])) or iter(())
+            rows = audit.attempt(folder / name, _rows, folder, [name]) or iter(())
             _compare(audit, folder / name, rows, _rows(made, [name]))
-    return None
 
 
 def _run_of(audit: Audit, manifest: dict) -> Run | None:
@@ -113,7 +112,7 @@ def _check_tmx(audit: Audit, folder: Path, files: Files) -> None:
         path = folder / "tmx" / f"{Path(names[0]).parent}.{split}.tmx"
         if path.is_file():
             try:
-                audit.attempt(path, lambda p=path, n=names: _compare(audit, p, _units(p), map(_unit, _rows(folder, n))))
+                audit.attempt(path, _compare, audit, path, _units(path), map(_unit, _rows(folder, names)))
             except ElementTree.ParseError as error:
                 audit.problem(path, f"is not XML: {error}")
 
@@ -177,7 +176,6 @@ def _compare(audit: Audit, path: Path, found: Iterator, made: Iterator) -> None:
         audit.checked["counts"] += 1
         if one != other and ("\ufffd" not in repr(other) or _loosely(one) != _loosely(other)):
             return audit.problem(path, f"pair {number}, by the parquet files", one, other)
-    return None
 
 
 def _loosely(value: object) -> str:

@@ -13,7 +13,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         return
     for name in sorted(names):
         path = folder / name
-        if name.endswith(".json") and (record := audit.attempt(path, lambda p=path: _record(p))):
+        if name.endswith(".json") and (record := audit.attempt(path, _record, path)):
             for kind in ("inputs", "outputs"):
                 for named, file in record[kind].items():
                     _check_file(audit, path, kind[:-1], named, file)
@@ -35,4 +35,3 @@ def _check_file(audit: Audit, path: Path, kind: str, named: str, file: dict) -> 
     digest = weights_id(found) if found.suffix in WEIGHTS else (audit.sha256(found) or "")[:16]
     if audit.equal(path, f"SHA-256 of its {kind} {named}", file["sha256"], digest):
         audit.equal(path, f"bytes of its {kind} {named}", file["size"], found.stat().st_size)
-    return None

@@ -30,7 +30,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
     for name in sorted(names):
         path = folder / name
         if name.endswith(".json") and begins(path, b'{\n  "settings": {\n    "sample": '):
-            audit.attempt(path, lambda p=path: _check(audit, p))
+            audit.attempt(path, _check, audit, path)
 
 
 def _check(audit: Audit, path: Path) -> None:
@@ -113,7 +113,9 @@ def _check_language(
         return audit.skip(path, f"figures of {language}: not computed again: a file was being written")
     with hub.offline(), quiet():
         read = audit.attempt(
-            path, lambda: [_corpus(audit, path, one) for one in claimed], f"figures of {language}: not computed again"
+            path,
+            lambda: [_corpus(audit, path, one) for one in claimed],
+            why=f"figures of {language}: not computed again",
         )
         found = describe.describe(read, options) if read else ()
     for one, own in zip(claimed, found, strict=False):
@@ -127,7 +129,6 @@ def _check_language(
             near_equal(audit, path, what, values, own[part], "scores")
     if read:
         _check_judge(audit, path, settings.get("judge"), claimed, read)
-    return None
 
 
 def _corpus(audit: Audit, path: Path, claimed: dict) -> corpus.Corpus:
@@ -152,4 +153,3 @@ def _check_judge(audit: Audit, path: Path, facts: dict | None, claimed: list[dic
     found = audit.attempt(responses, lambda: question.counted(read, responses)) or ()
     for one, own in zip(claimed, found, strict=False):
         near_equal(audit, path, f"judge of {one['path']}", one.get("judge"), own, "scores")
-    return None

@@ -36,7 +36,7 @@ def check_checkpoint(audit: Audit, folder: Path, names: set[str]) -> None:
         else:
             audit.skip(path, "of an older version: only the first and last 64 KiB of each file")
     if {checkpoints.STATE_FILE, checkpoints.CARD_FILE} <= files.keys():
-        audit.attempt(folder / checkpoints.CARD_FILE, lambda: _check_card(audit, folder))
+        audit.attempt(folder / checkpoints.CARD_FILE, _check_card, audit, folder)
 
 
 def _check_card(audit: Audit, folder: Path) -> None:
@@ -74,10 +74,10 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         path = folder / name
         if name in names:
             manifest = audit.json(path)
-            audit.attempt(path, lambda m=manifest, p=path: _check_weights(audit, p, m))
+            audit.attempt(path, _check_weights, audit, path, manifest)
             if name == TRAIN_MANIFEST:
-                audit.attempt(path, lambda m=manifest, p=path: _check_run(audit, p, m))
-                audit.attempt(path, lambda m=manifest, p=path: _check_data(audit, p, m), "its data")
+                audit.attempt(path, _check_run, audit, path, manifest)
+                audit.attempt(path, _check_data, audit, path, manifest, why="its data")
 
 
 def _check_weights(audit: Audit, path: Path, manifest: dict) -> None:
@@ -111,7 +111,6 @@ def _check_run(audit: Audit, path: Path, manifest: dict) -> None:
         copy = path.parent / name
         if not name.startswith(checkpoints.RUN_STATE) and name != checkpoints.CARD_FILE and copy.is_file():
             audit.equal(copy, f"the file of {best.name}", audit.sha256(best / name), audit.sha256(copy))
-    return None
 
 
 def _check_data(audit: Audit, path: Path, manifest: dict) -> None:
@@ -135,7 +134,6 @@ def _check_data(audit: Audit, path: Path, manifest: dict) -> None:
         audit.equal(path, f"data of {direction}", claimed, made["languages"].get(direction, {}))
     for key in ("train_pairs", "test_pairs", "sha256"):
         audit.equal(path, f"data.{key}", data[key], made[key])
-    return None
 
 
 def _parsed(words: list[str]) -> argparse.Namespace | None:

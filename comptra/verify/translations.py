@@ -20,9 +20,9 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         manifest = audit.json(path)
         if "test_set" not in manifest:  # of datagen.py
             return
-        audit.attempt(path, lambda: _check_counts(audit, path, manifest, names))
-        audit.attempt(path, lambda: _check_test_set(audit, path, manifest), "its test set")
-        audit.attempt(path, lambda: _check_models(audit, path, manifest))
+        audit.attempt(path, _check_counts, audit, path, manifest, names)
+        audit.attempt(path, _check_test_set, audit, path, manifest, why="its test set")
+        audit.attempt(path, _check_models, audit, path, manifest)
 
 
 def _check_counts(audit: Audit, path: Path, manifest: dict, names: set[str]) -> None:
@@ -53,7 +53,6 @@ def _check_counts(audit: Audit, path: Path, manifest: dict, names: set[str]) -> 
     for key in ("usage", "truncated_answers", "phrases_left_out"):
         if manifest.get(key):
             audit.skip(path, f"{key}: counted while the model was at work")
-    return None
 
 
 def arguments(audit: Audit, **more) -> argparse.Namespace:
@@ -102,7 +101,6 @@ def _check_test_set(audit: Audit, path: Path, manifest: dict) -> None:
                 audit.equal(path, f"test_set.{side}.{key}", claimed[side][key], found[side][key])
     if "pairs" in claimed:
         audit.equal(path, "test_set.pairs", claimed["pairs"], found.get("pairs"))
-    return None
 
 
 def _check_models(audit: Audit, path: Path, manifest: dict) -> None:

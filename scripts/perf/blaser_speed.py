@@ -10,13 +10,12 @@ tokenizer is trained on the texts, so its vocabulary is small; this does not aff
 
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
-from measuring import command_line, parallel
+from measuring import command_line, in_turns, parallel
 
 from tests.support.tiny_sonar import build_blaser, build_sonar
-from topxgen.quality.blaser import Blaser, VectorCache
+from topxgen.quality.blaser import Blaser
 from topxgen.text import languages
 
 
@@ -72,32 +71,30 @@ def main() -> None:
             f"{scorer._encoder.device}, {torch.get_num_threads()} threads"
         )
         plain_loop(scorer, tokenizer, pairs[:4], source.flores, target.flores, args.batch)  # to warm up
-        seconds = {"scorer": [], "plain loop": []}
-        tokens = dict.fromkeys(seconds, 0)
-        running = "scorer"
+        scores, tokens, running = {}, {"plain loop": 0, "scorer": 0}, ""
 
         def count(_, args, kwargs) -> None:
             tokens[running] += kwargs["input_ids"].numel()
 
-        scorer._encoder._replicas.models[0].register_forward_pre_hook(count, with_kwargs=True)
-        off = 0.0
-        for _ in range(args.rounds):
-            scorer._vectors = VectorCache(scorer._encoder.encode)  # nothing known from the round before
-            running = "scorer"
-            start = time.perf_counter()
-            ours = scorer.score([a for a, _ in pairs], [b for _, b in pairs], source, target)
-            seconds["scorer"].append(time.perf_counter() - start)
+        def loop() -> int:
+            nonlocal running
             running = "plain loop"
-            start = time.perf_counter()
-            theirs = plain_loop(scorer, tokenizer, pairs, source.flores, target.flores, args.batch)
-            seconds["plain loop"].append(time.perf_counter() - start)
-            off = max(off, *(abs(a - b) for a, b in zip(ours, theirs, strict=True)))
-        for name, times in seconds.items():
-            rates = ", ".join(f"{len(pairs) / t:.2f}" for t in times)
-            padding = 1 - sum(lengths) / (tokens[name] / args.rounds)
-            print(f"{name:10}: {rates} pairs/s; {padding:.0%} of the tokens it runs are padding")
-        ratios = [slow / fast for fast, slow in zip(*seconds.values(), strict=True)]
-        print(f"ratio     : {', '.join(f'{ratio:.2f}' for ratio in ratios)}; scores differ by {off:.1e} at most")
+            scores[running] = plain_loop(scorer, tokenizer, pairs, source.flores, target.flores, args.batch)
+            return len(pairs)
+
+        def ours() -> int:
+            nonlocal running
+            running = "scorer"
+            scorer.forget()  # what is known from the round before
+            scores[running] = scorer.score([a for a, _ in pairs], [b for _, b in pairs], source, target)
+            return len(pairs)
+
+        scorer._encoder._replicas.models[0].register_forward_pre_hook(count, with_kwargs=True)
+        in_turns({"plain loop": loop, "scorer": ours}, args.rounds, "pairs")
+        for name, run in tokens.items():
+            print(f"{name}: {1 - sum(lengths) * args.rounds / run:.0%} of the tokens that it runs are padding")
+        off = max(abs(a - b) for a, b in zip(*scores.values(), strict=True))
+        print(f"scores differ by {off:.1e} at most")
         scorer.close()
 
 

@@ -8,10 +8,9 @@ going first, and the prefix cache is emptied before each.
 
 import os
 import tempfile
-import time
 from pathlib import Path
 
-from measuring import as_flags, command_line, compare_with_bare
+from measuring import as_flags, command_line, in_turns
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import main as script
@@ -58,19 +57,18 @@ def main() -> None:
         temperature=0.0, max_tokens=args.max_new_tokens, stop=list(task.template.stops), seed=0
     )
 
-    def bare() -> tuple[int, float]:
-        started = time.perf_counter()
-        return len(engine._llm.generate(prompts, params, use_tqdm=False)), time.perf_counter() - started
+    def bare() -> int:
+        engine._llm.reset_prefix_cache()
+        return len(engine._llm.generate(prompts, params, use_tqdm=False))
 
-    def main_py() -> tuple[int, float]:
-        started = time.perf_counter()
+    def main_py() -> int:
+        engine._llm.reset_prefix_cache()
         with tempfile.TemporaryDirectory() as folder:
             run = run_in(folder)
             runner.translate_with(run, model, KeptSampler(lambda: engine), [], StageProgress())
-            count = len(list(read_jsonl(run.folder(model) / "translate_0.jsonl")))
-        return count, time.perf_counter() - started
+            return len(list(read_jsonl(run.folder(model) / "translate_0.jsonl")))
 
-    compare_with_bare(engine._llm, bare, "main.py", main_py, "sentences", args.rounds)
+    in_turns({"bare LLM.generate": bare, "main.py": main_py}, args.rounds, "sentences")
     engine.close()
 
 

@@ -79,17 +79,13 @@ def train_py(tiny: bool) -> Figures:
         del model
         free_memory()
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer, tokenizer.decoder = (
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-            decoders.ByteLevel(),
-        )
-        trainer = trainers.BpeTrainer(
-            vocab_size=1400, special_tokens=["<pad>", "<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-        )
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=1400, special_tokens=["<pad>", "<eos>"], initial_alphabet=alphabet)
         tokenizer.train_from_iterator(udhr_texts("English") + udhr_texts("Basque"), trainer)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>").save_pretrained(
-            folder
-        )
+        whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+        whole.save_pretrained(folder)
         sentence, rng = words(), random.Random(1)
         lines = (
             {"en": sentence(rng.randint(8, 30)), "eu": sentence(rng.randint(8, 30))} for _ in range(40 * steps * rows)
@@ -110,11 +106,8 @@ def train_py(tiny: bool) -> Figures:
         speed, head = speeds[len(speeds) // 2], config.vocab_size * config.hidden_size
         # Half of the tokens have a loss; attention reaches back half a text of about 110 tokens; adapters are under 1 %.
         flops = 4 * body + 4 * head / 2 + 6 * config.hidden_size * config.num_hidden_layers * 55
-        yield {
-            "tokens_per_second": speed,
-            "command_seconds": round(time.perf_counter() - began, 1),
-            "tflops": round(flops * speed / 1e12, 2),
-        }
+        seconds = round(time.perf_counter() - began, 1)
+        yield {"tokens_per_second": speed, "command_seconds": seconds, "tflops": round(flops * speed / 1e12, 2)}
         if peak := peak_flops():
             yield {"mfu": round(flops * speed / peak, 4)}
 
@@ -145,13 +138,8 @@ def shapes(tiny: bool) -> Figures:
             yield {name: "out of memory"}
             continue
         speed, flops, memory = found
-        yield {
-            name: {
-                "tokens_per_second": round(speed),
-                "mfu": round(flops / peak, 4) if peak else None,
-                "peak_gib": round(memory, 2),
-            }
-        }
+        mfu = round(flops / peak, 4) if peak else None
+        yield {name: {"tokens_per_second": round(speed), "mfu": mfu, "peak_gib": round(memory, 2)}}
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -169,7 +157,7 @@ def blaser(tiny: bool) -> Figures:
     with tempfile.TemporaryDirectory() as place:
         sonar = build_sonar(Path(place, "sonar"), sides[0][:300] + sides[1][:300], width, layers)
         network = build_blaser(Path(place, "model.pt"), width)
-        few, scores = (slice(0, count // 6), {})
+        few, scores = slice(0, count // 6), {}
         for dtype, part in (("bfloat16", slice(None)), ("float32", few)):  # what must not be missing first
             scorer = Blaser(network, sonar, dtype=dtype)
             scorer.score(sides[0][-32:], sides[1][-32:], basque, english)  # to warm up
@@ -224,10 +212,8 @@ def nllb(tiny: bool) -> Figures:
             translator.translate(sentences[:part], languages.find("English"), languages.find("Basque"))
         seconds = time.perf_counter() - began
         tokens = sum(len(ids) for bucket in itertools.chain(*made) for row in bucket for ids, _ in row)
-        yield {
-            "sentences_per_second": round(len(sentences) / seconds, 2),
-            "tokens_per_second": round(tokens / seconds, 1),
-        }
+        rates = round(len(sentences) / seconds, 2), round(tokens / seconds, 1)
+        yield dict(zip(("sentences_per_second", "tokens_per_second"), rates, strict=True))
         translator.close()
 
 
@@ -237,13 +223,11 @@ def decontamination(tiny: bool) -> Figures:
 
     from tests.support.tiny_models import udhr_texts
 
-    pairs, known = (
-        (3000 if tiny else 300_000),
-        {name: " ".join(udhr_texts(name)).split() for name in ("Basque", "English")},
-    )
+    pairs, texts = 3000 if tiny else 300_000, {name: udhr_texts(name) for name in ("Basque", "English")}
+    known = {name: " ".join(own).split() for name, own in texts.items()}
     every = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as place:
-        write_pairs(Path(place, "Basque_translate.jsonl"), pairs, known, {name: udhr_texts(name) for name in known})
+        write_pairs(Path(place, "Basque_translate.jsonl"), pairs, known, texts)
         command = [sys.executable, str(ROOT / "decontamination.py"), "--input_dir", place, "--benchmarks", "udhr"]
         for cores in dict.fromkeys((every, 1)):
             for file in Path(place).glob("*contaminat*"):
@@ -290,11 +274,9 @@ def main() -> int:
             command = [sys.executable, __file__, "--part", name, "--output", str(kept), *["--tiny"] * args.tiny]
             problem = run_limited(command, limit)
             figures = json.loads(kept.read_text()) if kept.exists() else {}
-        results[name] = {
-            **figures,
-            "seconds": round(time.perf_counter() - began, 1),
-            **({"problem": problem} if problem else {}),
-        }
+        results[name] = figures | {"seconds": round(time.perf_counter() - began, 1)}
+        if problem:
+            results[name]["problem"] = problem
         args.output.write_text(json.dumps(results, indent=1) + "\n")
         print(f"  {json.dumps(results[name])}", flush=True)
     print(f"{device}: {args.output}")

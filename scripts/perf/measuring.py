@@ -76,17 +76,19 @@ def run_measured(words: Sequence[object], fine: Sequence[int] = (0,)) -> dict:
     return {"seconds": time.perf_counter() - began, "cpu_seconds": round(cpu, 1), "peak_mib": usage.ru_maxrss // 1024}
 
 
-def compare_with_bare(bare: Callable[[], int], ours: Callable[[], int], name: str, unit: str, rounds: int) -> None:
-    """Print how many `unit` per second both make, in turns, and the share of `ours`. Each returns how many it made."""
-    sides, rates = {"bare LLM.generate": bare, name: ours}, {"bare LLM.generate": [], name: []}
+def in_turns(sides: dict[str, Callable[[], float]], rounds: int, unit: str) -> None:
+    """Print how many `unit` per second two functions make, which take turns at going first, and the ratio of the second to the first.
+    Each returns how many it made."""
+    rates: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds):
-        for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
             began = time.perf_counter()
-            count = sides[side]()
+            count = sides[name]()
             seconds = time.perf_counter() - began
-            rates[side].append(count / seconds)
+            rates[name].append(count / seconds)
             print(
-                f"round {turn}, {side}: {count} {unit} in {seconds:.1f} s, {count / seconds:.2f} a second", flush=True
+                f"round {turn}, {name}: {count} {unit} in {seconds:.1f} s, {count / seconds:.2f} a second", flush=True
             )
-    shares = [rate / alone for alone, rate in zip(*rates.values(), strict=True)]
-    print(f"{name} / bare: {', '.join(f'{share:.3f}' for share in shares)}, median {statistics.median(shares):.3f}")
+    ratios = [rate / base for base, rate in zip(*rates.values(), strict=True)]
+    base, other = sides
+    print(f"{other} / {base}: {', '.join(f'{r:.3f}' for r in ratios)}, median {statistics.median(ratios):.3f}")

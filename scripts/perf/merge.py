@@ -73,12 +73,8 @@ def make(folder: Path, records: int, count: int) -> None:
             "command": [],
         }
         manifest |= {"started": day, "finished": day, "seed": 1, "versions": {}, "counts": {"rejected": {}}}
-        files = {
-            f"shard_translate_{NAME}": note,
-            "settings_translate": settings,
-            f"manifest_translate_{NAME}": manifest,
-        }
-        for name, value in files.items():
+        names = f"shard_translate_{NAME}", "settings_translate", f"manifest_translate_{NAME}"
+        for name, value in zip(names, (note, settings, manifest), strict=True):
             write(pairs / f"{name}.json", iter([json.dumps(value)]))
 
 
@@ -93,10 +89,8 @@ def make_generated(folder: Path, responses: int, count: int) -> None:
 
     def response_of(number: int) -> str:
         text = "\n\n".join(f"{i + 1}. {texts(2 * number + i)}" for i in range(2))
-        return (
-            json.dumps({"id": f"{NAME}-{number:06d}", "texts": [text], "prompt_tokens": 9, "completion_tokens": 9})
-            + "\n"
-        )
+        record = {"id": f"{NAME}-{number:06d}", "texts": [text], "prompt_tokens": 9, "completion_tokens": 9}
+        return json.dumps(record) + "\n"
 
     for shard in (Shard(index, count) for index in range(count)):
         own = shard.folder(folder)

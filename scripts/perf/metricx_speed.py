@@ -11,10 +11,9 @@ Candidates are the references with words left out.
 import random
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
-from measuring import command_line, parallel
+from measuring import command_line, in_turns, parallel
 
 from tests.support.tiny_metricx import build_metricx
 from topxgen.quality import metricx
@@ -79,23 +78,14 @@ def main() -> None:
         )
         publishers_way(whole, tokenizer, texts[:2])  # to warm up
         scorer.score(sources[:2], candidates[:2], given and given[:2])
-        ratios, off = [], 0.0
-        for _ in range(args.rounds):
-            start = time.perf_counter()
-            scorer.score(sources, candidates, given)
-            ours = time.perf_counter() - start
-            start = time.perf_counter()
-            theirs = publishers_way(whole, tokenizer, texts)
-            seconds = time.perf_counter() - start
-            logits = scorer.logits(scorer._token_ids(texts))
-            off = max(off, *(abs(a - b) for a, b in zip(logits, theirs, strict=True)))
-            ratios.append(seconds / ours)
-            print(
-                f"ours {len(texts) / ours:.2f}, batch size 1 {len(texts) / seconds:.2f} segments/s; {ratios[-1]:.2f} times as fast"
-            )
-        print(
-            f"median {statistics.median(ratios):.2f} times as fast; scores from {min(theirs):.2f} to {max(theirs):.2f} differ by {off:.1e} at most"
-        )
+        sides = {
+            "batch size 1": lambda: len(publishers_way(whole, tokenizer, texts)),
+            "ours": lambda: len(scorer.score(sources, candidates, given)),
+        }
+        in_turns(sides, args.rounds, "segments")
+        theirs, logits = publishers_way(whole, tokenizer, texts), scorer.logits(scorer._token_ids(texts))
+        off = max(abs(a - b) for a, b in zip(logits, theirs, strict=True))
+        print(f"scores from {min(theirs):.2f} to {max(theirs):.2f} differ by {off:.1e} at most")
         scorer.close()
 
 

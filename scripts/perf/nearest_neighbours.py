@@ -26,12 +26,8 @@ def vectors(count: int, width: int):
 
 def brute_force(rows, query: int, k: int):
     """The k rows with the highest cosine, in float64; ties by index."""
-    products = np.concatenate(
-        [
-            (rows[start : start + 10_000] * rows[query].astype(np.float64)).sum(axis=1)
-            for start in range(0, len(rows), 10_000)
-        ]
-    )
+    blocks = (rows[start : start + 10_000] for start in range(0, len(rows), 10_000))
+    products = np.concatenate([(block * rows[query].astype(np.float64)).sum(axis=1) for block in blocks])
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     cosines = products / (lengths * lengths[query])
     cosines[query] = -np.inf

@@ -7,9 +7,8 @@ which side goes first; the prefix cache is emptied before each side.
 """
 
 import tempfile
-import time
 
-from measuring import as_flags, command_line, compare_with_bare
+from measuring import as_flags, command_line, in_turns
 
 from datagen import build_parser
 from topxgen import inference
@@ -56,33 +55,25 @@ def main() -> None:
     seed, settings = plan.args.seed, plan.sampling_settings()
     sampler = inference.load("vllm", plan.model_settings())
     llm = sampler._llm
+    options = dict(temperature=settings.temperature, max_tokens=settings.max_new_tokens, stop=list(settings.stop))
 
-    def bare() -> tuple[int, float]:
+    def bare() -> int:
+        llm.reset_prefix_cache()
         steps = plan.pipeline.schedule(("Basque",), 4, seed)
         asked = [prompt for _ in range(-(-args.prompts // 4)) for prompt in next(steps)][: args.prompts]
-        params = [
-            sampler._vllm.SamplingParams(
-                temperature=settings.temperature,
-                max_tokens=settings.max_new_tokens,
-                stop=list(settings.stop),
-                seed=request_seed(seed, prompt.id),
-            )
-            for prompt in asked
-        ]
-        start = time.perf_counter()
+        params = [sampler._vllm.SamplingParams(**options, seed=request_seed(seed, prompt.id)) for prompt in asked]
         outputs = llm.generate([plan.pipeline.build(prompt)[0] for prompt in asked], params, use_tqdm=False)
-        seconds = time.perf_counter() - start
-        return sum(len(output.outputs[0].token_ids) for output in outputs), seconds
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    def pipeline() -> tuple[int, float]:
+    def pipeline() -> int:
+        llm.reset_prefix_cache()
         with tempfile.TemporaryDirectory() as folder, Progress("pipeline", None, "paragraphs") as progress:
             limited = Limited(sampler, args.prompts)
             with Generation(config(folder), progress) as generation:
-                start = time.perf_counter()
                 generation.run(limited, settings)
-                return limited.tokens, time.perf_counter() - start
+            return limited.tokens
 
-    compare_with_bare(llm, bare, "pipeline", pipeline, "tokens", args.rounds)
+    in_turns({"bare LLM.generate": bare, "pipeline": pipeline}, args.rounds, "tokens")
     sampler.close()
 
 

@@ -192,10 +192,7 @@ def measured(
     """Run a stage; what it took. After its first result one of `victims` is killed: a process, or a worker of one of these names."""
     notes = folder.parent / f"{folder.name}.notes"
     notes.touch()
-    environment = {
-        "VLLM_NOTES": str(notes),
-        "PYTHONPATH": PATH,
-    } | environment
+    environment = {"VLLM_NOTES": str(notes), "PYTHONPATH": PATH} | environment
     words = [sys.executable, __file__, "--stage", engine, *map(str, command), "--output_dir", str(folder)]
     words += ["--num_workers", "1"] if (engine, stage) == ("one", "decontaminate") else []
     began, first, memory, cpu, killed = time.monotonic(), None, 0, {}, False

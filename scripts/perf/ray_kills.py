@@ -92,13 +92,8 @@ def write_pairs(folder: Path, number: int, rng: random.Random) -> None:
             text = rng.choice(texts)
             words = text.split()
             sentence = text if i % 1000 == 7 else " ".join(rng.choice(words) for _ in range(80))
-            record = {
-                "id": str(i),
-                "sentence": sentence,
-                "propositions": [sentence],
-                "translations": [sentence[::-1]],
-                "scores": [None],
-            }
+            lists = {"propositions": [sentence], "translations": [sentence[::-1]], "scores": [None]}
+            record = {"id": str(i), "sentence": sentence, **lists}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 

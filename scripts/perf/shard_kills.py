@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from measuring import ROOT, command_line
+from measuring import ROOT, as_flags, command_line
 from ray_kills import write_pairs
 
 from tests.attack.shooting_range import Stub
@@ -36,20 +36,9 @@ from tests.support.writer import Writer, answer, command
 from topxgen.common.translation_folders import RESPONSES
 
 SHARDS = 4
-
-
 CONTEXT = multiprocessing.get_context("forkserver")  # libraries are loaded once: a process costs its own work
-CONTEXT.set_forkserver_preload(
-    [
-        "datagen",
-        "decontamination",
-        "main",
-        "scripts.merge",
-        "topxgen.generation.merge",
-        "topxgen.inference.openai",
-        "openai",
-    ]
-)
+SCRIPTS = ("datagen", "decontamination", "main", "scripts.merge")
+CONTEXT.set_forkserver_preload([*SCRIPTS, "topxgen.generation.merge", "topxgen.inference.openai", "openai"])
 
 
 def process_of(words) -> multiprocessing.Process:
@@ -128,20 +117,10 @@ def stage_alone(stage: str, folder: Path, killer: Killer, size: int) -> dict:
             rows = (sentences * (size // len(sentences) + 1))[:size]
             table = folder / "test.tsv"
             table.write_text("".join(f"{src} {i}\t{tgt}\n" for i, (src, tgt) in enumerate(rows)), encoding="utf-8")
-            both = [f"{table}:Basque=2,English=1"] * 2
-            words = [
-                "main.py",
-                "--inference_api",
-                "openai",
-                "--base_url",
-                stub.url("openai"),
-                "--tgt",
-                "Basque",
-                "--k",
-                0,
-            ]
-            words += ["--model_name_or_path", "stub-1", "--dataset_name_or_path", "files", "--test_files", *both]
-            words += ["--max_concurrent_requests", 2]
+            words = ["main.py", *as_flags(
+                inference_api="openai", base_url=stub.url("openai"), model_name_or_path="stub-1", dataset_name_or_path="files",
+                tgt="Basque", k=0, max_concurrent_requests=2,
+            ), "--test_files", *[f"{table}:Basque=2,English=1"] * 2]  # fmt: skip
         one, killed = folder / "one", folder / "killed"
         run(*words, "--output_dir", one)
         left = list(range(SHARDS))

@@ -168,6 +168,7 @@ def test_help_lists_the_exit_codes_of_the_script(script, codes):
         ("datagen.py", ["--cache_dir="], "--cache_dir is empty"),
         ("main.py", ["--base_url", ""], "--base_url is empty"),
         ("decontamination.py", ["--input_dir", "x", "--tokenizer=--"], "argument --tokenizer: '--' is no value"),
+        ("scripts/sample.py", ["x", "-n=--"], "argument -n: '--' is no value"),
         ("train.py", ["--lr_scheduler_kwargs", "[" * 5000], "is not a JSON object"),
         ("-m comptra.evaluate", ["outputs", ""], "an argument is empty"),
         ("-m comptra.evaluate", ["outputs", "--baseline", ""], "--baseline is empty"),

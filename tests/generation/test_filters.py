@@ -305,6 +305,11 @@ def test_what_looks_like_it_stays(text):
     assert numbered_texts(f"1. {BAT}\n2. {text}", 2) == [BAT, text]
 
 
+def test_labels_of_single_texts_stay():
+    assert numbered_texts(f"1. Atzo: {BAT}\n2. Gaur: {BI}", 2) == [f"Atzo: {BAT}", f"Gaur: {BI}"]
+    assert numbered_texts(f"1. Atzo: {BAT}", 1) == [f"Atzo: {BAT}"]
+
+
 def test_paragraphs_below_the_first_stay():
     for paragraph in (
         "Hiru dira guztira.",

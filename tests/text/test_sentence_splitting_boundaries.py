@@ -87,7 +87,7 @@ def test_the_first_reason_counts():
         ),
         ("Hausa", "Ya ce “a’a!” amma ya zo.", ["Ya ce “a’a!” amma ya zo."]),
         ("Somali", "Wuxuu yiri “haa.” way tagtay.", ["Wuxuu yiri “haa.” way tagtay."]),
-        ("Hausa", "Tafiyar wt. goma ce. Ya zo.", ["Tafiyar wt. goma ce.", "Ya zo."]),
+        ("Hausa", "A sh. goma nan. Ya zo.", ["A sh. goma nan.", "Ya zo."]),
         # Where nobody is reported to speak, the writer forgot the capital, too.
         ("Hausa", "Ya ce “ina so.” ta tafi gida.", ["Ya ce “ina so.”", "ta tafi gida."]),
         ("Hausa", "Ina yaron yake? mun neme shi ko’ina.", ["Ina yaron yake?", "mun neme shi ko’ina."]),

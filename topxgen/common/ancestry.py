@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from topxgen.common import licences, lineage
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
+from topxgen.common.schemas import fields
 
 _HUB_ID = re.compile(r"([\w.-]+)/([\w.-]+)", re.ASCII)
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)", re.ASCII)  # a folder of the Hub's cache
@@ -16,12 +17,8 @@ _OUR_FOLDERS = {"models", "model", "outputs", "output", "checkpoints", "data", "
 MAX_DEPTH = 20
 
 
-class _Adapter(TypedDict, total=False):
-    base_model_name_or_path: str | None
-
-
-class _Config(TypedDict, total=False):
-    _name_or_path: Any
+_Adapter = fields(base_model_name_or_path=str | None)
+_Config = fields(_name_or_path=Any)
 
 
 def hub_name(name: str, link: lineage.Link | None = None) -> str | None:

@@ -279,8 +279,9 @@ class Parser(argparse.ArgumentParser):
             takes_text = action is None or (action.type in (None, Path) and action.dest != "api_key")
             if value == "" and takes_text:
                 self.error(f"{flag or 'an argument'} is empty; is a shell variable unset?")
-            if word == f"{flag}=--" and action is not None:  # argparse would pass on a list
-                self.error(f"argument {flag}: '--' is no value")
+            name, _, given = word.partition("=")
+            if given == "--" and name in self._option_string_actions:  # argparse would pass on a list
+                self.error(f"argument {name}: '--' is no value")
 
     def format_help(self) -> str:
         required = [action for action in self._actions if action.required]

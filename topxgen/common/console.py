@@ -6,7 +6,7 @@ import re
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -255,6 +255,12 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
         cells = [cell + gap if i < left else gap + cell for i, (cell, gap) in enumerate(zip(row, gaps, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Iterable[str]], right: int = 0) -> str:
+    """Cells, which are Markdown already, as a table; the last `right` columns are numbers."""
+    marks = ["---"] * (len(head) - right) + ["---:"] * right
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, marks, *rows))
 
 
 def width(text: str) -> int:

@@ -7,14 +7,12 @@ from topxgen.common import checksums, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.records import FilteredLayout, translations_name
+from topxgen.common.schemas import fields
 
 _FILTERED = FilteredLayout(Path()).filtered("").name
 
 
-class _Input(TypedDict, total=False):
-    path: str
-    bytes: int | None
-    modified_ns: int | None
+_Input = fields(path=str, bytes=int | None, modified_ns=int | None)
 
 
 class _Filtering(TypedDict, total=False):

@@ -13,14 +13,8 @@ from topxgen.common import schemas
 from topxgen.common.needs import COMET, DATASET, FILES, MODEL, TOKENIZER, Need
 
 CARD = "README.md"
-SMALL = (
-    "*.json",
-    "*.jinja",
-    "*.model",
-    "*.txt",
-    "*.tiktoken",
-    "*.py",
-)  # configuration and tokenizer; *.py: --trust_remote_code
+# Configuration and tokenizer; *.py: --trust_remote_code.
+SMALL = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")  # a repository with a tokenizer has one of these
 # The formats of weights; the first that there is. The others hold the same.
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.gguf")

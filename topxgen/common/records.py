@@ -199,13 +199,7 @@ def selector_of(flags: Mapping[str, Any]) -> str | None:
     return (flags.get("select_by") or "blaser") if flags["number_of_candidates"] > 1 else None
 
 
-TRANSLATE_DIR_FLAGS = (
-    "back_translator",
-    "use_nllb",
-    "nllb_name_or_path",
-    "adapter_name_or_path",
-    "model_name_or_path",
-)
+TRANSLATE_DIR_FLAGS = ("back_translator", "use_nllb", "nllb_name_or_path", "adapter_name_or_path", "model_name_or_path")
 
 
 def default_translate_dir(flags: Mapping[str, Any]) -> str:

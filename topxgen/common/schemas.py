@@ -1,18 +1,25 @@
 """JSON checked against a schema, so that a damaged or foreign file ends in one line that names the field.
 
 The schema of a format is a TypedDict beside the code that writes it: `Required`, `NotRequired` and unions say what a record
-holds, `Annotated[int, msgspec.Meta(ge=0)]` bounds. Records stay plain dicts, with the fields that the schema does not name.
+holds, `Annotated[int, msgspec.Meta(ge=0)]` bounds. Who reads a few fields of a file names them where it reads them: `fields`.
+Records stay plain dicts, with the fields that the schema does not name.
 """
 
 import json
 import re
 from functools import cache
-from typing import Any, TypeVar, is_typeddict
+from typing import Any, TypedDict, TypeVar, is_typeddict
 
 import msgspec
 
 T = TypeVar("T")
 _NAMES = {"str": "text", "int": "integer", "float": "number", "array": "list", "bool": "true or false"}
+
+
+@cache
+def fields(**types: Any) -> type[dict]:
+    """The schema of an object of which these fields are read, each of which may be missing: fields(name=str, links=list[fields(id=int)])."""
+    return TypedDict("fields", types, total=False)
 
 
 @cache

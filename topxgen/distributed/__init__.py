@@ -17,7 +17,7 @@ SCHEDULERS: dict[str, Choice] = {
     "ray": Choice(
         "topxgen.distributed.ray_pool:RayPool",
         "Ray, on the cluster at RAY_ADDRESS (auto: the one that this node belongs to) or, if it is not set, on this machine alone",
-    ),
+    )
 }
 CAPACITY = 2  # calls that a worker takes in at a time: one in work and one to follow
 

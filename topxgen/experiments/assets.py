@@ -85,7 +85,7 @@ class Asset:
 def read_commands(path: Path, changes: Sequence[str] = ()) -> list[Command]:
     """The commands of a run file, or those of all variants of an experiment or of all rounds, whose names say which. Raises UsageError."""
     tree = read_changed(path, changes)
-    if comparison.KEY in tree:
+    if comparison.VARIANTS in tree:
         experiment = comparison.plan(tree, path)
         names = list(experiment.variants)
         jobs = [*experiment.data_jobs(names), *experiment.run_jobs(names)]

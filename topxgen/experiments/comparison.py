@@ -18,13 +18,8 @@ from topxgen.common.run_files import SECTIONS, VARIANTS, RunFile, Value, read_ch
 from topxgen.experiments import stages
 from topxgen.experiments.chain import Command, commands, flags_by_section, folder_of
 
-KEYS = (
-    "seeds",
-    "pairs",
-    "baseline",
-    "merge_adapters",
-    VARIANTS,
-)  # of an experiment file, besides those of a run file
+# Of an experiment file, besides those of a run file.
+KEYS = ("seeds", "pairs", "baseline", "merge_adapters", VARIANTS)
 OF_VARIANT = ("mix", "pairs")  # of a variant, besides sections
 # Flags that are decided here: (section, flag).
 DECIDED = {

@@ -20,6 +20,7 @@ from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import read_json, write_json
 from topxgen.common.records import FilteredLayout, read_translations, translations_name
 from topxgen.common.run_files import RunFile, Value, references
+from topxgen.common.schemas import fields
 from topxgen.experiments import stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, Chain, Command, commands, folder_of
 from topxgen.text import languages
@@ -90,26 +91,10 @@ class Result(TypedDict):
     test: dict[str, float]
 
 
-class _Ended(TypedDict, total=False):
-    """What is read of rounds.json."""
-
-    patience: int
-    metric: str
-    stopped: str | None
-    rounds: list[dict]
-
-
-class _Score(TypedDict, total=False):
-    score: Required[float]
-
-
-class _System(TypedDict, total=False):
-    path: Required[str]
-    scores: Required[dict[str, _Score | None]]
-
-
-class _Metric(TypedDict, total=False):
-    higher_is_better: bool
+# What is read of rounds.json.
+_Ended = fields(patience=int, metric=str, stopped=str | None, rounds=list[dict])
+_System = fields(path=Required[str], scores=Required[dict[str, fields(score=Required[float]) | None]])
+_Metric = fields(higher_is_better=bool)
 
 
 class _Group(TypedDict, total=False):
@@ -119,10 +104,8 @@ class _Group(TypedDict, total=False):
     systems: Required[list[_System]]
 
 
-class Report(TypedDict, total=False):
-    """What is read of comptra.evaluate's --json."""
-
-    groups: Required[list[_Group]]
+# What is read of comptra.evaluate's --json.
+Report = fields(groups=Required[list[_Group]])
 
 
 def names(number: int, one: Round) -> list[str]:
@@ -270,9 +253,8 @@ def _round(tree: Tree, path: Path | str, settings: Settings, is_first: bool = Fa
 
 def _test_set(command: Command) -> tuple:
     name = command.args.dataset_name_or_path
-    return {"topxgen": "flores", "ood": "tico"}.get(
-        name, name
-    ), command.args.test_files  # the same sentences, other examples
+    same = {"topxgen": "flores", "ood": "tico"}  # the same sentences, other examples
+    return same.get(name, name), command.args.test_files
 
 
 def _held_out(tree: Tree, path: Path | str, settings: Settings, folder: Path, model: Path) -> list[Command]:

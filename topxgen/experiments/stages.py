@@ -142,27 +142,14 @@ class Stage(NamedTuple):
 
 
 PAIRS = ("*_translate.jsonl", "*_translate_filtered.jsonl")
+_MODEL_STAGE = {"has_estimates": True, "checks_results": True}
 STAGES = {
     "datagen": Stage(("datagen.py",), _generated, no_input=("output_dir", "cache_dir"), has_estimates=True),
     "decontamination": Stage(
         ("decontamination.py",), _decontaminated, {"input_dir": PAIRS[:1]}, ("output_dir", "report")
     ),
-    "train": Stage(
-        ("train.py",),
-        _trained,
-        {"data_dir": PAIRS},
-        ("output_dir", "export_dir"),
-        has_estimates=True,
-        checks_results=True,
-    ),
-    "main": Stage(
-        ("main.py",),
-        _translated,
-        {"data_dir": PAIRS},
-        ("output_dir", "cache_dir"),
-        has_estimates=True,
-        checks_results=True,
-    ),
+    "train": Stage(("train.py",), _trained, {"data_dir": PAIRS}, ("output_dir", "export_dir"), **_MODEL_STAGE),
+    "main": Stage(("main.py",), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir"), **_MODEL_STAGE),
     "evaluate": Stage(
         ("-m", "comptra.evaluate"),
         _scored,
@@ -173,17 +160,7 @@ STAGES = {
     # No section of run files; of comparisons (merge_adapters).
     "merge": Stage(("scripts/merge_lora.py",), _merged, no_input=("output",)),
 }
-MODEL_FILES = (
-    "*.safetensors",
-    "*.bin",
-    "*.pt",
-    "*config.json",
-    "tokenizer*",
-    "*.model",
-    "vocab*",
-    "*.jinja",
-    "*.txt",
-)
+MODEL_FILES = ("*.safetensors", "*.bin", "*.pt", "*config.json", "tokenizer*", "*.model", "vocab*", "*.jinja", "*.txt")
 
 
 # Values of flags that are names whatever folders there are.

@@ -12,13 +12,7 @@ from itertools import chain
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, read_numbered_jsonl
-from topxgen.common.records import (
-    Candidate,
-    CandidatesRecord,
-    Layout,
-    OthersRecord,
-    TranslationRejects,
-)
+from topxgen.common.records import Candidate, CandidatesRecord, Layout, OthersRecord, TranslationRejects
 from topxgen.generation.back_translation import (
     judged,
     pairs_record,

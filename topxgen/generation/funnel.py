@@ -80,9 +80,7 @@ def count_generation(
         name, earlier = record["id"], answers_of[record["id"]]  # the last one of an id counts
         answers_of[name] = answers = len(record["texts"]) or 1  # one that failed has no text
         counts.update(
-            prompts=not earlier,
-            answers=answers - earlier,
-            not_needed=0 if judged[name] else answers - earlier,
+            prompts=not earlier, answers=answers - earlier, not_needed=0 if judged[name] else answers - earlier
         )
         counts.update({key: record[key] for key in ("prompt_tokens", "completion_tokens")})
     result = {**counts, "rejected": dict(reasons), "kept": kept, "brought_along": kept - generated}

@@ -10,12 +10,7 @@ from collections.abc import Iterator
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, to_line, write_atomic
-from topxgen.common.records import (
-    PARALLEL,
-    Layout,
-    TranslationRejects,
-    read_translations,
-)
+from topxgen.common.records import PARALLEL, Layout, TranslationRejects, read_translations
 
 BELOW, MISSING = REASONS = ("score_below_min", "score_missing")
 

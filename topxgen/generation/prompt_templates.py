@@ -22,10 +22,7 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent / "prompts"
 STYLES = ("chat", "completion")
 # The parts of a template, and the placeholders that each may have; those of a list of passages.
-PASSAGE_PLACEHOLDERS = {
-    "passage": ("number", "language", "text"),
-    "prompt": ("language", "passages", "next", "total"),
-}
+PASSAGE_PLACEHOLDERS = {"passage": ("number", "language", "text"), "prompt": ("language", "passages", "next", "total")}
 PLACEHOLDERS = {
     "paragraph": ("number", "language", "text"),
     "paragraphs": ("items", "language"),

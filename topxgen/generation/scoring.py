@@ -35,8 +35,7 @@ RECORDS_PER_BLOCK = 1024  # scored together, and synced to disk together
 SCORERS: dict[str, Choice] = {
     "blaser": Choice("topxgen.generation.scoring:BlaserScorer", "BLASER-2.0-QE on SONAR vectors"),
     "sonar-space": Choice(
-        "topxgen.generation.scoring:SonarSpaceScorer",
-        "the same through Meta's sonar-space, in a separate environment",
+        "topxgen.generation.scoring:SonarSpaceScorer", "the same through Meta's sonar-space, in a separate environment"
     ),
     "metricx-qe": Choice(
         "topxgen.generation.scoring:MetricXScorer",

@@ -70,9 +70,7 @@ class Answer:
     error: str | None = None
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
     finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
-    server_defaults: bool | None = (
-        None  # whether a server that refuses NEUTRAL used its own values; None: no such server
-    )
+    server_defaults: bool | None = None  # whether a server that refuses NEUTRAL used its own values
     log_probabilities: tuple[float, ...] = ()  # of each text: the mean over its tokens, by the model before temperature
 
     def __post_init__(self):
@@ -250,9 +248,8 @@ def gather(
         if len(tokens) + settings.max_new_tokens <= max_model_len:
             taken.append((request, tokens))
         else:
-            error = (
-                f"{len(tokens)} prompt + {settings.max_new_tokens} new tokens exceed --max_model_len {max_model_len}"
-            )
+            asked = settings.max_new_tokens
+            error = f"{len(tokens)} prompt + {asked} new tokens exceed --max_model_len {max_model_len}"
             rejected.append(Answer(request.id, [], len(tokens), error=error))
     return taken, rejected
 

@@ -48,11 +48,9 @@ class AnthropicSampler(RemoteSampler):
         if stop := [text for text in settings.stop if text.strip()]:
             options["stop_sequences"] = stop
         # In the body, because clients from 1.0 on lack these parameters; only if set, because later models reject them.
-        sampling = (
-            {"temperature": settings.temperature}
-            if settings.temperature != 1.0 and not self._temperature_refused
-            else {}
-        )
+        sampling = {}
+        if settings.temperature != 1.0 and not self._temperature_refused:
+            sampling["temperature"] = settings.temperature
         if settings.top_p < 1.0:
             sampling["top_p"] = settings.top_p
         if sampling:
@@ -75,9 +73,5 @@ class AnthropicSampler(RemoteSampler):
             error = "Anthropic gave no text within --max_new_tokens; reasoning may have used them up"
         elif not text.strip():
             error = "Anthropic gave no text: an empty answer"
-        reasons = ("length" if reason in CUT else reason,)
-        texts, reasons = ([], ()) if error else ([text], reasons)
+        texts, reasons = ([], ()) if error else ([text], ("length" if reason in CUT else reason,))
         return ParsedResponse(texts, prompt, token_count(usage, "output_tokens"), error, cached, reasons)
-
-    async def _disconnect(self) -> None:
-        await self._client.close()

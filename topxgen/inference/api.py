@@ -93,20 +93,13 @@ class RemoteSampler:
     @classmethod
     def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
         """Raise UsageError for what the provider cannot do."""
-        if sampling.num_beams > 1:
-            raise UsageError(
-                f"--num_beams {sampling.num_beams}: {cls.provider} has no beam search; pass 1, or choose --inference_api vllm "
-                "or hf"
-            )
-        if cls.chat_only and sampling.num_return_sequences > 1:
-            raise UsageError(
-                f"--num_return_sequences {sampling.num_return_sequences}: {cls.provider} gives one answer to a prompt; "
-                "pass 1, or choose --inference_api openai, vllm or hf"
-            )
-        if cls.chat_only and sampling.repetition_penalty != 1.0:
-            raise UsageError(
-                f"--repetition_penalty {sampling.repetition_penalty}: {cls.provider} has no such parameter; pass 1.0"
-            )
+        refused = {"num_beams": "has no beam search; pass 1, or choose --inference_api vllm or hf"}
+        if cls.chat_only:
+            others = "gives one answer to a prompt; pass 1, or choose --inference_api openai, vllm or hf"
+            refused |= {"num_return_sequences": others, "repetition_penalty": "has no such parameter; pass 1.0"}
+        for name, why in refused.items():
+            if (value := getattr(sampling, name)) != 1:
+                raise UsageError(f"--{name} {value}: {cls.provider} {why}")
 
     @classmethod
     def decoding(cls, settings: ModelSettings) -> dict:
@@ -121,7 +114,7 @@ class RemoteSampler:
         raise NotImplementedError
 
     async def _disconnect(self) -> None:
-        raise NotImplementedError
+        await self._client.close()
 
     # Checks before anything runs
 

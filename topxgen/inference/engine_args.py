@@ -72,12 +72,10 @@ def parse(words: Iterable[str], may_run_code: bool = True) -> dict:
 
 
 def _code_in(key: str, value: object) -> Iterator[str]:
-    inner = (
-        value.items() if isinstance(value, dict) else ((key, item) for item in value) if isinstance(value, list) else ()
-    )
     if CODE.fullmatch(key) or CODE.fullmatch(f"{key}={value}") or (key == "method" and value == "custom_class"):
         yield key
-    for name, item in inner:
+    items = value.items() if isinstance(value, dict) else ()
+    for name, item in ((key, item) for item in value) if isinstance(value, list) else items:
         yield from _code_in(str(name), item)
 
 

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, model_file
+from topxgen.common.schemas import fields
 from topxgen.inference import ModelSettings, engine_args
 
 logger = logging.getLogger(__name__)
@@ -23,10 +23,8 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-class _WeightIndex(TypedDict):
-    """Of {weights}.index.json, what is read here."""
-
-    metadata: NotRequired[dict]
+# Of {weights}.index.json, what is read here.
+_WeightIndex = fields(metadata=dict)
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,8 @@ def _split(gpus: tuple[str, ...], settings: ModelSettings, pipeline: int) -> Spl
     wanted, tensor, count = settings.data_parallel_size, settings.tensor_parallel_size, len(gpus)
     if wanted is not None or tensor is not None or count == 1:
         return share_out(count, wanted, tensor, pipeline, None if tensor else _attention_heads(settings))
-    memory = _smallest_memory()
-    return by_memory(
-        count, _weights(settings), memory, settings.gpu_memory_utilization, _attention_heads(settings), pipeline
-    )
+    sizes = _weights(settings), _smallest_memory(), settings.gpu_memory_utilization
+    return by_memory(count, *sizes, _attention_heads(settings), pipeline)
 
 
 def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, heads: int | None = None) -> Split:

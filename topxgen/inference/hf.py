@@ -132,9 +132,8 @@ class HFSampler:
                 means = tuple(map(self._mean, sampling.log_probabilities(i * n, n), ids.tolist(), stopped))
             reasons = tuple((reasons * n)[:n])
             texts = (texts * n)[:n]
-            yield Answer(
-                request.id, texts, len(tokens), completion_tokens, finish_reasons=reasons, log_probabilities=means
-            )
+            counts = len(tokens), completion_tokens
+            yield Answer(request.id, texts, *counts, finish_reasons=reasons, log_probabilities=means)
 
     def _stopping_criteria(self, stop: tuple[str, ...], start: int) -> list:
         """Stops at strings in what follows the first `start` tokens; `generate`'s own stop_strings may begin in the prompt."""

@@ -159,6 +159,3 @@ class OpenAISampler(RemoteSampler):
                 last = {"model": model, "tokens": found["tokens"][-TAIL_TOKENS:]}
                 return (await self._client.post(f"{root}/detokenize", cast_to=object, body=last))["prompt"]
         return ""
-
-    async def _disconnect(self) -> None:
-        await self._client.close()

@@ -79,12 +79,7 @@ class ResponseCache:
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        fsync_each: bool = False,
-        schema: type = ResponseRecord,
-        earlier: Path | None = None,
+        self, path: Path, *, fsync_each: bool = False, schema: type = ResponseRecord, earlier: Path | None = None
     ):
         """`fsync_each`: as paid responses should be; `earlier`: a cache that is only read. See read_responses for errors."""
         self._path, self._file, self._fsync_each, self._schema = path, Appender(path), fsync_each, schema
@@ -129,11 +124,8 @@ class ResponseCache:
         """Raises UsageError if it was decoded in another way than those before."""
         defaults = record.get("server_defaults")
         if self._server_defaults is not None and defaults not in (None, self._server_defaults):
-            before, now = (
-                ("its own defaults", "the neutral values")
-                if self._server_defaults
-                else ("the neutral values", "its own defaults")
-            )
+            names = "the neutral values", "its own defaults"
+            before, now = reversed(names) if self._server_defaults else names
             raise UsageError(
                 f"{self._path} holds responses for which the server used {before} of {', '.join(NEUTRAL)}; now it uses {now}: go "
                 "on with the earlier server, or pass another --output_dir"

@@ -28,9 +28,7 @@ from topxgen.inference.engine_guard import EngineGuard
 from topxgen.inference.tokenizer import begun_thoughts, decode, encode, thought_marks
 
 DEFAULT_MODEL_LEN = 8192  # tokens; the full context of a model may not fit into the KV cache
-WAITING_SHARE = (
-    0.25  # of what the engine decodes at a time: more requests that wait in it, so that no place stays empty
-)
+WAITING_SHARE = 0.25  # of what the engine decodes at a time: more requests wait in it, so that no place stays empty
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora
 
 
@@ -92,9 +90,8 @@ class VLLMSampler:
             options["max_lora_rank"] = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), LORA_RANKS[-1])
         if on_cpu:
             # On CPU, per-request random generators do not work with chunked prefill.
-            options |= dict(
-                enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
-            )
+            options |= dict(enforce_eager=True, enable_chunked_prefill=False)
+            options["max_num_batched_tokens"] = max(max_model_len, 4096)
             options.pop("gpu_memory_utilization")
         options |= chosen
         if settings.adapter_name_or_path is not None:
@@ -280,9 +277,8 @@ class VLLMSampler:
                     if not taken and not rejected:
                         break
                     for request, tokens in taken:
-                        search = BeamSearch(
-                            settings.num_beams, settings.max_new_tokens, eos, stops if settings.stop else None
-                        )
+                        limits = settings.num_beams, settings.max_new_tokens
+                        search = BeamSearch(*limits, eos, stops if settings.stop else None)
                         searches[request.id] = tokens, search
                         extend(request.id)
                 if not searches:
@@ -303,9 +299,8 @@ class VLLMSampler:
                     del searches[key]
                     best = search.best(settings.num_return_sequences)
                     begun, texts, reasons = begun_thoughts(tokenizer, prompt), [], []
-                    for ids, whole in zip(
-                        best, decode(tokenizer, [self._without(ids, eos) for ids in best]), strict=True
-                    ):
+                    wholes = decode(tokenizer, [self._without(ids, eos) for ids in best])
+                    for ids, whole in zip(best, wholes, strict=True):
                         text = cut_at_stop(whole, settings.stop)
                         texts.append(begun + text)
                         cut = len(ids) == settings.max_new_tokens and ids[-1] not in eos and text == whole

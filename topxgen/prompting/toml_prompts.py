@@ -41,6 +41,16 @@ def load(path: Path, required: dict[str, tuple[str, ...]]) -> dict:
     return parts
 
 
+def load_question(path: Path, placeholders: tuple[str, ...]) -> dict:
+    """The parts of a question to a judge: a form for chat models, one for base models, and where the answer of these stops."""
+    parts = load(path, {"chat": placeholders, "completion": placeholders, "stop": ()})
+    if not parts["stop"]:
+        raise UsageError(
+            f'{path}: stop is empty; it is the string at which the answer of a base model ends, such as "\\n"'
+        )
+    return parts
+
+
 def fill(text: str, /, **values: str) -> str:
     """`text` with each {name} replaced by the value of that name, in one pass: braces within values stay."""
     names = "|".join(map(re.escape, values))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import topxgen
 from topxgen.common import lineage
-from topxgen.common.console import printable
+from topxgen.common.console import markdown_table, printable
 from topxgen.common.masks import masked
 from topxgen.decontamination import report
 from topxgen.publication import origins
@@ -62,7 +62,8 @@ def card(run: Run, published: "Published", sections: Sequence[str], options: "Op
         _introduction(parts, models),
         *_warnings(published),
         _usage(parts, options),
-        "## Columns\n\n" + table(["column", "what it holds"], [[f"`{name}`", text] for name, text in COLUMNS.items()]),
+        "## Columns\n\n"
+        + markdown_table(["column", "what it holds"], [[f"`{name}`", text] for name, text in COLUMNS.items()]),
         _terms(models),
         _making(published, options),
         *sections,
@@ -196,7 +197,7 @@ def _usage(parts: list["Part"], options: "Options") -> str:
     code = f"from datasets import load_dataset\n\nload_dataset({json.dumps(name)}, {json.dumps(example)})\n{everything}"
     return (
         f"## Use\n\n```python\n{code}```\n\n"
-        + table(["config", "train", "validation", "paragraphs"], rows, right=3)
+        + markdown_table(["config", "train", "validation", "paragraphs"], rows, right=3)
         + "\n\n"
         "A paragraph is in one split only, and no sentence of the validation split, nor one that is nearly the same, is in the "
         "training split, in any config and on either side."
@@ -213,7 +214,7 @@ def _terms(models: list[Model]) -> str:
         binds = escape(terms.binds_outputs) if terms else ""
         rows.append([escape(model.name), escape(f"{model.made} {model.languages}"), title, binds])
     text = "## Licence and terms\n\nThe data is bound by the terms of the models that made it.\n\n"
-    text += table(["model", "what it did", "terms", "what they say of outputs"], rows)
+    text += markdown_table(["model", "what it did", "terms", "what they say of outputs"], rows)
     if any(model.licence and model.licence.non_commercial for model in models):
         text += "\n\n**Not for commercial use**, by the terms of one of these models."
     return text
@@ -269,7 +270,7 @@ def section(part: "Part", seed: int) -> str:
         [escape(cut(pair.target)), escape(cut(pair.source)), "" if pair.score is None else f"{pair.score:.3f}"]
         for pair in pairs
     ]
-    samples = table([escape(config.language.name), escape(config.target.name), "score"], rows)
+    samples = markdown_table([escape(config.language.name), escape(config.target.name), "score"], rows)
     return "\n\n".join(
         [
             f"## {escape(config.name)}",
@@ -293,7 +294,7 @@ def _funnels(part: "Part") -> str:
             changes += [f"{_plain(reason)} +{count:,}" for reason, count in step.added.items()]
             rows.append([_plain(step.name), f"{step.count:,}", ", ".join(changes)])
         head = f"Pairs by {escape(origin.source.back_translator)}.\n\n" if len(part.origins) > 1 else ""
-        blocks.append(head + table(["step", "number", "removed from it"], rows))
+        blocks.append(head + markdown_table(["step", "number", "removed from it"], rows))
     left_out = {
         "without two sides": part.measured.empty,
         "by score": part.measured.pairs - part.measured.empty - part.pairs,
@@ -348,9 +349,3 @@ def escape(text: object) -> str:
     """A text on one line, in which nothing is Markdown or HTML and control characters are visible."""
     plain = html.escape(printable(" ".join(str(text).split())), quote=False)
     return "".join(f"\\{char}" if char in "\\`*_{}[]#|~" else char for char in plain)
-
-
-def table(head: list[str], rows: Iterable[list[str]], right: int = 0) -> str:
-    """A Markdown table; the last `right` columns are numbers."""
-    marks = ["---"] * (len(head) - right) + ["---:"] * right
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, marks, *rows))

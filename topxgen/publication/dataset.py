@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
 
 from topxgen.common import checksums, files, lineage, provenance
 from topxgen.common.console import Progress
@@ -18,6 +17,7 @@ from topxgen.common.files import read_json
 from topxgen.common.locks import OutputLock
 from topxgen.common.masks import masked, masked_json, masked_word
 from topxgen.common.registry import Choice
+from topxgen.common.schemas import fields
 from topxgen.publication import origins, split
 from topxgen.publication.sources import Config, Measured, Paragraph, Selection, paragraphs, plan
 from topxgen.runs.folders import Run
@@ -83,10 +83,7 @@ class Published:
     validation: split.Validation
 
 
-class _Manifest(TypedDict, total=False):
-    seed: int
-    settings: dict
-    inputs: dict
+_Manifest = fields(seed=int, settings=dict, inputs=dict)
 
 
 def is_published(run: Run, out: Path, options: Options) -> bool:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict
 
 from topxgen.common import ancestry, lineage, schemas
 from topxgen.common.errors import UsageError
@@ -11,6 +10,7 @@ from topxgen.common.licences import Licence
 from topxgen.common.lineage import Link
 from topxgen.common.masks import masked, masked_command
 from topxgen.common.records import FilteredLayout, Layout
+from topxgen.common.schemas import fields
 from topxgen.decontamination.report import Part
 from topxgen.publication.sources import Config, Settings, Source, back_translator_in, model_of
 from topxgen.runs import counts
@@ -23,15 +23,8 @@ REPORT = "decontamination_report.json"
 WROTE, TRANSLATED = "wrote the paragraphs in", "translated them into"  # languages
 
 
-class _Manifest(TypedDict, total=False):
-    command: list[str]
-
-
-class _Report(TypedDict, total=False):
-    languages: dict[str, dict]
-    settings: dict
-
-
+_Manifest = fields(command=list[str])
+_Report = fields(languages=dict[str, dict], settings=dict)
 _OLDER = {"not_checked": [], "partial": [], "language_not_covered": [], "not_loaded": []}
 
 

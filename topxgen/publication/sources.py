@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from topxgen.common import freshness, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.masks import masked
 from topxgen.common.records import PARALLEL, FilteredLayout, TranslationRecord, read_translations
+from topxgen.common.schemas import fields
 from topxgen.runs.folders import BackTranslation, Run
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -82,14 +83,8 @@ class Config:
         return self.sources[0].target
 
 
-class Settings(TypedDict, total=False):
-    """Of the stages generate and translate of datagen.py."""
-
-    pipeline: str
-    back_translator: str
-    nllb_name_or_path: str | None
-    model: str | None
-    adapter: str | None
+# Of the stages generate and translate of datagen.py.
+Settings = fields(pipeline=str, back_translator=str, nllb_name_or_path=str | None, model=str | None, adapter=str | None)
 
 
 def model_of(settings: dict) -> str | None:

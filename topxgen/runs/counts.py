@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isclose
 from pathlib import Path
-from typing import TypedDict
 
 from topxgen.common.records import FilteredLayout, Layout, ParagraphRecord, RejectRecord, TranslationRejects
+from topxgen.common.schemas import fields
 from topxgen.generation import funnel
 from topxgen.inference.response_cache import RESPONSE_KEYS, ResponseRecord
 from topxgen.runs import rows as of_rows
@@ -52,15 +52,8 @@ class Funnel:
         return next((step for step in self.steps if step.name == name), None)
 
 
-class _Counts(TypedDict, total=False):
-    counts: dict
-    prompts_asked: int | None
-
-
-class _Whole(TypedDict, total=False):
-    counts: dict[str, dict]
-
-
+_Counts = fields(counts=dict, prompts_asked=int | None)
+_Whole = fields(counts=dict[str, dict])
 OnRow = Callable[[Path, Row], object]
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from topxgen.common import failures, shards
 from topxgen.common.errors import UsageError
@@ -14,6 +14,7 @@ from topxgen.common.files import read_json
 from topxgen.common.lineage import EXPORT_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.provenance import values_of_flag
 from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, Layout, target_language_of, translations_name
+from topxgen.common.schemas import fields
 from topxgen.text import languages
 
 PAIRS, FILTERED = translations_name(""), "_translate_filtered.jsonl"
@@ -21,11 +22,11 @@ RESPONSES, REJECTS = "_answers.jsonl", "_rejects.jsonl"
 _DATA_SET_FILES = {EXPORT_MANIFEST, "dataset_dict.json", "dataset_info.json", "manifest_publish.json"}
 # In a checkpoint of a training; main.py's folder for the translations of a checkpoint has its name, too.
 _WEIGHTS_FILES = {
+    "config.json",
+    "adapter_config.json",
     "checkpoint_files.json",
     "trainer_state.json",
     "data_manifest.json",
-    "config.json",
-    "adapter_config.json",
 }
 # Never looked into: they may be large.
 _OTHER_JSON = re.compile(
@@ -167,25 +168,10 @@ def _is_language(name: str) -> bool:
     return name in languages.load() or name in languages.other_names()
 
 
-class _Head(TypedDict, total=False):
-    """What tells the JSON files of scripts apart."""
-
-    groups: list
-    experiment: Any
-    words: Any
-    outputs: Any
-
-
-class _Origin(TypedDict, total=False):
-    name: str
-
-
-class _Decontamination(TypedDict, total=False):
-    """manifest_decontaminate_{Language}.json: `lineage` names the folder of the input; in older versions the command does."""
-
-    lineage: _Origin
-    command: list[str]
-    finished: str
+# What tells the JSON files of scripts apart.
+_Head = fields(groups=list, experiment=Any, words=Any, outputs=Any)
+# manifest_decontaminate_{Language}.json: `lineage` names the folder of the input; in older versions the command does.
+_Decontamination = fields(lineage=fields(name=str), command=list[str], finished=str)
 
 
 class _Found:
@@ -356,5 +342,4 @@ def layout_of(generation: Path) -> Layout:
     return Layout(generation, "", {n: f"{f.removesuffix('.jsonl')}.jsonl" for n, f in zip(names, files, strict=True)})
 
 
-class _Command(TypedDict, total=False):
-    command: list[str]
+_Command = fields(command=list[str])

@@ -7,6 +7,7 @@ from typing import Any, Required, TypedDict
 import msgspec
 
 from topxgen.common.records import FilteredLayout
+from topxgen.common.schemas import fields
 from topxgen.decontamination.report import Hit, Overlaps, SharedPair
 from topxgen.runs.folders import BackTranslation
 from topxgen.runs.reading import Problems, read_file, read_lines
@@ -84,8 +85,7 @@ class Audit(Report):
     hits: dict[str, list[FullHit]] = {}
 
 
-class _Input(TypedDict, total=False):
-    bytes: int | None
+_Input = fields(bytes=int | None)
 
 
 class Manifest(TypedDict, total=False):

@@ -5,7 +5,7 @@ Files are read as streams: memory does not grow with their length.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, Required
 
 import msgspec
 
@@ -21,6 +21,7 @@ from topxgen.common.records import (
     check_lengths,
     with_ids,
 )
+from topxgen.common.schemas import fields
 from topxgen.decontamination.report import Hit
 from topxgen.generation import min_score
 from topxgen.runs.folders import BackTranslation, layout_of
@@ -55,15 +56,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     confidence: float | None = None
 
 
-class _Others(TypedDict):
-    """A line of {Language}_translate_others.jsonl."""
-
-    id: str
-    others: list[Candidate]
-
-
-class _Settings(TypedDict, total=False):
-    select_by: str | None
+# A line of {Language}_translate_others.jsonl.
+_Others = fields(id=Required[str], others=Required[list[Candidate]])
+_Settings = fields(select_by=str | None)
 
 
 def rows(

@@ -19,6 +19,7 @@ from topxgen.common.files import partial
 from topxgen.common.locks import Holder, holders
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, values_of_flag
 from topxgen.common.records import FilteredLayout, Layout
+from topxgen.common.schemas import fields
 from topxgen.common.shards import Shard
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.costs import COUNTED, Prices
@@ -49,11 +50,7 @@ SCRIPTS = {
     "main.py": ("main",),
 }
 # Written when a stage begins to have results.
-SETTINGS = {
-    "generate": "settings_generate.json",
-    "translate": "settings_translate.json",
-    "train": "settings_train.json",
-}
+SETTINGS = {stage: f"settings_{stage}.json" for stage in ("generate", "translate", "train")}
 SETTINGS["main"] = TRANSLATE_SETTINGS
 
 
@@ -67,24 +64,13 @@ class _Manifest(TypedDict, total=False):
     unanswered_prompts: int
 
 
-class _Steps(TypedDict, total=False):
-    """Of the settings of a training, and of the state in its checkpoints."""
-
-    max_steps: int | None
+# Of the settings of a training, and of the state in its checkpoints.
+_Steps = fields(max_steps=int | None)
 
 
-class _RunSettings(TypedDict, total=False):
-    """What is read of the settings of main.py."""
-
-    method_translate: str
-    steps: int
-    number_of_refining_steps: int
-
-
-class _Record(TypedDict, total=False):
-    exit_code: int
-    hours: float
-    finished: str
+# What is read of the settings of main.py.
+_RunSettings = fields(method_translate=str, steps=int, number_of_refining_steps=int)
+_Record = fields(exit_code=int, hours=float, finished=str)
 
 
 class Watcher:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NotRequired, Required, TypedDict
 
 from topxgen.common.lineage import DATA_MANIFEST, TRAIN_MANIFEST
+from topxgen.common.schemas import fields
 from topxgen.runs.reading import Problems, read_file, read_lines
 from topxgen.training.checkpoints import STATE_FILE
 from topxgen.training.model import SKIPPED_PAIRS_FILE
@@ -17,23 +18,12 @@ CURVES = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
 MAX_POINTS = 400  # of a curve; more become means of as many steps each
 
 
-class _Entry(TypedDict):
-    step: int
+_Entry = fields(step=Required[int])
+Direction = fields(path=str, counts=Required[dict[str, int]])
 
 
-class Direction(TypedDict, total=False):
-    path: str
-    counts: Required[dict[str, int]]
-
-
-class Data(TypedDict, total=False):
-    """data_manifest.json, as far as it is read."""
-
-    name: str
-    streamed: str
-    languages: dict[str, Direction]
-    train_pairs: int
-    test_pairs: int
+# data_manifest.json, as far as it is read.
+Data = fields(name=str, streamed=str, languages=dict[str, Direction], train_pairs=int, test_pairs=int)
 
 
 class Manifest(TypedDict, total=False):
@@ -48,11 +38,8 @@ class Manifest(TypedDict, total=False):
     data: Data
 
 
-class _State(TypedDict, total=False):
-    """trainer_state.json of a checkpoint, as far as it is read."""
-
-    best_global_step: int | None
-    max_steps: int
+# trainer_state.json of a checkpoint, as far as it is read.
+_State = fields(best_global_step=int | None, max_steps=int)
 
 
 class LeftOut(TypedDict):

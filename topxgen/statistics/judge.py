@@ -34,14 +34,7 @@ _VERDICT = re.compile(r"\W*(yes|no)(?!\w)(?!(?:\W+(?:and|or)\W+|\s*/\s*)(?:yes|n
 def load_prompt(name: str) -> dict[str, str]:
     """The parts of the file of that name in prompts/, or of a user's (see prompts/topic_judge.toml). Raises UsageError for what is
     missing in it."""
-    path = toml_prompts.find(PROMPTS, name, "--judge_prompt")
-    places = ("topic", "text")
-    parts = toml_prompts.load(path, {"chat": places, "completion": places, "stop": ()})
-    if not parts["stop"]:
-        raise UsageError(
-            f'{path}: stop is empty; it is the string at which the answer of a base model ends, such as "\\n"'
-        )
-    return parts
+    return toml_prompts.load_question(toml_prompts.find(PROMPTS, name, "--judge_prompt"), ("topic", "text"))
 
 
 def verdict(answer: str) -> bool | None:
@@ -50,8 +43,9 @@ def verdict(answer: str) -> bool | None:
     return None if match is None else match[1].lower() == "yes"
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927), which stays within 0 and 1 and fits small numbers."""
+    z = 1.96
     share, scale = successes / trials, 1 + z**2 / trials
     middle = (share + z**2 / (2 * trials)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))

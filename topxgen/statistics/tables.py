@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from topxgen.common import files
-from topxgen.common.console import aligned, printable
+from topxgen.common.console import aligned, markdown_table, printable
 
 MAX_TITLE_CHARS = 24  # of a column; longer ones are listed above the table
 _DIVERSITY = (
@@ -106,11 +106,12 @@ def markdown(described: list[dict]) -> str:
     """The same tables in Markdown."""
     blocks = []
     for language, parts in by_language(described).items():
-        lines = ["| " + " | ".join([language, *map(_escaped, names(parts))]) + " |", "| --- |" + " ---: |" * len(parts)]
-        for title, *cells in _rows(parts):
-            filled = cells or [""] * len(parts)
-            lines.append("| " + " | ".join([title if cells else f"**{title}**", *map(_escaped, filled)]) + " |")
-        blocks.append("\n".join(lines) + "\n")
+        rows = [
+            [title, *map(_escaped, cells)] if cells else [f"**{title}**"] + [""] * len(parts)
+            for title, *cells in _rows(parts)
+        ]
+        head = [language, *map(_escaped, names(parts))]
+        blocks.append(markdown_table(head, rows, right=len(parts)) + "\n")
     return "\n".join(blocks)
 
 

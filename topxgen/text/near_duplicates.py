@@ -42,10 +42,7 @@ class NearDuplicates:
     """
 
     def __init__(
-        self,
-        threshold: float,
-        tokenizer: str | Callable[[str], list[str]] = "unicode",
-        prefilter: str = "exact",
+        self, threshold: float, tokenizer: str | Callable[[str], list[str]] = "unicode", prefilter: str = "exact"
     ):
         self.threshold = threshold
         self._tokenize = TOKENIZERS[tokenizer] if isinstance(tokenizer, str) else tokenizer

@@ -37,16 +37,8 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 PLATEAU_FLAGS = ("eval_steps", "save_steps", "metric_for_best_model", "num_eval_translations")
 # Flags that may change when a run is resumed. Batch sizes count by their product.
 NOT_PART_OF_THE_RESULT = (
-    *(
-        "output_dir",
-        "data_dir",
-        "allow_partial_benchmark",
-        "languages_file",
-        "trust_remote_code",
-        "export_dir",
-        "export_formats",
-        "dry_run",
-    ),
+    *("output_dir", "data_dir", "allow_partial_benchmark", "languages_file", "trust_remote_code"),
+    *("export_dir", "export_formats", "dry_run"),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_workers"),
     *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "loss_chunk_size", "torch_compile", "deepspeed"),
     *("logging_steps", "save_total_limit", "early_stopping_patience", "report_to", "push_to_hub", "hub_model_id"),

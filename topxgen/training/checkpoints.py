@@ -12,14 +12,14 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, Required, TypedDict
 
 import msgspec
 
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, remove, replacing, write_json
-from topxgen.common.schemas import check, decode
+from topxgen.common.schemas import check, decode, fields
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +62,8 @@ def _checksum(path: Path, ends_only: bool = False) -> list[int | str]:
         return [size, hashlib.sha256(head + file.read()).hexdigest()[:ENDS_DIGITS]]
 
 
-class _FileList(TypedDict):
-    processes: NotRequired[int]
-    sharding: NotRequired[str]
-    files: dict[str, tuple[int, str]]
-
-
-class _LogEntry(TypedDict):
-    step: int
+_FileList = fields(processes=int, sharding=str, files=Required[dict[str, tuple[int, str]]])
+_LogEntry = fields(step=Required[int])
 
 
 class _Sums(TypedDict):

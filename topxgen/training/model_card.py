@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from topxgen.common import ancestry, licences, lineage, provenance
+from topxgen.common.console import markdown_table
 from topxgen.common.masks import masked, masked_command, masked_json
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
@@ -133,12 +134,12 @@ def evaluations_table(history: list[dict], step: int) -> str:
     names = [name for name in after if name.startswith("eval_") and name != "eval_runtime"]
     if not names:
         return ""
-    rows = ["| held-out | before training | this checkpoint |", "| --- | --- | --- |"]
+    rows = []
     for name in names:
         label = name.removeprefix("eval_").replace("chrf", "chrF++").replace("bleu", "BLEU").replace("_", " ")
         start = f"{before[name]:.4g}" if name in before else "-"
-        rows.append(f"| {label} | {start} | {after[name]:.4g} |")
-    return "\n".join(rows)
+        rows.append([label, start, f"{after[name]:.4g}"])
+    return markdown_table(["held-out", "before training", "this checkpoint"], rows)
 
 
 # How the Hub calls metrics of held-out pairs, and their names in tables.

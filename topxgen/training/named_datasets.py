@@ -19,12 +19,7 @@ from topxgen.corpora.benchmarks import Split
 from topxgen.text.language_id import is_in_script
 from topxgen.text.languages import Language
 from topxgen.text.words import length
-from topxgen.training.dataset_spec import (
-    DatasetSpec,
-    LoadedPairs,
-    sha256_of_files,
-    sha256_of_texts,
-)
+from topxgen.training.dataset_spec import DatasetSpec, LoadedPairs, sha256_of_files, sha256_of_texts
 from topxgen.training.pairs import Pair, direction
 
 SCORED = ("topxgen", "ours")  # the names of data whose pairs have scores

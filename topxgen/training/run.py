@@ -6,12 +6,13 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Required
 
 from topxgen.common import checksums, environment, hub, lineage, provenance, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, read_jsonl, remove, write_json
+from topxgen.common.schemas import fields
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
 from topxgen.training.flag_rules import ON_PLATEAU
 from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel, count_parameters
@@ -24,9 +25,7 @@ MANY_EPOCHS = 40  # Muennighoff et al. 2023 (arXiv 2305.16264): at around 40 epo
 LOG_FILE, MANIFEST_FILE, SETTINGS_FILE = "train_log.jsonl", "manifest_train.json", "settings_train.json"
 
 
-class _Manifest(TypedDict):
-    steps: int
-    checksums: NotRequired[list[str]]
+_Manifest = fields(steps=Required[int], checksums=list[str])
 
 
 def log_data(facts: dict) -> None:

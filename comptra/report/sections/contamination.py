@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TypedDict
 
 from comptra.evaluation_sets import DATASETS
 from comptra.report import Options
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.records import FilteredLayout
+from topxgen.common.schemas import fields
 from topxgen.runs import overlaps
 from topxgen.runs.folders import BackTranslation, Run, relative
 from topxgen.runs.reading import Problems
@@ -340,15 +340,7 @@ def _script(language: str) -> str:
         return ""
 
 
-class _Group(TypedDict, total=False):
-    dataset: str
-    src: str
-    tgt: str
-    systems: list[dict]
-
-
-class _Scores(TypedDict, total=False):
-    groups: list[_Group]
+_Scores = fields(groups=list[fields(dataset=str, src=str, tgt=str, systems=list[dict])])
 
 
 def _test_sets(run: Run, options: Options) -> list[dict]:

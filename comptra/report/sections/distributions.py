@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from comptra.report import Options
 from comptra.report.histograms import Histogram, shared_bins
@@ -20,14 +20,11 @@ from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, ParagraphRe
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.inference.costs import COUNTED, Prices
 from topxgen.runs.counts import responses
-from topxgen.runs.folders import BackTranslation, languages_of, layout_of, relative
+from topxgen.runs.folders import BackTranslation, Run, languages_of, layout_of, relative
 from topxgen.runs.reading import Problems, read_file, read_lines
 from topxgen.runs.rows import pairs_file, records
 from topxgen.text import languages
 from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
 
 NAME = "distributions"
 MAX_TOPICS = 100_000  # whose pairs are counted apart
@@ -42,7 +39,7 @@ WIDTHS = {
 }  # fmt: skip
 
 
-def collect(run: "Run", options: Options) -> dict | None:
+def collect(run: Run, options: Options) -> dict | None:
     """`pairs` of each language in a folder: `measures`, `scores` by scorer, `topics`; `bins` that all share; `repetition` by
     prompt number; `usage`: tokens and USD by stage; `work`: how much was done in which time."""
     problems = Problems()
@@ -255,7 +252,7 @@ def _repetition(root: Path, folder: Path, language: str, problems: Problems) -> 
     return {"language": language, "folder": relative(root, folder), "start": start, "width": width, **counts}
 
 
-def _usage(run: "Run", problems: Problems) -> Iterator[dict]:
+def _usage(run: Run, problems: Problems) -> Iterator[dict]:
     """Tokens by stage, language and folder, with USD where the command had --prices or main.py recorded them."""
     for folder in run.generations:
         layout = layout_of(folder)
@@ -304,7 +301,7 @@ def _prices(manifest: _Manifest) -> Prices | None:
         return None
 
 
-def _work(run: "Run", problems: Problems) -> Iterator[dict]:
+def _work(run: Run, problems: Problems) -> Iterator[dict]:
     """From the manifests: when a stage began and ended, and how much it did; with the rate of rates.json, where there is one."""
     for folder in run.generations:
         rates = read_file(folder / "rates.json", dict[str, float], problems)

@@ -8,19 +8,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Required, TypedDict
+from typing import Required, TypedDict
 
 from comptra import evaluate
 from comptra.report import Options
 from comptra.report.sections import evaluation_sentences, evaluation_systems
 from comptra.report.sections.evaluation_systems import TOLERANCE, Found
-from comptra.tables import MARKS, Cell, Table, matrix, series, title_of, variants
+from comptra.tables import Cell, Table, marks_of, matrix, series, title_of, variants
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
-from topxgen.runs.folders import relative
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
+from topxgen.common.schemas import fields
+from topxgen.runs.folders import Run, relative
 
 NAME = "evaluation"
 BOOTSTRAP = 1000  # samples for intervals of scores that are computed here
@@ -56,10 +54,7 @@ class Row(TypedDict, total=False):
     translations_digest: str
 
 
-class Reliability(TypedDict, total=False):
-    status: str
-    note: str | None
-    source: str | None
+Reliability = fields(status=str, note=str | None, source=str | None)
 
 
 class MetricFacts(TypedDict, total=False):
@@ -69,9 +64,7 @@ class MetricFacts(TypedDict, total=False):
     reliability: Reliability | None
 
 
-class OverSeeds(TypedDict):
-    baseline: str | None
-    systems: list[dict]
+OverSeeds = fields(baseline=Required[str | None], systems=Required[list[dict]])
 
 
 class Group(TypedDict, total=False):
@@ -95,10 +88,7 @@ class Group(TypedDict, total=False):
     references_digest: str | None
 
 
-class Mean(TypedDict, total=False):
-    metric: Required[str]
-    direction: Required[str]
-    systems: Required[dict[str, dict]]
+Mean = fields(metric=Required[str], direction=Required[str], systems=Required[dict[str, dict]])
 
 
 class Report(TypedDict, total=False):
@@ -126,10 +116,7 @@ class SeedScores(TypedDict, total=False):
     better: bool | None
 
 
-class ComparedVariant(TypedDict, total=False):
-    unanswered: Required[int]
-    paths: Required[list[str]]
-    scores: Required[dict[str, SeedScores]]
+ComparedVariant = fields(unanswered=Required[int], paths=Required[list[str]], scores=Required[dict[str, SeedScores]])
 
 
 class Comparison(TypedDict, total=False):
@@ -164,7 +151,7 @@ class Experiment(TypedDict, total=False):
     failed_metrics: dict[str, str]
 
 
-def collect(run: "Run", options: Options) -> dict | None:
+def collect(run: Run, options: Options) -> dict | None:
     """Tables of all reports and comparisons, and the sentences; None if nothing is translated or scored."""
     if not (run.translations or run.evaluations or run.experiments):
         return None
@@ -201,7 +188,7 @@ def collect(run: "Run", options: Options) -> dict | None:
     return {"reports": shown, "comparisons": comparisons, "sentences": sentences}
 
 
-def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
+def _reports(run: Run, options: Options) -> Iterator[tuple[str, dict]]:
     for path in run.evaluations:
         report = options.read(NAME, path, Report, "evaluate again")
         if report and report.get("groups"):
@@ -210,7 +197,7 @@ def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
             options.notice("info", NAME, f"{relative(run.root, path)} has no scores")
 
 
-def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
+def _computed(run: Run, found: Found, options: Options, load) -> dict | None:
     """A report made here, with the default metrics, of what has references."""
     folders = [
         folder for folder, one in found.systems.items() if one.system.references is not None and one.system.sentences
@@ -234,7 +221,7 @@ def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
     return report
 
 
-def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], found: Found, run: "Run", options: Options):
+def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], found: Found, run: Run, options: Options):
     """What `show` makes of each file. What it cannot read was not written by our scripts: schemas do not reach to the depth of tables."""
     shown = []
     for path, content in files:
@@ -248,7 +235,7 @@ def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], foun
 # Reports
 
 
-def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
+def _shown_report(path: str, report: dict, found: Found, run: Run) -> dict:
     """A report as the page shows it: `problems` in red."""
     unsupported, unknown = {}, []
     for number, group in enumerate(report["groups"]):
@@ -278,7 +265,7 @@ def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
         "unknown": list(dict.fromkeys(unknown)),
         "tables": [_table(table) for table in made],
         "directions": directions,
-        "marks": _marks(made),
+        "marks": marks_of(made),
         "notes": sorted(notes, key=lambda note: note.startswith("warning:")) + _as_reported(path, supported),
         "skipped": report.get("skipped") or {},
         "panels": [_panel(panel) for panel in series.panels(supported)],
@@ -333,13 +320,6 @@ def _table(table: Table) -> dict:
     return {"title": table.title, "header": table.header, "described": table.described, "rows": rows}
 
 
-def _marks(made: list[Table]) -> dict[str, str]:
-    """The marks that the tables have, with what they mean."""
-    cells = [cell for table in made for row in table.rows for cell in row if isinstance(cell, Cell)]
-    used = {mark for cell in cells for mark in cell.marks + cell.rank}
-    return {mark: text for mark, text in MARKS.items() if mark in used}
-
-
 def _panel(panel: series.Panel) -> dict:
     lines = [{"label": one.label, "direction": one.direction, "points": one.points} for one in panel.series]
     return {"title": panel.title, "axis": panel.axis, "series": lines, "baselines": panel.baselines}
@@ -348,7 +328,7 @@ def _panel(panel: series.Panel) -> dict:
 # Comparisons
 
 
-def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict:
+def _shown_comparison(path: str, report: dict, found: Found, run: Run) -> dict:
     problems, unknown, kept = [], [], []
     for group in report["groups"]:
         reasons = []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from comptra.report import Options, packing
 from comptra.report.sections.evaluation_phrases import Trees
@@ -22,9 +22,7 @@ from comptra.tables.matrix import Systems
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.common.schemas import decode
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
+from topxgen.runs.folders import Run
 
 NAME = "evaluation"
 SHARE = 0.25  # of the page's size: all sentences, as the page has them
@@ -101,7 +99,7 @@ class TestGroup:
 
 
 def collect(
-    found: Found, reports: Sequence[Mapping], labels: Mapping[Path | None, str], run: "Run", options: Options
+    found: Found, reports: Sequence[Mapping], labels: Mapping[Path | None, str], run: Run, options: Options
 ) -> list[dict]:
     """A group for each test set and direction; as many sentences of each as fit into SHARE of the page together.
 
@@ -339,7 +337,7 @@ def _kept(name: str, signature: str, one: Translations, numbers: Sequence[int]) 
 # Files of --segments
 
 
-def read_segments(run: "Run", options: Options, groups: Sequence[TestGroup]) -> dict[Key, dict[str, float]]:
+def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> dict[Key, dict[str, float]]:
     """The scores of these groups' translations in files of --segments beside the reports; by what was scored, so that scores of
     translations that have changed are not among them."""
     wanted = {

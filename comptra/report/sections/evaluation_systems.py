@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from comptra import evaluate, evaluation_sets
 from comptra.evaluation_sets import TestSet
@@ -17,6 +17,7 @@ from comptra.scores.systems import System, read_lines, read_system
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.common.schemas import fields
 from topxgen.corpora import tables
 from topxgen.runs.folders import common_end
 from topxgen.text.languages import Language
@@ -33,10 +34,8 @@ TOKENIZER = re.compile(r"\btok:([^|]+)")
 MAX_ROOMS = 3  # folders above a file of a benchmark that can be its --benchmark_dir
 
 
-class _Recorded(TypedDict, total=False):
-    """What is read of a run's manifest."""
-
-    test_set: dict
+# What is read of a run's manifest.
+_Recorded = fields(test_set=dict)
 
 
 @dataclass

@@ -3,18 +3,14 @@
 import random
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comptra.report import Options
 from topxgen.common.reservoir import Reservoir
 from topxgen.runs.counts import Funnel, funnels
-from topxgen.runs.folders import code_of, relative
+from topxgen.runs.folders import Run, code_of, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import NOT_CHOSEN, Row
 from topxgen.runs.training_data import TrainingData, training_data
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
 
 NAME = "funnel"
 MAX_CHARS = 500  # of an example
@@ -62,7 +58,7 @@ REASONS = {
 }
 
 
-def collect(run: "Run", options: Options) -> dict | None:
+def collect(run: Run, options: Options) -> dict | None:
     """`funnels`: of each language in a folder its `steps` (name, count, removed and added by reason, several) and `examples` by
     reason; `trainings`; `reasons` in words, of those that occur."""
     problems, examples = Problems(), Examples(options.seed, options.max_examples)

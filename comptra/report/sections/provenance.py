@@ -3,16 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from comptra.report import Options
 from topxgen.common.failures import Failure
 from topxgen.common.masks import masked
 from topxgen.common.records import FilteredLayout
-from topxgen.runs.folders import relative
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
+from topxgen.common.schemas import fields
+from topxgen.runs.folders import Run, relative
 
 NAME = "provenance"
 # Longer lists and texts of a manifest are cut in the page: indices of sentences, messages of an API.
@@ -34,17 +32,10 @@ class _Manifest(TypedDict, total=False):
     lineage: dict
 
 
-class _Record(TypedDict, total=False):
-    words: list[str]
-    inputs: dict
-    outputs: dict
-    exit_code: int
-    started: str
-    finished: str
-    hours: float
+_Record = fields(words=list[str], inputs=dict, outputs=dict, exit_code=int, started=str, finished=str, hours=float)
 
 
-def collect(run: "Run", options: Options) -> dict | None:
+def collect(run: Run, options: Options) -> dict | None:
     """`steps`: of the manifests of a command, or of settings without one, `stage`, `folder`, `languages`, `command`, times,
     `settings`, `versions`, `lineage` and the rest as `facts`; `records`: stages as scripts/run.py recorded them."""
     steps = [step for folder in _folders(run) for step in _together(_steps(run.root, folder, options))]
@@ -57,7 +48,7 @@ def collect(run: "Run", options: Options) -> dict | None:
     return {"steps": sorted(steps, key=lambda step: (step["started"] or "", step["folder"])), "records": records}
 
 
-def _folders(run: "Run") -> list[Path]:
+def _folders(run: Run) -> list[Path]:
     of_pairs = [folder for one in run.back_translations for folder in (one.folder, one.filtered) if folder]
     models = {folder.parent for folder in run.translations}  # divisions of CompTra
     return sorted({*run.generations, *of_pairs, *run.trainings, *run.merges, *run.translations, *models})
@@ -136,7 +127,7 @@ def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
             yield {"stage": path.stem, "folder": relative(root, folder.parent), **kept}
 
 
-def _failures(run: "Run", options: Options) -> Iterator[str]:
+def _failures(run: Run, options: Options) -> Iterator[str]:
     for path in run.failures:
         if failure := options.read(NAME, path, Failure):
             error = f": {masked(failure['error'])}" if failure.get("error") else ""
@@ -144,7 +135,7 @@ def _failures(run: "Run", options: Options) -> Iterator[str]:
             yield f"{stage} in {folder} failed with exit code {failure['exit_code']}, {failure['failed']}{error}"
 
 
-def _missing(run: "Run", steps: list[dict], has_failed: bool) -> Iterator[str]:
+def _missing(run: Run, steps: list[dict], has_failed: bool) -> Iterator[str]:
     """What a run may have and this one has not, or has not finished."""
     interrupted = "failed or was interrupted" if has_failed else "was interrupted"
     for step in steps:

@@ -2,15 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comptra.report import Options
-from topxgen.runs.folders import relative
+from topxgen.runs.folders import Run, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.trainings import Training, read
-
-if TYPE_CHECKING:
-    from topxgen.runs.folders import Run
 
 NAME = "training"
 METRICS = {"loss": "loss", "chrf": "chrF++", "bleu": "BLEU"}
@@ -18,7 +14,7 @@ METRICS = {"loss": "loss", "chrf": "chrF++", "bleu": "BLEU"}
 SHOWN = ("model_name_or_path", "dataset_name_or_path", "use_peft", "learning_rate", "seed")
 
 
-def collect(run: "Run", options: Options) -> dict | None:
+def collect(run: Run, options: Options) -> dict | None:
     """`trainings`: each as topxgen.runs.trainings has it, with its `folder` as text; figures as [step, value]."""
     problems = Problems()
     trainings = [read(folder, problems) for folder in run.trainings]
