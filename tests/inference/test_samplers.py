@@ -145,7 +145,8 @@ def test_a_checkpoint_of_which_a_part_would_be_left_out(more, left_out, tiny_lm,
     settings = ModelSettings(str(folder), dtype="float32")
     if left_out:
         with pytest.raises(
-            UsageError, match=f"do not fit its config.json .* has more layers, or more in them, {more}; download"
+            UsageError,
+            match=f"do not fit its config.json .* has layers or parameters that the model would ignore, {more}; download",
         ):
             inference.load("hf", settings)
     else:

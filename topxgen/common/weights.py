@@ -47,7 +47,7 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
         problems.append(f"has other shapes in {listed(shapes)}")
     unexpected = sorted(info["unexpected_keys"])
     if left_out := _left_out(unexpected, model.state_dict()):
-        problems.append(f"has more layers, or more in them, {listed(left_out, 3)}")
+        problems.append(f"has layers or parameters that the model would ignore, {listed(left_out, 3)}")
         unexpected = []
     if problems:
         also = f"; it also holds {listed(unexpected, 3)}, which the model does not have" if unexpected else ""
