@@ -93,5 +93,5 @@ def test_a_footer_with_other_numbers_of_rows_hides_none(tmp_path):
         try:
             assert [row["Basque"] for row in tables.parquet_rows(path)] == texts
         except UsageError as error:
-            refused += "mine.parquet is damaged: it says" in str(error)
+            refused += "mine.parquet is damaged: its footer says" in str(error)
     assert refused >= 2

@@ -26,6 +26,7 @@ from tests.support.tiny_models import (
     without_weights,
 )
 from topxgen import inference
+from topxgen.common import weights
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
 from topxgen.inference.tokenizer import decode
@@ -144,7 +145,8 @@ def test_a_checkpoint_of_which_a_part_would_be_left_out(more, left_out, tiny_lm,
     settings = ModelSettings(str(folder), dtype="float32")
     if left_out:
         with pytest.raises(
-            UsageError, match=f"do not fit its config.json .* has more layers, or more in them, {more}; download"
+            UsageError,
+            match=f"do not fit its config.json .* has layers or parameters that the model would ignore, {more}; download",
         ):
             inference.load("hf", settings)
     else:
@@ -170,6 +172,15 @@ def test_a_checkpoint_that_would_be_misread(backend, spoil, message, tiny_lm, tm
     spoil(folder)
     with pytest.raises(UsageError, match=message):
         inference.load(backend, ModelSettings(str(folder), dtype="float32", max_model_len=512))
+
+
+@pytest.mark.parametrize(
+    "model_type, architecture",
+    [("mt5", "T5ForConditionalGeneration"), ("kimi_k2", "DeepseekV3ForCausalLM"), ("gemma3_text", "Gemma3ForCausalLM"), ("llama", None)],
+)  # fmt: skip
+def test_architectures_that_are_read_in_one_way_only(model_type, architecture):
+    """vLLM has no mT5, and transformers goes by a repository's own code for a type that it does not know."""
+    weights._check_architecture("m", {"model_type": model_type, "architectures": architecture and [architecture]})
 
 
 def test_numbers_that_look_like_infinities(tiny_lm, tmp_path):

@@ -15,7 +15,7 @@ def number(name: str, default: int) -> int:
 
 
 def folder(name: str, default: str) -> Path:
-    """A folder, also if the variable is empty: that is none, not the current folder. Raises UsageError for the home of nobody."""
+    """A folder, also if the variable is empty: that is none, not the current folder. Raises UsageError for ~ of an unknown user."""
     value = os.environ.get(name) or default
     try:
         return Path(value).expanduser()

@@ -326,7 +326,7 @@ def page(name: str, kind: str) -> str:
 
 
 def refusal(error: Exception, name: str, kind: str) -> tuple[str, str] | None:
-    """(why the Hub does not give a repository, what to do), if it is gated, private or not there; None for other errors."""
+    """(why the Hub refuses a repository, the remedy), if it is gated, private or missing; None for other errors."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 

@@ -47,7 +47,7 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
         problems.append(f"has other shapes in {listed(shapes)}")
     unexpected = sorted(info["unexpected_keys"])
     if left_out := _left_out(unexpected, model.state_dict()):
-        problems.append(f"has more layers, or more in them, {listed(left_out, 3)}")
+        problems.append(f"has layers or parameters that the model would ignore, {listed(left_out, 3)}")
         unexpected = []
     if problems:
         also = f"; it also holds {listed(unexpected, 3)}, which the model does not have" if unexpected else ""
@@ -108,14 +108,12 @@ def check_weights(name: str, config, revision: str = "") -> None:
 
 
 def _check_architecture(name: str, saved: Mapping) -> None:
-    """Raise UsageError if config.json names the class of a model of another type."""
-    from transformers.models.auto import modeling_auto
+    """Raise UsageError if config.json names the class of a decoder of another type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
-    architecture, model_type = next(iter(saved.get("architectures") or ()), ""), saved.get("model_type") or ""
-    mappings = [mapping for table, mapping in vars(modeling_auto).items() if table.endswith("_MAPPING_NAMES")]
-    rows = (row for mapping in mappings for row in mapping.items())
-    types = {kind for kind, names in rows if architecture in (names if isinstance(names, (list, tuple)) else [names])}
-    if types and model_type.removesuffix("_text") not in {kind.removesuffix("_text") for kind in types}:
+    architecture, model_type = next(iter(saved.get("architectures") or ()), ""), saved.get("model_type")
+    types = {known.removesuffix("_text") for known, class_name in CLASSES.items() if class_name == architecture}
+    if types and model_type in CLASSES and model_type.removesuffix("_text") not in types:
         raise UsageError(
             f"the weights of {name}: config.json names the architecture {architecture}, but model_type {model_type}: vLLM goes by the one, "
             "transformers by the other; write the right ones into config.json"

@@ -424,7 +424,7 @@ def _check_rows(path: Path, metadata) -> None:
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     if (rows := sum(group.num_rows for group in groups)) != metadata.num_rows:  # fewer could be read than there are
         raise UsageError(
-            f"{path} is damaged: it says {metadata.num_rows:,} rows, but its parts have {rows:,}; write it again"
+            f"{path} is damaged: its footer says {metadata.num_rows:,} rows, but its row groups have {rows:,}; write it again"
         )
     size, packed = sum(group.total_byte_size for group in groups), path.stat().st_size
     size = max(size, metadata.num_rows * BYTES_OF_ROW)
