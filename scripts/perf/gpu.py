@@ -230,7 +230,7 @@ def decontamination(tiny: bool) -> Figures:
         write_pairs(Path(place, "Basque_translate.jsonl"), pairs, known, texts)
         command = [sys.executable, str(ROOT / "decontamination.py"), "--input_dir", place, "--benchmarks", "udhr"]
         for cores in dict.fromkeys((every, 1)):
-            for file in Path(place).glob("*contaminat*"):
+            for file in Path(place).glob("Basque_translate_*"):
                 file.unlink()
             seconds, peak = measured(command, cores)
             yield {f"pairs_per_second_{cores}_cores": round(pairs / seconds), f"peak_mib_{cores}_cores": round(peak)}
