@@ -107,6 +107,28 @@ def test_a_budget_ends_the_run_and_a_larger_one_resumes_it(served, tmp_path):
         assert run("--budget", 100 * each).returncode == 0
 
 
+def usage(prompt=0, cached=0, new=0) -> dict:
+    return {"prompt_tokens": prompt, "completion_tokens": new, "prompt_tokens_details": {"cached_tokens": cached}}
+
+
+@pytest.mark.parametrize("reported", [None, {}, usage()])
+def test_a_budget_cannot_be_kept_with_a_server_that_reports_no_tokens(served, tmp_path, reported):
+    with ApiServer(edit=lambda name, body: (body | {"usage": reported}, None)) as server:
+        run = partial(served, *PRICES, "--base_url", server.url("openai"), "--max_concurrent_requests", 1)
+        ended = run("--budget", 1)
+        assert ended.returncode == 2 and "does not report the tokens" in ended.stderr and len(server.bodies) == 1
+        result = run()
+        assert result.returncode == 0 and len(server.bodies) == 4, "what was asked is saved"
+        assert "WARNING: the server does not report the tokens of its responses" in result.stderr
+
+
+def test_no_more_tokens_are_cached_than_a_prompt_has(served, tmp_path):
+    with ApiServer(edit=lambda name, body: (body | {"usage": usage(7, 1000, 5)}, None)) as server:
+        assert served(*PRICES, "--base_url", server.url("openai")).returncode == 0
+    recorded = json.loads(next(tmp_path.rglob("manifest_translate.json")).read_text())["usage"]
+    assert (recorded["cached_tokens"], recorded["usd"]) == (28, (28 * 0.5 + 20 * 8) / 1e6)
+
+
 def test_a_budget_needs_prices(served):
     result = served("--budget", 1, "--base_url", "http://localhost:1/v1", "--dry_run")
     assert result.returncode == 2 and "--budget needs --prices IN OUT" in result.stderr

@@ -12,6 +12,7 @@ import torch
 
 from tests.support.runs import in_process
 from tests.support.training_runs import flags, log, losses, timeless
+from topxgen.common.errors import UsageError
 from topxgen.training import checkpoints
 
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "model.safetensors", "trainer_state.json")
@@ -238,13 +239,25 @@ def test_without_a_usable_checkpoint_training_starts_again_and_says_so(trained, 
     assert timeless(log(output)) == timeless(log(trained)) and not (output / "ran").exists()
 
 
+def test_a_checkpoint_under_the_name_of_another_step(trained, tmp_path, caplog):
+    """Whole in itself: the weights of step 2 would be exported as those of step 4."""
+    output = unfinished(trained, tmp_path / "run")
+    shutil.rmtree(output / "checkpoint-4")
+    (output / "checkpoint-2").rename(output / "checkpoint-4")
+    with pytest.raises(UsageError, match="it is of step 2"):
+        checkpoints.copy_best_model(output / "checkpoint-4", output)
+    assert not (output / "model.safetensors").exists()
+    assert checkpoints.newest_complete(output) is None
+    assert "checkpoint-4: trainer_state.json cannot be loaded (it is of step 2)" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "model.safetensors"])
 def test_files_of_another_run_end_in_one_line(trained, tiny_lm, tmp_path, name):
     """Sound in themselves and listed, but not of this model."""
     from safetensors.torch import load_file, save_file
 
     output = unfinished(trained, tmp_path / "run")
-    path = output / "checkpoint-4" / name
+    path = (output / "checkpoint-4").rename(output / "checkpoint-3") / name
     if path.suffix == ".safetensors":
         save_file(dict(list(load_file(path).items())[:3]), path, metadata={"format": "pt"})
     else:

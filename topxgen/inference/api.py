@@ -307,7 +307,7 @@ class RemoteSampler:
             return False
         if not self._temperature_refused:
             self._temperature_refused = True
-            logger.info(f"{self._settings.model_name_or_path} takes no temperature, so its responses are not greedy")
+            logger.warning(f"{self._settings.model_name_or_path} takes no temperature, so its responses are not greedy")
         return True
 
     def _drop_neutral(self, failure: Failure, settings: SamplingSettings) -> bool:
@@ -398,8 +398,9 @@ def token_count(usage, *names: str) -> int:
 
 
 def _checked(parsed: ParsedResponse) -> ParsedResponse:
-    """Raises TypeError unless texts and reasons are strings: nothing else may reach the disk."""
+    """Raises TypeError unless texts and reasons are strings: nothing else may reach the disk. No more tokens are cached than a prompt
+    has: such a response would cost less than nothing."""
     for value in (*parsed.texts, *parsed.finish_reasons):
         if not isinstance(value, str):
             raise TypeError(f"{type(value).__name__} {str(value)[:60]!r} instead of text")
-    return parsed
+    return parsed._replace(cached_tokens=min(parsed.cached_tokens, parsed.prompt_tokens))

@@ -1,5 +1,6 @@
 """What responses cost: prices of tokens, what a folder has cost so far, the end of a run at its budget, and estimates."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -7,16 +8,19 @@ from typing import Annotated, NamedTuple, TypedDict
 
 import msgspec
 
-from topxgen.common.console import aligned
+from topxgen.common.console import ONCE, aligned
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.inference import Answer, Request, SamplingSettings
+
+logger = logging.getLogger(__name__)
 
 # Where the tokenizer is not known. By Gemma 3's, the UDHR has 5.5 characters a token in English and 2.3 to 3.7 in the languages of the paper.
 CHARS_PER_TOKEN, ENGLISH_CHARS_PER_TOKEN = 3, 4.5
 ENGLISH_WORDS = frozenset(("the", "of", "and", "to", "with"))
 # Of a response; the cached ones are part of the prompt's.
 COUNTED = ("prompt_tokens", "completion_tokens", "cached_tokens")
+UNCOUNTED = "the server does not report the tokens of its responses (usage)"
 TokenCount = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -131,12 +135,12 @@ class _MeteredSampler:
         self._sampler.finish()
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
-        meter, in_flight = self._meter, 0
+        meter, in_flight, uncounted = self._meter, 0, False
         waiting: Request | None = None  # for the responses in flight: they may cost less than expected
 
         def affordable() -> Request | None:
             nonlocal waiting, in_flight
-            if self._finishing:
+            if self._finishing or (uncounted and meter.budget is not None):
                 return None
             request, waiting = waiting or next_request(), None
             if request is None:
@@ -150,9 +154,18 @@ class _MeteredSampler:
         for answer in self._sampler.generate(affordable, settings):
             in_flight -= 1
             meter.add(self._stage, vars(answer))
+            if any(answer.texts) and not (answer.prompt_tokens or answer.completion_tokens) and not uncounted:
+                uncounted = True
+                if meter.prices is not None and meter.budget is None:
+                    logger.warning(f"{UNCOUNTED}: what they cost is missing from the USD shown", extra=ONCE)
             if meter.progress is not None:
                 meter.progress.update(0, **meter.shown())
             yield answer
+        if uncounted and meter.budget is not None and not self._finishing:
+            raise UsageError(
+                f"{UNCOUNTED}, so that --budget {meter.budget:g} cannot be kept: re-run the same command without it to resume, or choose "
+                "a server that reports them"
+            )
         if waiting is not None and not self._finishing:
             raise BudgetSpent(
                 f"the next request could exceed --budget {meter.budget:g}: {meter.spent():,.4g} USD are spent on the {meter.responses():,} "

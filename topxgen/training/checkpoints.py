@@ -161,6 +161,8 @@ def _load_without_tensors(path: Path) -> None:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     elif path.name == STATE_FILE:
         state = decode(path.read_bytes(), _TrainerState)
+        if state["global_step"] != step_of(path.parent):
+            raise ValueError(f"it is of step {state['global_step']}")
         check(state.get("stateful_callbacks", {}).get(SUMS), _Sums | None)
         TrainerState.load_from_json(str(path))
 
@@ -221,7 +223,7 @@ def copy_best_model(folder: Path, output_dir: Path) -> dict[str, str]:
     Older weights are removed first, so that shards of two models never mix.
     Returns the SHA-256 of each file; raises UsageError if the checkpoint is incomplete.
     """
-    if problem := find_corruption(folder):
+    if problem := find_corruption(folder) or find_unloadable(folder):
         raise UsageError(f"the best checkpoint {folder} cannot be used: {problem}; remove it and re-run the command")
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(RUN_STATE)]
     for old in (*output_dir.glob("*.safetensors"), *output_dir.glob("*.safetensors.index.json")):
