@@ -130,7 +130,7 @@ def _most_similar(candidates: list[list[str]], read: Callable, score: Callable, 
     scores = score(matches, hypothesis=lengths[:, :, None], reference=lengths[:, None, :])
     scores[:, np.arange(widest), np.arange(widest)] = 0  # not with itself; padding matches nothing
     sums = scores.sum(axis=2).round(9)
-    blank = np.array([not text.strip() for texts in candidates for text in texts])
+    blank = np.array([is_blank(text) for texts in candidates for text in texts])
     usable = np.zeros_like(sums, dtype=bool)
     usable[group, place] = ~blank
     return np.where(usable, sums, -1).argmax(axis=1).tolist()

@@ -358,7 +358,7 @@ def without_chat_template(model, folder) -> Path:
         (("--nllb_name_or_path", "facebook/nllb-200-3.3B"), "model facebook/nllb-200-3.3B"),
         (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
         (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' does not exist"),
-        (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
+        (("--target_language", "Hausa"), "Apertium has no installed pair from Basque to Hausa"),
     ],
 )
 def test_bad_input_is_one_line(tiny_lm, back, tmp_path, change, message, datagen_here, monkeypatch):

@@ -43,7 +43,7 @@ def flags(*words: str) -> argparse.Namespace:
 class Words:
     """A tokenizer of one token per word, whose ids are counted from 10; BOS (2) before a text and EOS (1) after it."""
 
-    eos_token_id, pad_token_id = 1, 0
+    eos_token_id, pad_token_id, unk_token_id = 1, 0, None
 
     def __init__(self):
         self.words: dict[str, int] = {}
@@ -51,7 +51,8 @@ class Words:
     def tokens(self, text: str) -> list[str]:
         return text.split()
 
-    def __call__(self, texts, add_special_tokens=True, **_):
+    def __call__(self, text=None, add_special_tokens=True, text_target=None, **_):
+        texts = text_target if text is None else text
         rows = [self.tokens(text) for text in ([texts] if isinstance(texts, str) else texts)]
         ids = [[self.words.setdefault(word, 10 + len(self.words)) for word in row] for row in rows]
         ids = [[2, *row, 1] if add_special_tokens else row for row in ids]
@@ -213,7 +214,7 @@ def test_a_token_over_the_boundary_is_split(kind, prompt, target):
 
 def test_a_side_is_truncated_to_the_limit():
     words = Words()
-    prefixes = SimpleNamespace(prefixes=lambda source, target: ([5], [6, 7]))
+    prefixes = SimpleNamespace(prefixes=lambda source, target: ([5], [6, 7]), ids=frozenset())
     one = Pair("a b", "c d", "English", "Basque", "")
     fits, short = (Seq2SeqTokenizer(words, prefixes, length) for length in (5, 4))
     a, b, c, d = (words(word, add_special_tokens=False)["input_ids"][0] for word in "abcd")

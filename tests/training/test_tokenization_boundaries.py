@@ -14,9 +14,10 @@ BOS, EOS = 1, 2
 class Characters:
     """One token a character, its code point; BOS in front where special tokens are wanted."""
 
-    eos_token_id = EOS
+    eos_token_id, unk_token_id = EOS, None
 
-    def __call__(self, texts, add_special_tokens=True, **_):
+    def __call__(self, text=None, add_special_tokens=True, text_target=None, **_):
+        texts = text_target if text is None else text
         if isinstance(texts, str):
             return {"input_ids": [BOS, *map(ord, texts)]}
         assert not add_special_tokens
@@ -29,9 +30,9 @@ class Characters:
 class Merging(Characters):
     """As before, but "ab" is one token, also where the prompt ends with "a" and the answer begins with "b"."""
 
-    def __call__(self, texts, add_special_tokens=True, **options):
-        ids = super().__call__(texts, add_special_tokens, **options)["input_ids"]
-        return {"input_ids": self._merge(ids) if isinstance(texts, str) else [self._merge(row) for row in ids]}
+    def __call__(self, text, add_special_tokens=True, **options):
+        ids = super().__call__(text, add_special_tokens, **options)["input_ids"]
+        return {"input_ids": self._merge(ids) if isinstance(text, str) else [self._merge(row) for row in ids]}
 
     def _merge(self, ids):
         return [ord(c) for c in "".join(map(chr, ids)).replace("ab", "\ue000")]
@@ -68,7 +69,7 @@ def test_eos_has_to_be_a_token_of_the_model():
 
 
 def test_sides_of_an_encoder_decoder_are_cut_at_the_longest_length():
-    tokens = SimpleNamespace(prefixes=lambda source, target: ([7], [8, 9]))
+    tokens = SimpleNamespace(prefixes=lambda source, target: ([7], [8, 9]), ids=frozenset())
     encoder = Seq2SeqTokenizer(Characters(), tokens, 6)
     encoded = encoder.encode([pair("abcd", "xyz"), pair("abcde", "wxyz")])
     assert [encoded[0].tolist(), encoded[1].tolist()] == [
@@ -83,7 +84,7 @@ def test_sides_of_an_encoder_decoder_are_cut_at_the_longest_length():
 
 def test_no_text_before_a_decoder_without_bos():
     class Bare(Characters):
-        def __call__(self, texts, add_special_tokens=True, **options):
-            return {"input_ids": list(map(ord, texts))} if isinstance(texts, str) else super().__call__(texts, False)
+        def __call__(self, text, add_special_tokens=True, **options):
+            return {"input_ids": list(map(ord, text))} if isinstance(text, str) else super().__call__(text, False)
 
     assert causal(Bare()).encode([pair("x", "y")]).ids.tolist() == [ord("x"), ord("y"), EOS]
