@@ -79,6 +79,20 @@ def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path)
     assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
 
 
+@pytest.mark.parametrize("lost", ["settings_translate.json", "settings_translate.json manifest_translate.json"])
+def test_without_its_settings_a_run_is_not_continued_with_others(lost, main_here, tiny_lm, tmp_path):
+    """As when a cluster purges old files: its lines are no other program's."""
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    folder = folder_of(tmp_path, tiny_lm)
+    before = (folder / "translate_0.jsonl").read_bytes()
+    for name in lost.split():
+        (folder / name).unlink()
+    for more in ((), ("--max_samples", 6, "--max_new_tokens", 7), ("--dry_run",)):
+        result = main_here("--output_dir", tmp_path, *more)
+        assert result.returncode == 2 and f"{folder / 'settings_translate.json'} is missing" in result.stderr
+    assert (folder / "translate_0.jsonl").read_bytes() == before
+
+
 def test_the_published_evaluation_command_continues_a_published_folder(tiny_lm, tmp_path):
     """Its settings are those of the original's README; only the model, the data and the engine are small."""
     data, folder = udhr(4), folder_of(tmp_path, tiny_lm, n=0)
@@ -153,7 +167,7 @@ def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
     before = path.read_bytes()
     other = main_here("--output_dir", tmp_path, "--max_new_tokens", 20)
     assert other.returncode == 2 and "max_new_tokens was 12, now 20" in other.stderr
-    for name in ("settings_translate.json", "manifest_translate.json"):
+    for name in ("settings_translate.json", "manifest_translate.json", "SHA256SUMS"):
         (path.parent / name).unlink()
     record = json.loads(before.splitlines()[0]) | {"sentence": "Another sentence."}
     path.write_text(json.dumps(record) + "\n")

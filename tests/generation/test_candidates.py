@@ -500,7 +500,8 @@ def test_a_translator_of_ones_own_needs_a_confidence_to_select_by(models, tmp_pa
     )  # fmt: skip
     result = datagen(*command, "--select_by", "confidence", check=2)
     assert "no candidate has a score by confidence, so nothing can be chosen" in result.stderr
-    (folder / "t/settings_translate.json").unlink()
+    for name in ("settings_translate.json", "SHA256SUMS"):
+        (folder / "t" / name).unlink()
     datagen(*command, *models["blaser"])
     assert {len(line["others"]) for line in records(folder / "t/Basque_translate_others.jsonl")} == {2}
 

@@ -174,8 +174,13 @@ def read_settings(path: Path) -> dict:
 def check_settings(path: Path, settings: dict) -> None:
     """Compare the settings that decide a result with those that `record_settings` wrote to `path` for earlier results.
 
-    Raises UsageError naming what differs: results of two settings must not mix in one directory.
+    Raises UsageError naming what differs: results of two settings must not mix in one directory. Nor must they where the file that
+    would show it has been lost.
     """
+    if not path.exists() and path.name in checksums.read(path.parent):
+        raise UsageError(
+            f"{path} is missing, which says how the results beside it were made: copy it back, or pass another directory"
+        )
     earlier, settings = read_settings(path), _without_secrets(settings)
     earlier = ABSENT | earlier if earlier else {}
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
