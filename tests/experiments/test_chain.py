@@ -164,6 +164,24 @@ def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
 
 
 @pytest.mark.parametrize(
+    "benchmark, message",
+    [
+        ("my.tsv:Basque=1,English=2", "section decontamination: benchmark 'English=2' does not exist"),  # not in quotes
+        (
+            "in/other.jsonl",
+            "section decontamination: benchmark 'in/other.jsonl': there is no file or folder in/other.jsonl",
+        ),
+        ("udhrr", "benchmark 'udhrr' does not exist; choose one of flores, ntrex"),
+    ],
+)
+def test_what_is_no_benchmark_is_found_before_anything_runs(place, benchmark, message):
+    (place / "my.tsv").write_text("a\tb\n")
+    write(place, CHECKED.replace("in/bench.tsv", benchmark))
+    result = run("--dry_run")
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
+@pytest.mark.parametrize(
     "words, message",
     [
         (("--stages", "train"), "--stages 'train' does not exist; choose one of decontamination"),

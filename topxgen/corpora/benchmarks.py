@@ -149,6 +149,15 @@ def load(
     return splits
 
 
+def check(name: str) -> None:
+    """Raise UsageError if `name` names no benchmark, or a file or folder that is not there; nothing is read."""
+    if name not in LOADERS:
+        _own_loader(name, ())
+        path = tables.split_source(name)[0]
+        if path.suffix.lower() in SUFFIXES and not path.exists():
+            raise UsageError(f"benchmark {name!r}: there is no file or folder {path}")
+
+
 def needs(name: str, chosen: Iterable[Language], folder: Path | None = None) -> list[Need]:
     """What `load` reads of a benchmark in some languages that comes from elsewhere: nothing where `folder` or a file of the user's has it.
 

@@ -171,7 +171,7 @@ EXISTING = ("languages_file", "seed_topics_path", "benchmark_dir", "test_files")
 
 
 def check(args: Parsed, folder: Path) -> None:
-    """Raise UsageError for languages that are not known, and for files of the user that are not there, before a stage that runs
+    """Raise UsageError for languages and benchmarks that are not known, and for files of the user that are not there, before a stage that runs
     days later does. What is in `folder`, that of the run, may be yet to come."""
     values = {
         flag: value if isinstance(value, list) else [value] for flag, value in vars(args).items() if value is not None
@@ -180,6 +180,9 @@ def check(args: Parsed, folder: Path) -> None:
         for path in values.get(flag, ()):
             if _local(path) is None and folder.absolute() not in Path(path).absolute().parents:
                 raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
+    for name in values.get("benchmarks", ()):
+        if folder.absolute() not in Path(name).absolute().parents and name not in args.allow_missing:
+            benchmarks.check(name)
     for flag in LANGUAGES:
         for name in values.get(flag, ()):
             languages.find(name, args.languages_file)
