@@ -399,7 +399,7 @@ def test_rotation(tmp_path, limit, best, kept):
 
 
 def test_the_best_model_is_copied_without_the_state_of_the_run(tmp_path):
-    names = ("config.json", "scheduler.pt", "rng_state_0.pth", "trainer_state.json", "zero_to_fp32.py", "README.md")
+    names = ("config.json", "scheduler.pt", "rng_state_0.pth", "zero_to_fp32.py", "README.md")
     folder = checkpoint(tmp_path, 1, **dict.fromkeys(names, b"x"))
     (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"a shard of another model")
     assert checkpoints.conflicting_files(tmp_path) == ["model-00002-of-00002.safetensors"]

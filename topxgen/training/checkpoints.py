@@ -135,9 +135,9 @@ def find_change(path: Path, checksum: list[int | str]) -> str | None:
     return None
 
 
-def find_unloadable(folder: Path) -> str | None:
-    """Which of its files cannot be loaded, or is a pickle that would run code, and why. Tensors are not read."""
-    for path in sorted(folder.rglob("*")):
+def find_unloadable(folder: Path, names: str = "*") -> str | None:
+    """Which of its files of these names cannot be loaded, or is a pickle that would run code, and why. Tensors are not read."""
+    for path in sorted(folder.rglob(names)):
         try:
             _load_without_tensors(path)
         except Exception as error:  # of a damaged pickle whatever its bytes happen to mean
@@ -223,7 +223,7 @@ def copy_best_model(folder: Path, output_dir: Path) -> dict[str, str]:
     Older weights are removed first, so that shards of two models never mix.
     Returns the SHA-256 of each file; raises UsageError if the checkpoint is incomplete.
     """
-    if problem := find_corruption(folder) or find_unloadable(folder):
+    if problem := find_corruption(folder) or find_unloadable(folder, STATE_FILE):
         raise UsageError(f"the best checkpoint {folder} cannot be used: {problem}; remove it and re-run the command")
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(RUN_STATE)]
     for old in (*output_dir.glob("*.safetensors"), *output_dir.glob("*.safetensors.index.json")):
