@@ -74,7 +74,7 @@ def test_a_writer_that_a_signal_stops_leaves_no_temporary_file(writer, at, tmp_p
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     for name in ("trainer_state.json", "model.safetensors"):
-        (checkpoint / name).write_text('{"global_step": 1}')
+        (checkpoint / name).write_text('{"global_step": 1, "max_steps": 2, "log_history": []}')
     checkpoints.mark_complete(checkpoint)
     before = {path for path in tmp_path.rglob("*") if not path.name.startswith(".")}
 
