@@ -48,13 +48,8 @@ class _EstimatingClient(LLMClient):
         self, style: str, tokenizer, task_answers: dict[str, str], longest: bool, has_sections: bool, phrases: int
     ):
         super().__init__(None, style, None, 0)
-        self._tokenizer, self._answers, self._longest, self._has_sections, self._phrases = (
-            tokenizer,
-            task_answers,
-            longest,
-            has_sections,
-            phrases,
-        )
+        self._tokenizer, self._answers, self._longest = tokenizer, task_answers, longest
+        self._has_sections, self._phrases = has_sections, phrases
         self._stage = ""
         self.counts: dict[str, list[int]] = {}  # by stage: prompts, their tokens, tokens of answers
 

@@ -26,9 +26,8 @@ class StageProgress:
         """`counts`: what to show beside the bar. `responses`: how many the model has given, which saved ones are not."""
         self._shown, self._counts, self._stage, self._total, self._bar = shown, counts, "", 0, None
         self._responses, self._began = responses, (0.0, 0)
-        self._work: dict[
-            str, tuple[int, float]
-        ] = {}  # responses and seconds, by the kind of stage: divide, translate, merge
+        # Responses and seconds, by the kind of stage: divide, translate, merge.
+        self._work: dict[str, tuple[int, float]] = {}
         self.scope = ""  # what the stages are of: the direction, if there are several
 
     def begin(self, stage: str) -> None:
