@@ -368,7 +368,7 @@ def auto_class(base: str):
     return transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
 
 
-def adapter_of(base: str, folder: Path, targets: list[str] | str, dtype: str = "float32", **options):
+def adapter_of(base: str, folder: Path, targets: list[str], dtype: str = "float32", **options):
     """An adapter of random weights, none of them zero, as peft saves it; with the model that it belongs to."""
     import peft
     import torch
