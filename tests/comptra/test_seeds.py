@@ -70,9 +70,11 @@ def test_runs_that_differ_in_the_seed_of_the_training_are_one_system(workplace):
     Path("base").mkdir()
     for name in ("plain-1", "p2", "p3"):
         Path("runs", name).rename(Path("base", name))
-    again, said = evaluate("--baseline", "base")
-    value = next(one for one in again["groups"][0]["over_seeds"]["systems"] if "ours" in one["name"])
-    assert value["scores"]["chrf"]["p"] == pytest.approx(expected["ours"]["p"], rel=0.2)
+    again, said = evaluate("--baseline", "base", "--bootstrap", 300)
+    expected = over_seeds.compare_all(statistics, "plain", scorer.scores, 300, resampling.SEED)
+    for name in ("ours", "untrained"):
+        value = next(one for one in again["groups"][0]["over_seeds"]["systems"] if name in one["name"])
+        assert value["scores"]["chrf"]["p"] == pytest.approx(expected[name]["p"])
     assert again["groups"][0]["baseline"].startswith("base/plain-1") and "3 seeds of the baseline" in said
 
 
@@ -81,10 +83,12 @@ def test_runs_that_differ_in_the_seed_of_main_are_one_system(workplace):
     for seed in (1, 2):
         system(f"m{seed}", worse(references, 0.2, seed), seed=seed, temperature=1.0, weights=["same"])
     system("other", worse(references, 0.2, 7), seed=3, temperature=1.0, weights=["other"])
+    system("n1", worse(references, 0.2, 1), seed=1, temperature=1.0, weights=["same"])
     trained("here", 5).joinpath("settings_train.json").rename("settings_train.json")  # of no model of these runs
     report, _ = evaluate()
     named = [(one["name"], one["seeds"]) for one in report["groups"][0]["over_seeds"]["systems"]]
-    assert named[0] == (f"runs/m*/{RUN.format('English', 'Basque')}", [[None, 1], [None, 2]]) and len(named) == 2
+    assert named[0] == (f"runs/m*/{RUN.format('English', 'Basque')}", [[None, 1], [None, 2]]) and len(named) == 3
+    assert (f"runs/n1/{RUN.format('English', 'Basque')}", [[None, 1]]) in named  # repeats a seed
 
 
 @pytest.mark.parametrize(
@@ -156,3 +160,16 @@ def test_the_test_over_seeds_knows_which_direction_is_better():
     stats = {name: [means(np.arange(60) % 7 + shift)] * 2 for name, shift in (("base", 0), ("lower", -3))}
     for higher, expected in ((True, False), (False, True)):
         assert over_seeds.compare_all(stats, "base", mean, higher_is_better=higher)["lower"]["better"] is expected
+
+
+def test_the_report_over_seeds_knows_which_direction_is_better_and_what_has_no_score(workplace):
+    for name, share in (("long", 1), ("short", 2)):
+        texts = [text[: len(text) // share] for text in udhr().references]
+        for seed in (1, 2):
+            without = 3 * (seed - 1)
+            model = trained(f"{name}/seed-{seed}", seed, method=name)
+            translated(f"{name}-{seed}", model, ["null"] * without + texts[without:])
+    report, _ = evaluate("--baseline", "runs/long-1", names=("own.py:Length", "own.py:Excess"))
+    short = next(one for one in report["groups"][0]["over_seeds"]["systems"] if "short" in one["name"])["scores"]
+    assert [short[name]["better"] for name in ("own.py:Length", "own.py:Excess")] == [False, True]
+    assert {one["segments"] for one in short.values()} == {len(udhr().references) - 3}
