@@ -91,7 +91,7 @@ def check_weights(name: str, config, revision: str = "") -> None:
             problem = None
             if key in owners:
                 problem = f"has {key} in both {owners[key]} and {file.name}"
-            elif not _is_float(tensor) and key.endswith("weight") and not getattr(config, "quantization_config", None):
+            elif not is_float(tensor) and key.endswith("weight") and not getattr(config, "quantization_config", None):
                 problem = f"has {key} quantized ({str(tensor.dtype).removeprefix('torch.')}), of which config.json says nothing"
             if problem:
                 raise UsageError(f"the weights of {name}: the checkpoint {problem}; download or save it again")
@@ -144,7 +144,7 @@ def _files(folder: Path) -> list[Path]:
     return []
 
 
-def _is_float(tensor: "Tensor") -> bool:
+def is_float(tensor: "Tensor") -> bool:
     return tensor.is_floating_point() and tensor.itemsize > 1  # of 8 bits: quantized
 
 
@@ -191,7 +191,7 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
 def _is_finite(tensor: "Tensor") -> bool:
     """A sum is infinite or NaN if a number is: much faster than a look at each, and only float16's may overflow besides. A single
     number, such as the limit of a clipped layer, may be infinite."""
-    if not _is_float(tensor) or tensor.ndim == 0 or tensor.sum().isfinite():
+    if not is_float(tensor) or tensor.ndim == 0 or tensor.sum().isfinite():
         return True
     return bool(tensor.isfinite().all())
 
