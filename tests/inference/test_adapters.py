@@ -143,7 +143,9 @@ def test_an_adapter_that_changes_nothing(spoil, has_effect, good, tiny_lm, tmp_p
     folder = shutil.copytree(good, tmp_path / "adapter")
     spoil(folder)
     check_adapter(str(folder), tiny_lm, 16)
-    assert (f"the adapter {folder} has no effect, as if not trained: its answers are those of {tiny_lm}" in caplog.text) != has_effect
+    assert (
+        f"the adapter {folder} has no effect, as if not trained: its answers are those of {tiny_lm}" in caplog.text
+    ) != has_effect
 
 
 def test_a_second_adapter_is_checked_as_the_first(good, tiny_lm, tmp_path):

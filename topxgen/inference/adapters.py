@@ -130,10 +130,14 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
         raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
     tensors = load_tensors(files[0])  # checks its numbers
     if quantized := sorted(name for name, tensor in tensors.items() if not is_float(tensor)):
-        raise UsageError(f"the adapter {folder} holds no floating-point numbers in {listed(quantized, 3)}; save it in 16 or 32 bits")
+        raise UsageError(
+            f"the adapter {folder} holds no floating-point numbers in {listed(quantized, 3)}; save it in 16 or 32 bits"
+        )
     scalings = {name: module.scaling[_NAME] for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     if not any(_has_effect(name, scalings, tensors) for name in tensors):
-        logger.warning(f"the adapter {folder} has no effect, as if not trained: its answers are those of {base}", extra=ONCE)
+        logger.warning(
+            f"the adapter {folder} has no effect, as if not trained: its answers are those of {base}", extra=ONCE
+        )
 
 
 def _has_effect(name: str, scalings: Mapping[str, float], tensors: Mapping[str, "Tensor"]) -> bool:

@@ -10,7 +10,7 @@ from topxgen.common.weights import load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
 from topxgen.inference.neutral_decoding import neutral_decoding
-from topxgen.inference.tokenizer import begun_thoughts, decode, encode, load_tokenizer
+from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, load_tokenizer
 
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
 
@@ -75,7 +75,9 @@ class HFSampler:
         self._model.set_adapter(name)
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        return encode(self._tokenizer, prompt)
+        tokens = encode(self._tokenizer, prompt)
+        check_vocabulary(tokens, self._model.config, self._settings.model_name_or_path)
+        return tokens
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         size = POOL_BATCHES * self._settings.request_batch_size
