@@ -71,6 +71,7 @@ class Answer:
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
     finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
     server_defaults: bool | None = None  # whether a server that refuses NEUTRAL used its own values
+    own_temperature: bool = False  # whether an API that refuses a temperature used its own
     log_probabilities: tuple[float, ...] = ()  # of each text: the mean over its tokens, by the model before temperature
 
     def __post_init__(self):

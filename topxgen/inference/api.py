@@ -271,7 +271,9 @@ class RemoteSampler:
                 texts, reasons = ([self._without_key(text) for text in found] for found in (texts, reasons))
                 texts = [begun + text for text in texts]
                 defaults = None if self._sends_neutral is None else not sent_neutral
-                return Answer(request.id, texts, *parsed[1:-1], tuple(reasons), defaults)
+                return Answer(
+                    request.id, texts, *parsed[1:-1], tuple(reasons), defaults, own_temperature=not sent_temperature
+                )
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):
