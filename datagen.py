@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         section="datagen",
         rules=(*RULES, flags.SHARD_RULE),
         check=check_needed,
-        incomplete="target not reached, a language without a paragraph or a pair, or sentences without a response",
+        incomplete="target not reached, a language without a paragraph, or sentences without a response",
         uses_apis=True,
     )
 

@@ -100,7 +100,9 @@ def test_what_is_cut_at_the_limit_is_marked(engine, tiny_nllb, cache, monkeypatc
     for source in sources:
         inputs = tokenizer(source, return_tensors="pt")
         limit = 2 * inputs["input_ids"].shape[1]
-        options = dict(num_beams=5, early_stopping=True, forced_bos_token_id=tokenizer.convert_tokens_to_ids("eng_Latn"))
+        options = dict(
+            num_beams=5, early_stopping=True, forced_bos_token_id=tokenizer.convert_tokens_to_ids("eng_Latn")
+        )
         with torch.inference_mode():
             ids = model.generate(**inputs, **options, max_new_tokens=limit)[0, 1:].tolist()
         ended.append(tokenizer.eos_token_id in ids)

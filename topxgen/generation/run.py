@@ -434,7 +434,7 @@ def _log_retries(model) -> None:
 
 
 def report(config: GenerationConfig) -> bool:
-    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs, and pairs if they were made."""
+    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
     layout = config.layout
     # A shard that translates merged paragraphs wrote others itself: its responses are not where these come from.
     own = [] if layout.translates_taken else config.languages
@@ -478,4 +478,4 @@ def report(config: GenerationConfig) -> bool:
     for what, names in empty.items():
         if names and not may_be_empty:
             logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")
-    return may_be_empty or not any(empty.values())
+    return may_be_empty or not empty["paragraphs"]
