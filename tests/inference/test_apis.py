@@ -413,6 +413,13 @@ def test_checks_before_anything_runs(monkeypatch):
         inference.check("anthropic", ModelSettings("m"))
 
 
+@every_api
+def test_an_api_without_a_seed_says_so(api, caplog):
+    caplog.set_level("INFO")
+    inference.check(api, ModelSettings("m", api_key=KEY), SamplingSettings())
+    assert ("Anthropic's API has no seed" in caplog.text) == (api == "anthropic")
+
+
 @pytest.mark.slow
 def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
     """`vllm serve` behind the openai sampler, greedy in float32, against transformers."""

@@ -1,15 +1,10 @@
 """Anthropic's API."""
 
-import logging
-
-from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings
 from topxgen.inference.api import ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
 from topxgen.inference.http import http_client
-
-logger = logging.getLogger(__name__)
 
 # The last version of the API that accepts temperature and top_p (models up to Claude 4.6 do); clients from 2.0 on request
 # a later one, which rejects even their default values.
@@ -22,6 +17,7 @@ class AnthropicSampler(RemoteSampler):
     provider = "Anthropic"
     key_variables = ("ANTHROPIC_API_KEY",)
     url_variable = "ANTHROPIC_BASE_URL"
+    has_seed = False
 
     def _connect(self) -> None:
         import anthropic
@@ -35,7 +31,6 @@ class AnthropicSampler(RemoteSampler):
     @classmethod
     def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
         super().check_sampling(sampling, settings)
-        logger.info("Anthropic's API has no seed: --seed decides the prompts alone, not the responses", extra=ONCE)
         if sampling.temperature > 1.0:
             raise UsageError(f"--temperature {sampling.temperature}: Anthropic accepts at most 1.0; pass that or less")
         if sampling.temperature != 1.0 and sampling.top_p < 1.0:

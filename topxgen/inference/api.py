@@ -58,6 +58,7 @@ class RemoteSampler:
     key_variables: tuple[str, ...]
     url_variable: str  # which the client reads, too
     chat_only = True  # takes no plain prompts, gives one answer to each, has no repetition penalty
+    has_seed = True  # of a request's sampling
     base_delay, max_delay = 1.0, 60.0  # seconds between attempts: full jitter below base * 2 ** attempt
 
     def __init__(self, settings: ModelSettings):
