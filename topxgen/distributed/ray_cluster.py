@@ -81,12 +81,10 @@ def _no_grpc(host: str, port: int) -> str:
 
 
 def _import_ray():
-    # Read as Ray is imported, or as it starts: no statistics to its makers; for a cluster of this machine alone the loopback address
-    # and a token, without which others of this machine could run code in it.
+    # All are read as Ray is imported: no statistics to its makers; for a cluster of this machine alone the loopback address and a
+    # token, without which others of this machine could run code in it.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    runs = "ray" in sys.modules and sys.modules["ray"].is_initialized()
-    is_ours = os.environ.get("RAY_ADDRESS", "local") == "local" and not runs
-    if is_ours:
+    if os.environ.get("RAY_ADDRESS", "local") == "local" and "ray" not in sys.modules:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -94,8 +92,6 @@ def _import_ray():
         import ray
     except ImportError as error:
         raise UsageError(f"--distributed ray needs Ray ({reason(error)}): {INSTALL}") from None
-    if is_ours:  # read from the environment before, where others imported Ray
-        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     return ray
 
 
