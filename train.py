@@ -31,7 +31,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common import environment, files, flag_rules, hub, lineage
+from topxgen.common import environment, files, flag_rules, hub, lineage, rates
 from topxgen.common import needs as wanted
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
@@ -120,7 +120,7 @@ def build_parser() -> Parser:
     add("--fp16", **FLAG, help="mixed precision in float16, for GPUs without bfloat16")
     add("--bf16", **FLAG, help="mixed precision in bfloat16")
     add("--gradient_checkpointing", **FLAG, help="recompute activations: less memory, a third slower")
-    add("--use_flash_attn", **FLAG, help="flash attention, if flash-attn is installed")
+    add("--use_flash_attn", **FLAG, help="flash attention: flash-attn's if it is installed, else torch's own for packed rows with --bf16 or --fp16")
     add("--use_liger_kernel", **FLAG, help="Liger kernels (decoder LMs on GPU)")
     add("--torch_compile", **FLAG, help="compile the layers: a minute or more at the start, then faster steps on a GPU")
     add("--loss_chunk_size", type=int_range(0), default=1024, metavar="TOKENS",
@@ -178,7 +178,8 @@ def estimates(args: argparse.Namespace) -> list[Estimate]:
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
     steps = args.max_steps or DEFAULT_STEPS
     tokens = steps * rows * args.max_length
-    return [Estimate("train", f"{steps:,} steps of {rows} x {args.max_length:,} tokens", (tokens, tokens))]
+    hours = rates.hours(rates.read(args.output_dir).get("train"), steps, steps)
+    return [Estimate("train", f"{steps:,} steps of {rows} x {args.max_length:,} tokens", (tokens, tokens), hours=hours)]
 
 
 def check_results(args: argparse.Namespace) -> None:

@@ -52,7 +52,7 @@ class _Paragraphs(HTMLParser):
         if tag in ("article", "header"):
             self.section = ""
         elif tag in ("p", "li") and self.text is not None:
-            plain = " ".join(self.text.split())
+            plain = " ".join(self.text.split()).removeprefix("- ")  # the marker of a list, in Kinyarwanda
             if plain:
                 self.paragraphs.append((self.section, plain))
             self.text = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import train
 from tests.support.runs import ROOT, in_process, lines_in, script
 from tests.support.training_runs import flags, log, losses, timeless
 
@@ -67,6 +69,18 @@ def test_what_a_run_leaves(finished, tiny_lm):
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_lm), output)
     assert any("lora_B" in name and p.abs().sum() > 0 for name, p in model.named_parameters())
     assert AutoTokenizer.from_pretrained(output).eos_token == "<eos>"
+
+
+def test_the_hours_of_an_estimate_are_those_of_the_last_run(finished, tiny_lm, train_here):
+    output, _ = finished
+    words = noisy(tiny_lm, output)
+    seconds = 14 / json.loads((output / "rates.json").read_text())["train"]
+    said = re.search(
+        r"14 steps take (\S+) hours at the speed of the last run in", train_here(*words, "--dry_run").stderr
+    )
+    assert float(said[1]) == pytest.approx(seconds / 3600, rel=0.06)
+    (estimate,) = train.estimates(train.build_parser().parse_args(words))
+    assert estimate.hours == pytest.approx([seconds / 3600] * 2)
 
 
 def test_a_finished_run_is_not_changed_and_other_settings_are_rejected(finished, tiny_lm, train_here):
@@ -340,3 +354,23 @@ def test_a_generation_config_that_contradicts_itself_does_not_stop_the_saving(ti
     [saved] = (tmp_path / "run").glob("checkpoint-2/generation_config.json")
     after = json.loads(saved.read_text())
     assert "temperature" not in after and after["eos_token_id"] == before["eos_token_id"]
+
+
+@pytest.mark.medium
+def test_adapters_learn_the_same_without_casts_of_their_inputs(tiny_lm, tmp_path, train_here, monkeypatch):
+    """In half precision, inputs of adapters are not cast to float32 and back: the weights are the same to the last bit."""
+    from contextlib import contextmanager
+
+    from safetensors.numpy import load_file
+
+    options = dict(use_peft=True, bf16=True, max_steps=4, save_steps=4, eval_steps=4, lora_dropout=0)
+    calls, weights = [], []
+    for name in ("as they are", "cast"):
+        if name == "cast":
+            monkeypatch.setattr(
+                "peft.helpers.disable_input_dtype_casting", contextmanager(lambda model: (yield calls.append(model)))
+            )
+        train_here(*flags(tiny_lm, tmp_path / name, **options))
+        weights.append(load_file(tmp_path / name / "checkpoint-4" / "adapter_model.safetensors"))
+    assert len(calls) == 4 * 2  # steps x batches
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[1])

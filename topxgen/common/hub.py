@@ -130,9 +130,10 @@ def require(needs: Iterable[Need]) -> None:
             is_there, command = _INSTALLED.get(need.kind, (lambda _: True, ""))
             if not is_there(need.name):
                 names, commands = f"{names}, {need.kind} {need.name}", f"{commands}; {command.format(need.name)}"
+        without = "".join(f", or {flag}" for flag in dict.fromkeys(need.instead for need, _ in missing if need.instead))
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
-            f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
+            f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders{without}"
         )
 
 
@@ -303,7 +304,7 @@ def upload(folder: Path, name: str, kind: str, ignore: Sequence[str] = ()) -> st
     it is new; its address, and whether it is private. Raises UsageError with the Hub's reason."""
     from huggingface_hub import HfApi
 
-    ignore = [".lock*", "*.partial", *ignore]
+    ignore = [".lock*", "*.partial", "rates.json", *ignore]
     try:
         api = HfApi()
         repository = api.create_repo(name, repo_type=kind, private=True, exist_ok=True).repo_id

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
+from string import ascii_lowercase, ascii_uppercase
 
 from topxgen.common.lines import split_lines, unix_lines
+from topxgen.generation.closing_remarks import is_closing_remark
 from topxgen.prompting.answers import unwrapped
 from topxgen.text.thoughts import without_thoughts
 from topxgen.text.words import unicode_words
@@ -31,6 +33,10 @@ _ANY_INLINE = re.compile(_BETWEEN + r"(?!\[)" + _ANY_NUMBER, re.MULTILINE)  # [2
 _FILLED_IN = re.compile(
     r"^[ \t]*[*_]{0,3}[\[<{][^\[\]<>{}\n\d]{1,30}(\d{1,3})[^\[\]<>{}\n\d]{0,30}[\]>}][*_]{0,3}[:：]?", re.MULTILINE
 )
+# "a) ", "ii. ", "**B.** ", "(IV) "
+_LETTER = re.compile(r"^[ \t]*[*#_>]{0,3}[ \t]*\(?([a-z]|[ivx]{2,4}|[A-Z]|[IVX]{2,4})[.)]{1,2}[*_]{0,3}(?=\s)", re.M)
+_ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
+_LABELS = (ascii_lowercase, ascii_uppercase, _ROMAN, [number.upper() for number in _ROMAN])
 _SEPARATOR = re.compile(r"[ \t]*#{2,}[ \t]*")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _LETTERS = re.compile(r"[\s*_\"“«]*([^\W\d_]{1,2})")
@@ -109,7 +115,8 @@ def numbered_texts(response: str, n: int) -> list[str] | None:
         if len(markers) == n:
             break
     else:
-        return None
+        if not (markers := _lettered(response, n)):
+            return None
     texts = _unlabelled([_text(item) for item in _items(response, markers)])
     return texts if all(texts) else None
 
@@ -138,6 +145,26 @@ def _markers(
             if fits(marker, markers, not small and bool(after) and _is_small(after[1])):
                 markers.append(marker)
     return found[False] or found[True]
+
+
+def _lettered(response: str, n: int) -> Sequence[re.Match]:
+    """The letters or Roman numbers of a list of `n` items that opens the response, at most below a line with a colon.
+
+    A list inside a text is none, nor are names that differ in their number: "I. Mundu Gerra", "II. Mundu Gerra".
+    """
+    if _MARKER.search(response) or _ANY_MARKER.search(response):
+        return []
+    for labels in _LABELS:
+
+        def follows(marker: re.Match, markers: list[re.Match], doubtful: bool, labels=labels) -> bool:
+            return not doubtful and marker[1] == "".join(labels[len(markers) : len(markers) + 1])
+
+        markers = _markers(_LETTER, response, follows)
+        if len(markers) == n:
+            before = response[: markers[0].start()].rstrip()
+            first_words = {next(iter(text.split(maxsplit=1)), "") for text in _items(response, markers)}
+            return markers if len(first_words) > 1 and (not before or before.endswith((":", "："))) else []
+    return []
 
 
 def _items(response: str, markers: Sequence[re.Match]) -> Iterator[str]:
@@ -224,7 +251,7 @@ def _text(item: str) -> str:
         if number and (_RULE.fullmatch(line) or _NOTE.match(line) or (_TO_THE_USER.match(line) and _META.search(line))):
             del lines[number:]
             break
-    while len(lines) > 1 and _PARENTHESIS.fullmatch(lines[-1]):
+    while len(lines) > 1 and (_PARENTHESIS.fullmatch(lines[-1]) or is_closing_remark(lines[-1])):
         del lines[-1]
     lines = [line for line in lines if not _HEADING.fullmatch(line)] or lines
     text = " ".join(" ".join(lines).split())

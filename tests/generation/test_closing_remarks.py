@@ -1,0 +1,102 @@
+"""Remarks to the user in other languages than English, and lists that are numbered by letters or Roman numbers."""
+
+import pytest
+
+from tests.support.runs import ROOT
+from topxgen.generation.closing_remarks import is_closing_remark
+from topxgen.generation.parsing import numbered_texts
+
+BAT, BI = "Mendiak oso altuak dira.", "Itsasoa urdina da (eta handia)."
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "Espero dut testu hauek lagungarriak izatea.",
+        "Gehiago behar baduzu, esan lasai.",
+        "Ina fatan wannan zai taimaka maka!",
+        "Enwere m olileanya na nke a nyere gị aka.",
+        "Nizeye ko izi nyandiko zigufasha.",
+        "मलाई आशा छ यी पाठहरू उपयोगी हुनेछन्।",
+        "Waxaan rajaynayaa in qoraalladani ku caawin doonaan.",
+        "Mugia tulisan ieu aya mangpaatna.",
+        "**Natumai maandishi haya yatakusaidia.**",
+        "امید ہے کہ یہ تحریریں آپ کے لیے مفید ہوں گی۔",
+        "Ndiyathemba ukuba le mibhalo iluncedo.",
+        "Espero que esto te ayude.",
+        "¡Espero que te sean útiles!",
+        "Si necesitas más textos, avísame.",
+        "Agardo que estes textos che axuden.",
+        "Espero que isso ajude!",
+        "J’espère que ces textes vous aideront.",
+        "N'hésitez pas à demander d'autres textes.",
+        "Ich hoffe, diese Texte helfen dir weiter.",
+        "Lass mich wissen, ob du Anpassungen brauchst.",
+        "Spero che questi testi ti siano utili.",
+        "Semoga teks ini bermanfaat.",
+        "आशा है कि ये पाठ आपके लिए उपयोगी होंगे।",
+    ],
+)
+def test_remarks_to_the_user_below_a_text_are_left_out(remark):
+    assert numbered_texts(f"1. {BAT}\n\n2. {BI}\n\n{remark}", 2) == [BAT, BI]
+    assert numbered_texts(f"1. {BAT} {remark}\n2. {BI}", 2) == [f"{BAT} {remark}".replace("**", ""), BI], "in a text"
+    assert numbered_texts(f"1. {remark}\n2. {BI}", 2)[1] == BI, "all that there is of a text"
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Espero que mañana no llueva en la montaña.",
+        "Si necesitas agua, el pueblo está cerca.",
+        "Natumaini kesho mvua haitanyesha.",
+        "Testu hura oso zaharra da.",
+        "Ich hoffe auf den Frühling.",
+        "Semoga esok hari cerah.",
+        "Ina fatan gobe za a yi ruwa.",
+    ],
+)
+def test_sentences_that_begin_like_a_remark_stay(sentence):
+    assert numbered_texts(f"1. {BAT}\n\n2. {BI}\n\n{sentence}", 2) == [BAT, f"{BI} {sentence}"]
+
+
+def test_no_text_of_the_declaration_of_human_rights_is_a_remark():
+    texts = [cell for path in (ROOT / "data/udhr").glob("*.tsv") for cell in path.read_text("utf-8").split("\t")]
+    assert len(texts) > 500 and not [text for text in texts if is_closing_remark(text)]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("a)", "b)"), ("a.", "b."), ("A.", "B."), ("(a)", "(b)"), ("i.", "ii."), ("I.", "II."), ("i)", "ii)"), ("**I.**", "**II.**"), ("(i)", "(ii)")],
+)  # fmt: skip
+def test_letters_and_roman_numbers_number_lists(labels):
+    first, second = labels
+    for before in ("", "Hona hemen bi testuak:\n\n"):
+        assert numbered_texts(f"{before}{first} {BAT}\n\n{second} {BI}", 2) == [BAT, BI]
+
+
+def test_roman_numbers_go_on_to_ten_and_letters_beyond():
+    texts = [f"{name} da." for name in ("Bat", "Bi", "Hiru", "Lau", "Bost", "Sei")]
+    for labels in (("i", "ii", "iii", "iv", "v", "vi"), "abcdef"):
+        answer = "\n".join(f"{label}) {text}" for label, text in zip(labels, texts, strict=True))
+        assert numbered_texts(answer, 6) == texts
+        assert numbered_texts(answer, 5) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"1. Bi mendi:\na) {BAT}\nb) {BI}",
+        f"{BAT}\na) {BAT}\nb) {BI}",
+        "I. Mundu Gerra 1914an hasi zen.\n\nII. Mundu Gerra 1939an hasi zen.",
+        f"b) {BAT}\nc) {BI}",
+        f"a) {BAT}\nb) {BI}\nc) {BAT}",
+        f"a) {BAT} b) {BI}",
+    ],
+)
+def test_letters_that_number_no_list_of_texts(answer):
+    assert numbered_texts(answer, 2) is None
+    assert numbered_texts("A. Agirre idazlea zen.", 1) is None, "an initial"
+
+
+def test_white_space_within_lines_is_one_space():
+    assert numbered_texts("1. Bat  bi\thiru. \n  Lau  da.\n2. Bi.", 2) == ["Bat bi hiru. Lau da.", "Bi."]
