@@ -13,7 +13,7 @@ from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, 
 from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
 from topxgen.inference.batching import batching
 from topxgen.inference.neutral_decoding import neutral_decoding
-from topxgen.inference.tokenizer import begun_thoughts, decode, encode, load_tokenizer
+from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, load_tokenizer
 
 logger = logging.getLogger(__name__)
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
@@ -83,7 +83,9 @@ class HFSampler:
         self._model.set_adapter(name)
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        return encode(self._tokenizer, prompt)
+        tokens = encode(self._tokenizer, prompt)
+        check_vocabulary(tokens, self._model.config, self._settings.model_name_or_path)
+        return tokens
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         if not self._batching.rows and settings.num_return_sequences * settings.num_beams > 1:
