@@ -298,7 +298,7 @@ def _pairs_in(record: TranslationRecord) -> Iterator[tuple[int, str, str, float 
 
 
 class _Places:
-    """Where the pairs of a decontaminated paragraph were before, by the file of all pairs, which is read along."""
+    """Indices that the pairs of a decontaminated paragraph had before, from the file of all pairs, which is read in parallel."""
 
     def __init__(self, source: Source):
         self._left = read_translations(source.all_pairs, on_cut=lambda _: None) if source.all_pairs else iter(())

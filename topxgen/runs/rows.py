@@ -1,4 +1,4 @@
-"""Every sentence of a run with what became of it: kept, rejected and why, dropped as contaminated, not chosen.
+"""Every sentence of a run and its outcome: kept, rejected and why, dropped as contaminated, not chosen.
 
 Files are read as streams: memory does not grow with their length.
 """
@@ -107,7 +107,7 @@ def texts(generation: Path, language: str, *, problems: Problems | None = None) 
 def paragraphs(
     back_translation: BackTranslation, language: str, ids: Collection[str], *, problems: Problems | None = None
 ) -> dict[str, str]:
-    """The texts of the paragraphs with these ids, as far as they are there."""
+    """The texts of the paragraphs with these ids, as far as the files have them."""
     problems, wanted = Problems() if problems is None else problems, set(ids)
     found = {
         name: record["sentence"]
@@ -122,7 +122,7 @@ def paragraphs(
 
 
 def pairs_file(back_translation: BackTranslation, language: str) -> Path:
-    """All pairs of a language; the filtered ones where the others are not there."""
+    """The file with all pairs of a language, or the filtered one if that is all there is."""
     path = back_translation.layout().translations(language)
     if back_translation.filtered and not path.exists():
         return FilteredLayout(back_translation.filtered).filtered(language)
