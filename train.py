@@ -31,7 +31,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common import environment, files, flag_rules, hub, lineage
+from topxgen.common import environment, files, flag_rules, hub, lineage, rates
 from topxgen.common import needs as wanted
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
@@ -178,7 +178,8 @@ def estimates(args: argparse.Namespace) -> list[Estimate]:
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
     steps = args.max_steps or DEFAULT_STEPS
     tokens = steps * rows * args.max_length
-    return [Estimate("train", f"{steps:,} steps of {rows} x {args.max_length:,} tokens", (tokens, tokens))]
+    hours = rates.hours(rates.read(args.output_dir).get("train"), steps, steps)
+    return [Estimate("train", f"{steps:,} steps of {rows} x {args.max_length:,} tokens", (tokens, tokens), hours=hours)]
 
 
 def check_results(args: argparse.Namespace) -> None:

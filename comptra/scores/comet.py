@@ -4,6 +4,7 @@ wmt22-comet-da and wmt22-cometkiwi-da (Rei et al. 2022), XCOMET (Guerreiro et al
 SSA-COMET (Li et al. 2025). Scores are about 0 to 1, higher is better; texts are cut at the encoder's 512 tokens.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from topxgen.quality import comet_models
 from topxgen.quality.comet_models import Comet, read_checkpoint
 from topxgen.text.languages import Language
 
+logger = logging.getLogger(__name__)
+
 
 class CometMetric:
     """The metric `name` of METRICS (see SegmentMetric) with the model `default`, or that of --comet_models.
@@ -23,7 +26,7 @@ class CometMetric:
     """
 
     def __init__(self, name: str, default: str, settings: MetricSettings):
-        self._model = settings.model_of(name, default)
+        self._title, self._model = METRICS[name].title, settings.model_of(name, default)
         self._checkpoint = read_checkpoint(self._model)
         self._reads_reference = "reference" in METRICS[name].reads
         if not self._checkpoint.reads(self._reads_reference):
@@ -57,6 +60,12 @@ class CometMetric:
         return self._comet.score([(segment.source, segment.translation, reference) for segment, reference in rows])
 
     def close(self) -> None:
+        """Report what was cut, and free the model."""
+        if self._comet.truncated:
+            logger.warning(
+                f"{self._title}: {self._comet.truncated} inputs are longer than the encoder of {self._model} reads and were cut there"
+            )
+            self._comet.truncated = 0
         self._comet.close()
 
 

@@ -1,6 +1,7 @@
 """Adapters that do not fit their base are rejected before anything is generated, by every script and local engine."""
 
 import json
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -74,9 +75,15 @@ def with_nan(tensors: dict) -> dict:
     return tensors
 
 
-def edit_config(folder: Path, **changes) -> None:
+def in_8_bits(tensors: dict) -> dict:
+    return {name: (20 * tensor).char() for name, tensor in tensors.items()}
+
+
+def edit_config(folder: Path, without: str = "", **changes) -> None:
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    config = {**json.loads(path.read_text()), **changes}
+    config.pop(without, None)
+    path.write_text(json.dumps(config))
 
 
 SPOILED = {
@@ -91,6 +98,12 @@ SPOILED = {
     "NaN": (partial(edit_tensors, change=with_nan), r"holds NaN or infinities in \S+layers\.1\S+lora_A\S*: its training diverged"),
     "damaged": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"torn"), "does not match"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no weights"),
+    "8 bits": (partial(edit_tensors, change=in_8_bits), r"holds no floating-point numbers in \S+lora_A\S+, .* save it in 16 or 32 bits"),
+    "alpha NaN": (partial(edit_config, lora_alpha=math.nan), "field lora_alpha: expected number, got null"),
+    "alpha missing": (partial(edit_config, without="lora_alpha"), "adapter_config.json lacks lora_alpha"),
+    "alpha of no module": (partial(edit_config, alpha_pattern={"qproj": 64}), "no target module has the name in its .*alpha_pattern qproj"),
+    "rank of no module": (partial(edit_config, rank_pattern={"layers.2.self_attn.q_proj": 8}), r"no target module .* layers\.2\."),
+    "activated": (partial(edit_config, alora_invocation_tokens=[790, 791]), "is an activated LoRA adapter"),
     "kind": (partial(edit_config, peft_type="IA3"), "is a IA3 adapter; only LoRA and DoRA"),
     "rank": (partial(edit_config, rank_pattern={"q_proj": 32}), "--lora_rank 16 is less than the rank of .* pass --lora_rank 32"),
 }  # fmt: skip
@@ -109,10 +122,30 @@ def test_adapters_that_do_not_fit(name, good, tiny_lm, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_an_adapter_that_was_not_trained(tiny_lm, tmp_path, caplog):
-    folder = save_adapter(tiny_lm, tmp_path / "adapter", init_lora_weights=True)
+def zeroed(first: str):
+    return partial(edit_tensors, change=lambda tensors: {n: t * (first not in n) for n, t in tensors.items()})
+
+
+@pytest.mark.parametrize(
+    "spoil, has_effect",
+    [
+        (lambda folder: None, True),
+        (zeroed("lora_B"), False),
+        (zeroed("lora_A"), False),
+        (zeroed("q_proj"), True),
+        (partial(edit_config, lora_alpha=0), False),
+        (partial(edit_config, alpha_pattern={"q_proj": 0, "v_proj": 0}), False),
+        (partial(edit_config, alpha_pattern={"q_proj": 0}), True),
+    ],
+)
+def test_an_adapter_that_changes_nothing(spoil, has_effect, good, tiny_lm, tmp_path, caplog):
+    """Not trained, or scaled by zero."""
+    folder = shutil.copytree(good, tmp_path / "adapter")
+    spoil(folder)
     check_adapter(str(folder), tiny_lm, 16)
-    assert f"the adapter {folder} was not trained: its answers are those of {tiny_lm}" in caplog.text
+    assert (
+        f"the adapter {folder} has no effect, as if not trained: its answers are those of {tiny_lm}" in caplog.text
+    ) != has_effect
 
 
 def test_a_second_adapter_is_checked_as_the_first(good, tiny_lm, tmp_path):

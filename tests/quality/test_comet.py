@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from comptra.candidate_selection import SelectionSettings, create
-from comptra.scores.metrics import METRICS, MetricSettings
+from comptra.scores.comet import CometMetric
+from comptra.scores.metrics import METRICS, MetricSettings, Segment
 from tests.support.evaluations import original, udhr, worse
 from tests.support.main_runs import options
 from tests.support.runs import ROOT, in_process, records, script
@@ -87,6 +88,25 @@ def test_evaluate_gives_the_scores_of_comets_own_predict(tiny, tmp_path):
     script(*command)
     assert len(log.read_text().splitlines()) == 1 and ".ckpt" not in log.read_text()
     assert (tmp_path / "segments.jsonl").read_text() == first
+
+
+@pytest.mark.slow
+@needs_comet
+@pytest.mark.parametrize(("name", "folder"), [("comet", "comet"), ("cometkiwi", "kiwi")])
+def test_segments_that_are_cut_are_counted(name, folder, tiny, caplog):
+    """COMET does not say so. Models that read one sequence have room for all texts together, the others for each."""
+    metric = create_metric(name, tiny / folder)
+    long, half = "Gizon-emakume guztiak aske jaiotzen dira. " * 200, "Gizon-emakume " * 45
+    reference = "All human beings" if name == "comet" else None
+    segments = [Segment("Kaixo", text, reference) for text in ("Hello", long)] + [Segment(half, half, reference)]
+    assert None not in metric.score(segments, BASQUE, ENGLISH)
+    metric.close()
+    cut = 1 if name == "comet" else 2
+    assert f"{cut} inputs are longer than the encoder of {tiny / folder} reads and were cut there" in caplog.text
+
+
+def create_metric(name: str, model: Path) -> CometMetric:
+    return CometMetric(name, "", MetricSettings(comet_models=((name, str(model)),), comet_python=PYTHON))
 
 
 @pytest.mark.slow

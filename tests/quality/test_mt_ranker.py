@@ -214,6 +214,21 @@ def test_each_device_works_and_an_error_in_one_ends_all():
     assert next(calls) < len(rows), "nobody goes on after the error"
 
 
+def test_batches_do_not_depend_on_the_devices():
+    """What else is in a batch changes the last bits of a score."""
+    import torch
+
+    def shape_of_batch(model, ids, mask):
+        return torch.tensor([ids.shape] * len(ids))
+
+    rows = [[i] * (1 + i % 7) for i in range(60)]
+    found = [
+        [part.tolist() for part in Replicas(torch.nn.Linear(1, 1), devices).run(rows, shape_of_batch, 50)]
+        for devices in (["cpu"], ["cpu"] * 2, ["cpu", "cpu:0"], ["cpu"] * 5)
+    ]
+    assert all(one == found[0] for one in found) and found[0][6] == [7, 7], "as many rows as fit 50 tokens"
+
+
 def test_batches_are_full_and_the_longest_come_first():
     lengths = [5, 1, 9, 3, 3, 8]
     batches = list(by_length(lengths, 18))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import train
 from tests.support.runs import ROOT, in_process, lines_in, script
 from tests.support.training_runs import flags, log, losses, timeless
 
@@ -67,6 +69,18 @@ def test_what_a_run_leaves(finished, tiny_lm):
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_lm), output)
     assert any("lora_B" in name and p.abs().sum() > 0 for name, p in model.named_parameters())
     assert AutoTokenizer.from_pretrained(output).eos_token == "<eos>"
+
+
+def test_the_hours_of_an_estimate_are_those_of_the_last_run(finished, tiny_lm, train_here):
+    output, _ = finished
+    words = noisy(tiny_lm, output)
+    seconds = 14 / json.loads((output / "rates.json").read_text())["train"]
+    said = re.search(
+        r"14 steps take (\S+) hours at the speed of the last run in", train_here(*words, "--dry_run").stderr
+    )
+    assert float(said[1]) == pytest.approx(seconds / 3600, rel=0.06)
+    (estimate,) = train.estimates(train.build_parser().parse_args(words))
+    assert estimate.hours == pytest.approx([seconds / 3600] * 2)
 
 
 def test_a_finished_run_is_not_changed_and_other_settings_are_rejected(finished, tiny_lm, train_here):

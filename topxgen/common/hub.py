@@ -303,7 +303,7 @@ def upload(folder: Path, name: str, kind: str, ignore: Sequence[str] = ()) -> st
     it is new; its address, and whether it is private. Raises UsageError with the Hub's reason."""
     from huggingface_hub import HfApi
 
-    ignore = [".lock*", "*.partial", *ignore]
+    ignore = [".lock*", "*.partial", "rates.json", *ignore]
     try:
         api = HfApi()
         repository = api.create_repo(name, repo_type=kind, private=True, exist_ok=True).repo_id

@@ -77,8 +77,8 @@ def _left_out(unexpected: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def check_weights(name: str, config, revision: str = "") -> None:
-    """Raise UsageError for weights that an engine would load wrongly and silently: NaN and infinities, one tensor in two shards,
-    quantized ones of which config.json says nothing, tied matrices that differ, an architecture that is not that of model_type.
+    """Raise UsageError for weights that an engine would load wrongly and silently: NaN and infinities, matrices of zeros, as holes
+    in a file are read, one tensor in two files, quantized ones of which config.json says nothing, tied matrices that differ, an architecture that is not that of model_type.
 
     Reads each tensor once, which takes about as long as copying it (270M parameters: 0.04 s). A model that is neither a folder nor
     in the Hub's cache passes.
@@ -91,10 +91,14 @@ def check_weights(name: str, config, revision: str = "") -> None:
             problem = None
             if key in owners:
                 problem = f"has {key} in both {owners[key]} and {file.name}"
-            elif not _is_float(tensor) and key.endswith("weight") and not getattr(config, "quantization_config", None):
+            elif tensor.ndim > 1 and is_float(tensor) and not tensor[0].any() and not tensor.any():
+                problem = f"has only zeros in {key}"
+            elif not is_float(tensor) and key.endswith("weight") and not getattr(config, "quantization_config", None):
                 problem = f"has {key} quantized ({str(tensor.dtype).removeprefix('torch.')}), of which config.json says nothing"
             if problem:
-                raise UsageError(f"the weights of {name}: the checkpoint {problem}; download or save it again")
+                raise UsageError(
+                    f"the weights of {name}: the checkpoint {problem}; download or save it again, to an empty folder"
+                )
             owners[key] = file.name
             if _TIED.fullmatch(key):
                 tied[key] = tensor
@@ -133,18 +137,20 @@ def _check_equal(name: str, tied: Mapping[str, "Tensor"]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The weights that transformers loads from a folder, if they are in its formats."""
+    """The weights that transformers or vLLM loads from a folder, if they are in transformers' formats."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return [folder / name]
-        if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            return [folder / shard for shard in shards if (folder / shard).is_file()]
+        files = {folder / name}
+        if index.is_file():  # vLLM goes by it, transformers by the one file
+            files |= {folder / shard for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        elif name.endswith("safetensors"):
+            files |= set(folder.glob("model*.safetensors"))  # vLLM loads them all, one over the other
+        if files := sorted(file for file in files if file.is_file()):
+            return files
     return []
 
 
-def _is_float(tensor: "Tensor") -> bool:
+def is_float(tensor: "Tensor") -> bool:
     return tensor.is_floating_point() and tensor.itemsize > 1  # of 8 bits: quantized
 
 
@@ -191,7 +197,7 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
 def _is_finite(tensor: "Tensor") -> bool:
     """A sum is infinite or NaN if a number is: much faster than a look at each, and only float16's may overflow besides. A single
     number, such as the limit of a clipped layer, may be infinite."""
-    if not _is_float(tensor) or tensor.ndim == 0 or tensor.sum().isfinite():
+    if not is_float(tensor) or tensor.ndim == 0 or tensor.sum().isfinite():
         return True
     return bool(tensor.isfinite().all())
 

@@ -1,19 +1,24 @@
 """LoRA adapters: whether one fits its base model, found out before any weights of the base are loaded."""
 
 import logging
+import re
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, listed, model_file, snapshot
 from topxgen.common.schemas import fields
-from topxgen.common.weights import load_tensors
+from topxgen.common.weights import is_float, load_tensors
 from topxgen.inference import ModelSettings, adapter_folder
 from topxgen.inference.tokenizer import encode, load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 _NAME = "checked"  # of an adapter in peft; "default" may stand in the names of tensors of an unfinished export
@@ -24,7 +29,10 @@ class _AdapterConfig(TypedDict):
 
     peft_type: str
     r: NotRequired[int | None]
+    lora_alpha: NotRequired[float]
     rank_pattern: NotRequired[dict[str, int] | None]
+    alpha_pattern: NotRequired[dict[str, float] | None]
+    alora_invocation_tokens: NotRequired[list[int] | None]
     base_model_name_or_path: NotRequired[str | None]
     revision: NotRequired[str | None]
     modules_to_save: NotRequired[list[str] | None]
@@ -60,6 +68,13 @@ def read_adapter(folder: str) -> dict:
     settings = read_json(Path(folder) / "adapter_config.json", _AdapterConfig, "download or save the adapter again")
     if settings.get("peft_type") != "LORA":
         raise UsageError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be used here")
+    if settings.get("alora_invocation_tokens"):
+        raise UsageError(
+            f"{folder} is an activated LoRA adapter (alora_invocation_tokens), which has no effect on prompts without these tokens; only "
+            "LoRA and DoRA can be used here"
+        )
+    if "lora_alpha" not in settings:  # peft would take 8 for it, vLLM end
+        raise UsageError(f"{folder}/adapter_config.json lacks lora_alpha; download or save the adapter again")
     return settings
 
 
@@ -90,6 +105,7 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
         raise UsageError(f"{folder} has no weights (adapter_model.safetensors); was saving it interrupted?")
     model = _without_weights(base, revision, trust_remote_code)
     from peft import PeftConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
 
     try:
         with warnings.catch_warnings():
@@ -102,15 +118,32 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
         raise UsageError(
             f"the adapter {folder} does not match {base} ({reason(error)}): is it the right base, and is adapter_config.json its own?"
         ) from None
+    targets = model.base_model.targeted_module_names
+    patterns = [*(config.rank_pattern or ()), *(config.alpha_pattern or ())]
+    strays = [key for key in patterns if not any(re.match(rf"(.*\.)?({key})$", name) for name in targets)]
     unmatched = {
         "the adapter lacks": sorted(loaded.missing_keys),
         "the model lacks": sorted(name for name in loaded.unexpected_keys if "lora_" in name),
+        "no target module has the name in its rank_pattern or alpha_pattern": strays,
     }
     if problems := [f"{what} {listed(names, 3)}" for what, names in unmatched.items() if names]:
         raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
     tensors = load_tensors(files[0])  # checks its numbers
-    if not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_A" in name):
-        logger.warning(f"the adapter {folder} was not trained: its answers are those of {base}", extra=ONCE)
+    if quantized := sorted(name for name, tensor in tensors.items() if not is_float(tensor)):
+        raise UsageError(
+            f"the adapter {folder} holds no floating-point numbers in {listed(quantized, 3)}; save it in 16 or 32 bits"
+        )
+    scalings = {name: module.scaling[_NAME] for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    if not any(_has_effect(name, scalings, tensors) for name in tensors):
+        logger.warning(
+            f"the adapter {folder} has no effect, as if not trained: its answers are those of {base}", extra=ONCE
+        )
+
+
+def _has_effect(name: str, scalings: Mapping[str, float], tensors: Mapping[str, "Tensor"]) -> bool:
+    """Whether a tensor is the first factor of a product that is added to a weight, and neither factor nor its scaling is zero."""
+    first = re.fullmatch(r"(.*)\.(lora_A\.weight|lora_embedding_A)", name)
+    return bool(first and scalings.get(first[1], 1) and tensors[name].any() and tensors[name.replace("_A", "_B")].any())
 
 
 def _refuse_changes_of_base(folder: str, settings: dict) -> None:

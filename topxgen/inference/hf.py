@@ -1,17 +1,21 @@
 """transformers' `generate` in length-sorted batches: slower than vLLM, but runs anywhere."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 
+from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.memory import free_memory
 from topxgen.common.text_only import drop_parts_not_for_text
 from topxgen.common.weights import load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
+from topxgen.inference.batching import batching
 from topxgen.inference.neutral_decoding import neutral_decoding
-from topxgen.inference.tokenizer import begun_thoughts, decode, encode, load_tokenizer
+from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, load_tokenizer
 
+logger = logging.getLogger(__name__)
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
 
 
@@ -42,13 +46,17 @@ class HFSampler:
         )
         drop_parts_not_for_text(model)
         self._model = model.eval()
+        self._batching = batching(model)
+        self._batch_size = settings.request_batch_size if self._batching.prompts else 1
+        if self._batch_size < settings.request_batch_size:
+            logger.warning(f"{type(model).__name__} answers otherwise in a batch than alone: one prompt at a time")
         listed = model.generation_config.eos_token_id
         eos = {self._tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
         self._end_tokens = self._own_end_tokens = frozenset(eos - {None}) | end_tokens_of_model(settings)
         self._adapters: dict[str, str] = {}
         if settings.adapter_name_or_path is not None:
             self.use_adapter(settings.adapter_name_or_path)
-        self.capacity = 2 * POOL_BATCHES * settings.request_batch_size  # a pool in work and one to follow
+        self.capacity = 2 * POOL_BATCHES * self._batch_size  # a pool in work and one to follow
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self._max_model_len = min(settings.max_model_len or limit, limit)
 
@@ -75,18 +83,25 @@ class HFSampler:
         self._model.set_adapter(name)
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        return encode(self._tokenizer, prompt)
+        tokens = encode(self._tokenizer, prompt)
+        check_vocabulary(tokens, self._model.config, self._settings.model_name_or_path)
+        return tokens
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
-        size = POOL_BATCHES * self._settings.request_batch_size
+        if not self._batching.rows and settings.num_return_sequences * settings.num_beams > 1:
+            raise UsageError(
+                f"{self._settings.model_name_or_path} mixes the rows of a batch in transformers: pass --num_beams 1 and "
+                "--num_return_sequences 1, or --inference_api vllm"
+            )
+        size = POOL_BATCHES * self._batch_size
         while True:
             pool, rejected = gather(next_request, size, self.encode, settings, self._max_model_len)
             yield from rejected
             if not pool and not rejected:
                 return
             pool.sort(key=lambda item: len(item[1]))
-            for start in range(0, len(pool), self._settings.request_batch_size):
-                yield from self._batch(pool[start : start + self._settings.request_batch_size], settings)
+            for start in range(0, len(pool), self._batch_size):
+                yield from self._batch(pool[start : start + self._batch_size], settings)
 
     def _batch(self, batch: list[tuple[Request, list[int]]], settings: SamplingSettings) -> Iterator[Answer]:
         torch = self._torch
@@ -126,13 +141,14 @@ class HFSampler:
                 texts.append(begun + text)
                 stopped.append(text != whole)
                 reasons.append("length" if len(row) == settings.max_new_tokens and text == whole else "stop")
-            completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
+            lengths = list(map(self._length, ids.tolist(), stopped))
             means = ()
             if sampled and request.log_probabilities:
-                means = tuple(map(self._mean, sampling.log_probabilities(i * n, n), ids.tolist(), stopped))
+                drawn = zip(sampling.log_probabilities(i * n, n), lengths, strict=True)
+                means = tuple(sum(row[:length]) / max(1, length) for row, length in drawn)
             reasons = tuple((reasons * n)[:n])
             texts = (texts * n)[:n]
-            counts = len(tokens), completion_tokens
+            counts = len(tokens), sum(lengths)
             yield Answer(request.id, texts, *counts, finish_reasons=reasons, log_probabilities=means)
 
     def _stopping_criteria(self, stop: tuple[str, ...], start: int) -> list:
@@ -142,13 +158,12 @@ class HFSampler:
         found = StopStringCriteria(self._tokenizer, list(stop))
         return StoppingCriteriaList([lambda ids, scores, **_: found(ids[:, start:], scores)])
 
-    def _mean(self, log_probabilities: list[float], row: list[int], is_stopped: bool) -> float:
-        """The mean log probability of the tokens of an answer, with the token that ended it. `is_stopped`: a stop string did,
-        so that what follows is padding, which may be an end token, too."""
+    def _length(self, row: list[int], is_stopped: bool) -> int:
+        """How many tokens an answer has, with the token that ended it. `is_stopped`: a stop string did, so that what follows is
+        padding, which may be an end token, too."""
         ends = self._end_tokens | {self._tokenizer.pad_token_id}
         length = next((i for i, token in enumerate(row) if token in ends), len(row))
-        length += length < len(row) and not is_stopped
-        return sum(log_probabilities[:length]) / max(1, length)
+        return length + (length < len(row) and not is_stopped)
 
     def _up_to_end(self, row: list[int]) -> list[int]:
         """`row` up to the token that ended it, which the base model's tokenizer may take for text."""

@@ -2,7 +2,7 @@
 
 import re
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -35,6 +35,16 @@ def load_tokenizer(settings: ModelSettings):
         return tokenizer
 
     return hub_call(name, load)
+
+
+def check_vocabulary(tokens: Iterable[int], config, model: str) -> None:
+    """Raise UsageError if a model has no embeddings for one of its tokenizer's tokens: it would read past their end."""
+    largest, vocab_size = max(tokens, default=0), config.get_text_config().vocab_size
+    if largest >= vocab_size:
+        raise UsageError(
+            f"tokenizer and model do not match: the tokenizer has a token {largest}, {model} only {vocab_size} tokens; check "
+            "--tokenizer_name_or_path, or save the model again with embeddings for all tokens"
+        )
 
 
 def has_chat_template(settings: ModelSettings) -> bool:

@@ -25,7 +25,7 @@ from topxgen.inference import (
 from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
-from topxgen.inference.tokenizer import begun_thoughts, decode, encode, thought_marks
+from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, thought_marks
 
 DEFAULT_MODEL_LEN = 8192  # tokens; the full context of a model may not fit into the KV cache
 WAITING_SHARE = 0.25  # of what the engine decodes at a time: more requests wait in it, so that no place stays empty
@@ -165,7 +165,9 @@ class VLLMSampler:
         return folder
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        return encode(self._llm.get_tokenizer(), prompt)
+        tokens = encode(self._llm.get_tokenizer(), prompt)
+        check_vocabulary(tokens, self._engine.vllm_config.model_config.hf_config, self._settings.model_name_or_path)
+        return tokens
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         if settings.num_beams > 1:

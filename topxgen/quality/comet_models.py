@@ -154,13 +154,13 @@ def version(python: str) -> str:
     """The version of COMET that `python` imports, in a process of its own. Raises UsageError if it does not import."""
     worker = _Worker(python)
     try:
-        return worker.receive("ready")
+        return worker.receive("ready")["ready"]
     finally:
         worker.close()
 
 
 class Comet:
-    """Scores of translations. `python` has COMET (`python_of`).
+    """Scores of translations. `python` has COMET (`python_of`); `truncated` counts segments that were longer than the encoder's limit.
 
     The worker starts and loads the model at the first call. Raises UsageError, with the worker's own message, if it fails.
     """
@@ -168,6 +168,7 @@ class Comet:
     def __init__(self, checkpoint: Checkpoint, python: str):
         self._checkpoint, self._python = checkpoint, python
         self._worker: _Worker | None = None
+        self.truncated = 0
 
     def score(self, segments: Sequence[tuple[str, str, str | None]]) -> list[float]:
         """The score of each (source, translation, reference), in order; references are None for models that read none."""
@@ -185,7 +186,9 @@ class Comet:
             for segment in segments
         ]
         self._worker.send({"segments": rows})
-        return self._worker.receive("scores")
+        message = self._worker.receive("scores")
+        self.truncated += message["truncated"]
+        return message["scores"]
 
     def close(self) -> None:
         """End the worker, which frees its memory."""
@@ -208,12 +211,12 @@ class _Worker:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
-    def receive(self, key: str):
-        """The value of `key` in the worker's next line. Raises UsageError if it says what went wrong, or has died."""
+    def receive(self, key: str) -> dict:
+        """The worker's next line, which has `key`. Raises UsageError if it says what went wrong, or has died."""
         line = self._process.stdout.readline()
         message = json.loads(line) if line.endswith(b"\n") else {"error": self._last_words()}
         if key in message:
-            return message[key]
+            return message
         self.close()
         remedy = REMEDY if key == "ready" else "what is scored is kept: re-run the same command when the cause is gone"
         raise UsageError(f"COMET failed in {self._python} ({message['error']}); {remedy}")

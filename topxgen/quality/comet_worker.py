@@ -3,8 +3,8 @@
     .venv-comet/bin/python topxgen/quality/comet_worker.py [CHECKPOINT]
 
 Imports COMET and writes {"ready": its version}. With a checkpoint it then reads lines
-{"segments": [{"src", "mt" and, for models that read them, "ref"}]} and writes {"scores": [...]} for each, in order; the
-model is loaded once. What goes wrong is {"error": ...}. Needs nothing else of this project; topxgen.quality.comet_models runs it.
+{"segments": [{"src", "mt" and, for models that read them, "ref"}]} and writes {"scores": [...], "truncated": N} for each, in
+order, N the number of segments of which COMET leaves something out; the model is loaded once. What goes wrong is {"error": ...}. Needs nothing else of this project; topxgen.quality.comet_models runs it.
 """
 
 import json
@@ -42,6 +42,18 @@ def load(path: str):
     return model
 
 
+def is_truncated(model, segment: dict[str, str]) -> bool:
+    """Whether COMET leaves out the end of a text, or, in models that read all texts as one sequence, of the sequence. COMET does not
+    say so."""
+    encoder, limit = model.encoder, model.encoder.max_positions
+    texts = [encoder.tokenizer(text, verbose=False)["input_ids"] for text in segment.values()]
+    if "input_segments" in model.hparams:
+        separators = 1 + len(texts) * encoder.size_separator
+        if sum(len(tokens) - 2 for tokens in texts) > limit - separators:
+            return True
+    return any(len(tokens) > limit - 2 for tokens in texts)
+
+
 def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not get between the lines
@@ -67,7 +79,8 @@ def main() -> None:
         for line in sys.stdin:
             segments = json.loads(line)["segments"]
             scores = model.predict(segments, batch_size=BATCH_SIZE, gpus=gpus, progress_bar=False).scores
-            say(scores=[float(score) for score in scores])
+            truncated = sum(is_truncated(model, segment) for segment in segments)
+            say(scores=[float(score) for score in scores], truncated=truncated)
     except Exception as error:
         lines = [line.strip() for line in str(error).split("\n") if line.strip()] or ["no message"]
         # With GLOBAL: torch refuses to run a pickle's code.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-BATCHES_EACH = 4  # at least, of each device
 MOST_ON_CPU = 16  # threads that work side by side
 
 
@@ -41,8 +40,8 @@ class Replicas:
     """A network on each of `devices` (such as cuda:0), by default on all GPUs; a device that is named twice shares one copy.
 
     One thread works on each device and takes the next batch as soon as it is free: torch releases the interpreter's lock while
-    it computes. Threads are enough: a batch holds the lock for 3 to 5 ms (24 layers, 1,024 rows; measured on CPU), and an H100 computes
-    about 80 ms on the 32,768 tokens. `model` itself becomes the first copy.
+    it computes. Processes would gain nothing on one machine (docs/results.md, "A thread or a process for each device").
+    `model` itself becomes the first copy.
     """
 
     def __init__(self, model: "Module", devices: Sequence[str] | None = None):
@@ -70,10 +69,8 @@ class Replicas:
         """
         import torch
 
-        lengths = [len(row) for row in rows]
-        # Small inputs, too, are split so that no device waits long for the last one.
-        share = sum(lengths) // (BATCHES_EACH * len(self.models)) + 1
-        waiting = deque(by_length(lengths, min(batch_tokens, share) if len(self.models) > 1 else batch_tokens))
+        # The batches are the same on any number of devices, and so are the results: what else is in a batch changes the last bits.
+        waiting = deque(by_length([len(row) for row in rows], batch_tokens))
         results: list[Tensor | None] = [None] * len(rows)
         threads = torch.get_num_threads()
 

@@ -13,6 +13,8 @@ from topxgen.text.languages import Language
 from topxgen.text.words import is_blank
 from topxgen.training.pairs import Pair, direction
 
+INPUT_COLUMN = "prompt"  # the default of --input_column_name
+
 
 @dataclass(frozen=True)
 class DatasetSpec(Settings):
@@ -25,7 +27,7 @@ class DatasetSpec(Settings):
     allow_partial_benchmark: bool = False
     subset: str | None = None
     split: str | None = None
-    input_column_name: str = "prompt"
+    input_column_name: str = INPUT_COLUMN
     output_column_name: str | None = None
     percentile: float | None = None
     dataset_size: int = -1
@@ -48,7 +50,7 @@ class DatasetSpec(Settings):
         if self.output_column_name is not None:
             sides = (self.input_column_name, self.output_column_name)
             return sides if set(sides) <= set(columns) else None
-        if {"source", "target"} <= set(columns):
+        if {"source", "target"} <= set(columns) and self.input_column_name == INPUT_COLUMN:
             return "source", "target"
         return (None, self.input_column_name) if self.input_column_name in columns else None
 

@@ -5,6 +5,7 @@ For small numbers of sentences, decoded with transformers; main.py evaluates fin
 
 from collections.abc import Sequence
 
+from topxgen.inference.batching import batching
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import decode
 from topxgen.prompting.answers import clean_answer
@@ -63,7 +64,7 @@ def translate(
         rows = pair_tokenizer.prompt_ids([pair_tokenizer.prompt_and_target(pair)[0] for pair in pairs])
     else:
         rows = [pair_tokenizer.source_ids(pair) for pair in pairs]
-    batches = _batches(pairs, rows)
+    batches = _batches(pairs, rows, BATCH_SENTENCES if not is_decoder or batching(model).prompts else 1)
     share = [batches[i % len(batches)] for i in range(rank, -(-len(batches) // world) * world, world)]
     answers: dict[int, str] = {}
     for batch in share:
@@ -92,12 +93,12 @@ def _limit(tokenizer, pairs: Sequence[Pair]) -> int:
     return 2 * max(map(len, tokenizer(texts)["input_ids"])) + EXTRA_TOKENS
 
 
-def _batches(pairs: Sequence[Pair], rows: list[list[int]]) -> list[list[int]]:
-    """Indices of pairs in batches of one direction and similar length."""
+def _batches(pairs: Sequence[Pair], rows: list[list[int]], size: int) -> list[list[int]]:
+    """Indices of pairs in batches of up to `size`, of one direction and similar length."""
     batches: list[list[int]] = []
     for _, indices in sorted(by_direction(pairs).items()):
         indices.sort(key=lambda i: len(rows[i]))
-        batches += [indices[start : start + BATCH_SENTENCES] for start in range(0, len(indices), BATCH_SENTENCES)]
+        batches += [indices[start : start + size] for start in range(0, len(indices), size)]
     return batches
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.integrations import rewrite_logs
 
+from topxgen.common import rates
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, replacing, to_line, write_atomic
 from topxgen.training.checkpoints import SUMS
@@ -70,6 +71,8 @@ class RunLog(TrainerCallback):
 
     def close(self) -> None:
         if self._bar is not None:
+            if rate := self._bar.rate():  # with evaluations and checkpoints
+                rates.record(self._path.parent, {"train": rate})
             self._bar.close()
             self._log.close()
             self._bar = self._log = None

@@ -16,7 +16,7 @@ from topxgen.common.hub import cannot_load, hub_call
 from topxgen.common.text_only import parts_not_for_text
 from topxgen.common.weights import load_weights
 from topxgen.inference import ModelSettings
-from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.inference.tokenizer import check_vocabulary, load_tokenizer
 from topxgen.training.arguments import launched_with_deepspeed
 from topxgen.training.flag_rules import DECODER_RULES
 from topxgen.training.packing import DecoderCollator, Seq2SeqCollator, Seq2SeqRows, decoder_rows
@@ -76,12 +76,7 @@ class TrainableModel:
             texts = self.pair_tokenizer.encode(pairs, None if is_cut else self.args.max_length)
         else:
             texts = self.pair_tokenizer.encode(pairs)
-        vocab_size, largest = self.config.get_text_config().vocab_size, int(texts.ids.max(initial=0))
-        if largest >= vocab_size:
-            raise UsageError(
-                f"tokenizer and model do not match: the tokenizer has a token {largest}, {self.args.model_name_or_path} "
-                f"only {vocab_size} tokens; check --tokenizer_name_or_path"
-            )
+        check_vocabulary([int(texts.ids.max(initial=0))], self.config, self.args.model_name_or_path)
         return texts
 
     def report_too_long(self, texts: TokenizedTexts, pairs: list[Pair], which: str) -> None:

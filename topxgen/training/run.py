@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Required
 
-from topxgen.common import checksums, environment, hub, lineage, provenance, signals
+from topxgen.common import checksums, environment, hub, lineage, provenance, rates, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, read_jsonl, remove, write_json
 from topxgen.common.schemas import fields
+from topxgen.inference.costs import span
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
 from topxgen.training.flag_rules import ON_PLATEAU
 from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel, count_parameters
@@ -58,6 +59,8 @@ def log_plan(args: argparse.Namespace, model: TrainableModel, texts: TokenizedTe
         f"{width}: {1 - tokens / (len(rows) * width):.1%} padding; {epoch_steps} steps per epoch; {steps} steps, "
         f"{steps / epoch_steps:.1f} epochs"
     )
+    if args.dry_run and (hours := rates.hours(rates.read(args.output_dir).get("train"), steps)):
+        logger.info(f"{steps} steps take {span(hours * 2)} hours at the speed of the last run in {args.output_dir}")
     if steps > MANY_EPOCHS * epoch_steps:
         wanted = "--num_train_epochs" if args.max_steps is None else "--max_steps"
         logger.warning(
