@@ -259,6 +259,7 @@ def outcome(
             for texts in translations[1:]
         ],
         "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
+        **({"own_temperature": client.own_temperature} if client.own_temperature else {}),
         "unanswered": sorted(set(client.failures.values())),
         "unanswered_prompts": 0 if plan.accepts_unanswered else len(client.failures),  # the next run sends them again
     }

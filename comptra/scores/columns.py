@@ -67,6 +67,8 @@ def _selection(values: Mapping) -> str:
 
 
 def _decoding(values: Mapping) -> str:
+    if values.get("own_temperature"):
+        return "the model's temperature"
     if "temperature" not in values:
         return ""
     beams, temperature = values.get("num_beams", 1), values["temperature"]

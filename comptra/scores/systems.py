@@ -170,6 +170,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
     """
     manifest = read_json(folder / MANIFEST, Manifest)
     settings = manifest.get("settings") or read_json(folder / SETTINGS, RunSettings)
+    if manifest.get("own_temperature"):  # the model refused the one of the settings
+        settings = {key: value for key, value in settings.items() if key != "temperature"} | {"own_temperature": True}
     if "src" in settings and "tgt" in settings:
         src, tgt = (languages.find(settings[side], args.languages_file) for side in ("src", "tgt"))
     else:

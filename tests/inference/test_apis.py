@@ -18,6 +18,7 @@ from topxgen import inference
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, from_list
 from topxgen.inference.api_errors import PROMPT, REFUSED, ErrorClassifier, retry_after
+from topxgen.inference.response_cache import response_record
 
 # Once is enough: our own code reads them alike for all, or only one provider says so.
 ONLY_FOR = {
@@ -262,6 +263,13 @@ def test_checks_before_anything_runs(monkeypatch):
         inference.check("anthropic", ModelSettings("m"))
 
 
+@every_api
+def test_an_api_without_a_seed_says_so(api, caplog):
+    caplog.set_level("INFO")
+    inference.check(api, ModelSettings("m", api_key=KEY), SamplingSettings())
+    assert ("Anthropic's API has no seed" in caplog.text) == (api == "anthropic")
+
+
 @pytest.mark.slow
 def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
     """`vllm serve` behind the openai sampler, greedy in float32, against transformers."""
@@ -292,6 +300,8 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
         for answer in sampler.generate(from_list(requests), GREEDY):
             served[answer.id] = answer
         long = Request("long", "aske " * 600, 1)
+        for answer in sampler.generate(from_list([Request("twice", f"<bos>{prompts[0]}", 1)]), GREEDY):
+            served[answer.id] = answer
         (refused,) = sampler.generate(from_list([long]), GREEDY)
         several = SamplingSettings(max_new_tokens=12, num_return_sequences=3, repetition_penalty=1.1)
         (sampled,) = sampler.generate(from_list(requests[:1]), several)
@@ -306,6 +316,8 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+    once, twice = served["r0"], served["twice"]  # with <bos> in the prompt
+    assert (once.texts, once.prompt_tokens) == (twice.texts, twice.prompt_tokens)
     hf = inference.load("hf", ModelSettings(gemma, dtype="float32"))
     for answer in hf.generate(from_list(requests), GREEDY):
         assert served[answer.id].texts == answer.texts
@@ -361,6 +373,7 @@ def test_models_that_take_no_temperature_are_asked_without(api, caplog):
         assert ending is None and len(answers) == 6 and all(answer.texts for answer in answers)
         assert sum("takes no temperature" in record.getMessage() for record in caplog.records) == 1
         assert sum("temperature" in body for body in server.bodies) == 1
+        assert all(response_record(answer)["own_temperature"] for answer in answers), "none of them was greedy"
         assert "does not accept such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])
 
 

@@ -15,7 +15,7 @@ from topxgen.common.id_counts import IdCounts
 
 SHARED_RESPONSES = "translate_answers.jsonl"
 # Fields of one item per sentence.
-PARALLEL = ("propositions", "translations", "scores", "confidences", "segments", "pieces")
+PARALLEL = ("propositions", "translations", "scores", "confidences", "segments", "pieces", "truncated")
 
 
 class ParagraphRecord(TypedDict, total=False):
@@ -38,6 +38,7 @@ class TranslationRecord(TypedDict, total=False):
     confidences: list[float | None] | None
     segments: list[int] | None
     pieces: list[int] | None  # the name of segments in older versions
+    truncated: list[bool] | None
     scorer: str | None
 
 
@@ -59,6 +60,7 @@ class RejectedPair(TypedDict, total=False):
     score: float
     pieces: int
     segments: int
+    truncated: bool
 
 
 class TranslationRejects(TypedDict):
@@ -74,6 +76,7 @@ class Candidate(TypedDict, total=False):
     translation: Required[str]
     confidence: float | None
     segments: int
+    truncated: bool
     reason: str
     detail: str
 

@@ -18,7 +18,7 @@ from topxgen.inference.costs import TokenCount
 SYNC_RECORDS, SYNC_S = 256, 1.0
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
 # Of an Answer, written if they say something.
-MORE_KEYS = ("error", "cached_tokens", "finish_reasons", "log_probabilities")
+MORE_KEYS = ("error", "cached_tokens", "finish_reasons", "log_probabilities", "own_temperature")
 
 
 class ResponseRecord(TypedDict, total=False):
@@ -34,6 +34,7 @@ class ResponseRecord(TypedDict, total=False):
     finish_reasons: list[str]
     log_probabilities: list[float]
     server_defaults: bool
+    own_temperature: bool
     max_new_tokens: int | None
 
 
@@ -167,6 +168,7 @@ class CachedSampler:
         self._sampler = sampler
         self._cache = ResponseCache(path, fsync_each=fsync_each, earlier=earlier)
         self.cut: Counter[int] = Counter()  # responses that ended at their limit of new tokens, by the limit
+        self.own_temperature = 0  # responses of a model that refuses the one of the settings
         for record in self._cache.values():
             self._count(record)
 
@@ -191,6 +193,7 @@ class CachedSampler:
         yield from saved
 
     def _count(self, record: dict) -> None:
+        self.own_temperature += record.get("own_temperature", False)
         if record.get("max_new_tokens") and "length" in _answer(record).finish_reasons:
             self.cut[record["max_new_tokens"]] += 1
 
