@@ -120,7 +120,7 @@ def build_parser() -> Parser:
     add("--fp16", **FLAG, help="mixed precision in float16, for GPUs without bfloat16")
     add("--bf16", **FLAG, help="mixed precision in bfloat16")
     add("--gradient_checkpointing", **FLAG, help="recompute activations: less memory, a third slower")
-    add("--use_flash_attn", **FLAG, help="flash attention, if flash-attn is installed")
+    add("--use_flash_attn", **FLAG, help="flash attention: flash-attn's if it is installed, else torch's own for packed rows with --bf16 or --fp16")
     add("--use_liger_kernel", **FLAG, help="Liger kernels (decoder LMs on GPU)")
     add("--torch_compile", **FLAG, help="compile the layers: a minute or more at the start, then faster steps on a GPU")
     add("--loss_chunk_size", type=int_range(0), default=1024, metavar="TOKENS",

@@ -103,9 +103,13 @@ class LLMClient:
         """`translation`, as it was read from `answer`: notes whether it was cut, or could not be read, in case it is `chosen`."""
         if answer.strip() and not translation:
             self._readings[sentence, translation] = self.unreadable
-        elif answer in self._at_limit and is_cut(answer, translation):
+        elif self.was_cut(answer) and is_cut(answer, translation):
             self._readings[sentence, translation] = self.truncated
         return translation
+
+    def was_cut(self, answer: str) -> bool:
+        """Whether an answer of the current stage ended at its limit of new tokens."""
+        return answer in self._at_limit
 
     def chosen(self, sentence: str, translation: str) -> str:
         """`translation`, which is the one of `sentence`."""
@@ -118,6 +122,11 @@ class LLMClient:
     def answers_at_limit(self) -> dict[int, int]:
         """How many cached answers ended at a limit of new tokens, by the limit."""
         return dict(self._responses.cut)
+
+    @property
+    def own_temperature(self) -> int:
+        """How many cached answers a model gave at its own temperature, as it refuses that of the settings."""
+        return self._responses.own_temperature
 
     def failure_reasons(self) -> str:
         """Up to three of the reasons in `failures`."""

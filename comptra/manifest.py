@@ -53,6 +53,7 @@ class Manifest(TypedDict, total=False):
     test_set: _TestFacts
     checksums: list[str]
     unanswered_prompts: int
+    own_temperature: int
 
 
 class TracedManifest(Manifest, total=False):

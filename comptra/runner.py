@@ -259,6 +259,7 @@ def outcome(
             for texts in translations[1:]
         ],
         "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
+        **({"own_temperature": client.own_temperature} if client.own_temperature else {}),
         "unanswered": sorted(set(client.failures.values())),
         "unanswered_prompts": 0 if plan.accepts_unanswered else len(client.failures),  # the next run sends them again
     }
@@ -297,9 +298,11 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             f"--max_new_tokens{'_merge, else --merge_prompt vanilla asks for less' * bool(args.steps)}"
         )
     if truncated := summary["truncated_translations"]:
+        remedy = f"raise --max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
+        if args.method_translate == "nllb":
+            remedy = "that of an encoder-decoder is twice the tokens of the source, as published"
         logger.warning(
-            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; raise "
-            f"--max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
+            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; {remedy}"
         )
     if not unreadable and not summary["unanswered_translations"] and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")

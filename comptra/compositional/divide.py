@@ -199,7 +199,7 @@ def _parser(language: Language, settings: DividerSettings):
 def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str]]:
     """Phrases that the LLM writes after examples; they need not be literal parts of the sentence.
 
-    Phrases copied from the examples, as weak models write them, are dropped.
+    Phrases copied from the examples, as weak models write them, are dropped, and the last one of an answer that was cut.
     """
     texts = _prompts(settings)
     style = CHAT if task.client.style == CHAT else RAW
@@ -209,8 +209,10 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
     divided = []
     for text, answers in zip(sentences, task.client.generate_all(sentences, prompts, sampling), strict=True):
         words = set(unicode_words(text))
-        phrases = answer_parsing.list_items("".join(answers))[:MAX_PHRASES]
-        own = [phrase for phrase in phrases if shown.get(_bare(phrase), words) <= words]
+        phrases = answer_parsing.list_items(answer := "".join(answers))
+        if task.client.was_cut(answer) and not answer.endswith("\n"):
+            del phrases[-1:]
+        own = [phrase for phrase in phrases[:MAX_PHRASES] if shown.get(_bare(phrase), words) <= words]
         divided.append(clean_phrases(text, own, settings))
     return divided
 

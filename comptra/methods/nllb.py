@@ -17,6 +17,8 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         blocks = (sentences[start : start + size] for start in range(0, len(sentences), size))
         results = translate_lists(task.nllb, "translate", blocks, task.src, task.tgt, progress.on_done)
         for i, result in enumerate(chain.from_iterable(results)):
+            if result.truncated:
+                task.client.truncated.add(sentences[i])
             yield i, result.text
     finally:
         if task.frees_nllb:

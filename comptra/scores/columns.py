@@ -67,6 +67,8 @@ def _selection(values: Mapping) -> str:
 
 
 def _decoding(values: Mapping) -> str:
+    if values.get("own_temperature"):
+        return "the model's temperature"
     if "temperature" not in values:
         return ""
     beams, temperature = values.get("num_beams", 1), values["temperature"]
@@ -79,7 +81,7 @@ def _decoding(values: Mapping) -> str:
 
 
 def _settings_in_names(path: Path) -> dict:
-    """The settings that the names of a run's folders tell: of the run, and of a method or retriever above it."""
+    """The settings in the names of a run's folders: of the run, and of a method or retriever above it."""
     found: dict = {}
     if match := _RUN.search(path.name):
         found = {"k": int(match["k"]), "seed": int(match["seed"])}

@@ -57,7 +57,7 @@ class System:
 
     @cached_property
     def test(self) -> tuple:
-        """Two systems are comparable if it is equal."""
+        """Systems are comparable if their keys are equal."""
         references = provenance.digest(self.references) if self.references is not None else ""
         digest = provenance.digest(self.sentences)
         return self.src.name, self.tgt.name, len(self.sentences), digest, references
@@ -170,6 +170,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
     """
     manifest = read_json(folder / MANIFEST, Manifest)
     settings = manifest.get("settings") or read_json(folder / SETTINGS, RunSettings)
+    if manifest.get("own_temperature"):  # the model refused the one of the settings
+        settings = {key: value for key, value in settings.items() if key != "temperature"} | {"own_temperature": True}
     if "src" in settings and "tgt" in settings:
         src, tgt = (languages.find(settings[side], args.languages_file) for side in ("src", "tgt"))
     else:

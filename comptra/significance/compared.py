@@ -91,7 +91,7 @@ def has_score(statistics: Sequence["np.ndarray"], scorer: Scorer) -> "np.ndarray
 def better(value: dict, higher_is_better: bool) -> bool | None:
     """Whether a score is significantly better than the baseline's, after correction for the number of systems; None if it is
     neither better nor worse."""
-    if value["p_holm"] >= ALPHA or not value["difference"]:
+    if value["p_holm"] >= ALPHA:
         return None
     return (value["difference"] > 0) == higher_is_better
 
@@ -104,7 +104,7 @@ def _pairs(
 
     found = {}
     for name, order in ranked.items():
-        for one in dict.fromkeys([*([0] if has_baseline and 0 in order else []), *order[:1]]):
+        for one in dict.fromkeys([*([0] if has_baseline else []), *order[:1]]):
             for other in sorted(order):
                 both = statistics[one][name], statistics[other][name]
                 has_both = has_score(both, scorers[name])
@@ -183,12 +183,11 @@ def _over_seeds(
     baseline = next((name for name, own in zip(names, runs, strict=True) if group["baseline"] and 0 in own), None)
     scores = {}
     for name, scorer in scorers.items():
-        if all(row["scores"].get(name) for row in group["systems"]):
-            by_name = {key: [statistics[i][name] for i in own] for key, own in zip(names, runs, strict=True)}
-            samples, has_all = args.bootstrap or SAMPLES, has_score([own[name] for own in statistics], scorer)
-            scores[name] = over_seeds.compare_all(
-                by_name, baseline, scorer.scores, samples, args.seed, scorer.higher_is_better, has_all
-            )
+        by_name = {key: [statistics[i][name] for i in own] for key, own in zip(names, runs, strict=True)}
+        samples, has_all = args.bootstrap or SAMPLES, has_score([own[name] for own in statistics], scorer)
+        scores[name] = over_seeds.compare_all(
+            by_name, baseline, scorer.scores, samples, args.seed, scorer.higher_is_better, has_all
+        )
     return {
         "baseline": baseline,
         "systems": [

@@ -17,6 +17,12 @@ from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
 from topxgen.training.tokenization import TokenizedTexts
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}  # bf16, dense, by NVIDIA's data sheets
+WAYS = (
+    "sdpa",
+    "flash",
+    "compiled",
+    "checkpointing",
+)  # all but the first with --use_flash_attn; the third with --torch_compile
 SHAPES = {  # name: (LoRA?, shape)
     "8b-lora": (
         True,
@@ -95,20 +101,23 @@ def step_times(make: Callable, model, rows, collator: Callable, **options) -> li
     return times
 
 
-def measure(
-    shape: str, checkpointing: bool, rows: int, length: int, steps: int, chunk: int
-) -> tuple[float, float, float] | None:
-    """(tokens/s, model FLOP/s, peak GiB) of `steps` timed steps after two untimed ones, or None if memory is too small; `length`:
-    tokens of a row; `chunk` is --loss_chunk_size."""
+def measure(shape: str, way: str, rows: int, length: int, steps: int, chunk: int) -> tuple[float, float, float] | None:
+    """(tokens/s, model FLOP/s, peak GiB) at the median of `steps` timed steps after two untimed ones, or None if memory is too small; `way`: one
+    of WAYS; `length`: tokens of a row; `chunk` is --loss_chunk_size."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig
     from transformers.utils import logging
 
+    from topxgen.training import varlen
+    from topxgen.training.token_loss import compile_layers
+
     logging.set_verbosity_error()
     lora, options = SHAPES[shape]
-    cuda = torch.cuda.is_available()
+    cuda, checkpointing = torch.cuda.is_available(), way == "checkpointing"
     device = "cuda" if cuda else "cpu"
+    flash = way != "sdpa" and varlen.is_available(torch.bfloat16)
+    varlen.register()
     encoded = texts(length * rows * (steps + 3), options["vocab_size"])
     layout = decoder_rows(encoded, "bestfit", length, True)
     learned = sum(int((layout[i]["labels"] != IGNORED).sum()) for i in range(len(layout)))
@@ -117,21 +126,25 @@ def measure(
             config = LlamaConfig(**options, max_position_embeddings=8192, rope_theta=500000.0)
             dtype = torch.bfloat16 if lora else torch.float32
             model = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=False, dtype=dtype, attn_implementation="sdpa"
+                config, trust_remote_code=False, dtype=dtype, attn_implementation=varlen.NAME if flash else "sdpa"
             )
+        if flash:
+            varlen.pass_boundaries(model)
         if lora:
             adapter = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, target_modules="all-linear")
             model = get_peft_model(model, adapter)
         flops = model_flops(model, lora, encoded, learned)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
+        if way == "compiled":
+            compile_layers(model)
         saving = {"gradient_checkpointing_kwargs": {"use_reentrant": False}} if checkpointing else {}
         train = partial(pair_trainer, pad=0, loss_chunk_size=chunk)
         options = dict(
             per_device_train_batch_size=rows, max_steps=steps + 2, gradient_checkpointing=checkpointing, **saving
         )
         times = step_times(train, model, layout, DecoderCollator(0), **options)
-        seconds = (times[-1] - times[1]) / (len(times) - 2)
+        seconds = float(np.median(np.diff(times[1:])))  # a step that compiles anew is none of training's
         speed = encoded.lengths.sum() / len(layout) * rows / seconds
         memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
         return speed, flops / encoded.lengths.sum() * speed, memory

@@ -11,7 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import datagen
 from tests.support.runs import ROOT, TOPICS
+from topxgen.common import hub
+from topxgen.common.errors import Unreachable
 
 MISSING = {
     "datagen.py": (
@@ -129,3 +132,25 @@ def test_a_file_as_the_name_of_a_test_set_is_answered_with_the_flag_for_files(tm
     assert result.returncode == 2 and "--dataset_name_or_path files --test_files SOURCES" in result.stderr, (
         result.stderr
     )
+
+
+def test_models_of_scores_are_optional(tmp_path, monkeypatch):
+    """Unless they choose among candidates, too."""
+    flags = [
+        "--model_name_or_path",
+        "m",
+        "--languages",
+        "Basque",
+        "--output_dir",
+        str(tmp_path),
+        "--back_translator",
+        "apertium",
+    ]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for judge in ("blaser", "metricx-qe"):
+        for more, end in (([], ", or --scorer none"), (["--number_of_candidates", "2", "--select_by", judge], "")):
+            args = datagen.build_parser().parse_args(
+                [*flags, "--stages", "translate", "score", "--scorer", judge, *more]
+            )
+            with pytest.raises(Unreachable, match=f"Or pass folders{end}$"):
+                hub.require(datagen.needs(args))

@@ -85,6 +85,16 @@ def test_segments_without_a_score_are_left_out_for_both_and_said(workplace):
     assert f"of {len(short)} segments" in warning and f"by length on {len(short) - 5}" in warning
 
 
+def test_of_many_systems_that_lack_scores_three_are_named(workplace):
+    references = udhr().references
+    system("base", references)
+    for number in range(1, 6):
+        system(f"partly-{number}", ["null"] * number + references[number:])
+    report, _ = evaluate("--baseline", "runs/base", names=("own.py:Length",))
+    (warning,) = [line for line in report["groups"][0]["warnings"] if "both systems" in line]
+    assert warning.count("by length on") == 3 and warning.endswith("; 2 more")
+
+
 def test_systems_without_a_common_score_are_not_compared(workplace):
     references = udhr().references
     half = len(references) // 2
@@ -93,6 +103,16 @@ def test_systems_without_a_common_score_are_not_compared(workplace):
     report, _ = evaluate("--baseline", "runs/base", "--bootstrap", 20, names=("own.py:Length",))
     (group,) = report["groups"]
     assert all("p" not in row["scores"]["own.py:Length"] for row in group["systems"])
+
+
+def test_a_system_that_cannot_be_compared_with_the_best_one_stays_in_its_cluster(workplace):
+    references = udhr().references
+    half = len(references) // 2
+    best = system("best", ["null"] * half + [3 * text for text in references[half:]])
+    apart = system("apart", references[:half] + ["null"] * (len(references) - half))
+    system("worse", references)
+    report, _ = evaluate(names=("own.py:Length",))
+    assert report["groups"][0]["clusters"]["own.py:Length"] == [str(best), str(apart)]
 
 
 def test_a_sum_of_zero_is_a_score(workplace):
@@ -129,6 +149,8 @@ def test_wins_losses_and_means_over_languages(workplace):
     assert systems["mixed"]["difference"] == pytest.approx(systems["mixed"]["mean"] - systems["base"]["mean"])
     expected = by_hand(report, ("base", "mixed"))
     assert systems["mixed"]["p"] == pytest.approx(expected) and report["notes"] == []
+    tested = [systems[model] for model in ("mixed", "alike")]
+    assert [one["p_holm"] for one in tested] == resampling.holm([one["p"] for one in tested])
 
 
 def by_hand(report: dict, models: tuple[str, str], trials: int = 500) -> float:
@@ -159,6 +181,7 @@ def test_means_are_over_the_languages_that_all_systems_have_and_say_so(workplace
     report, _ = evaluate("--baseline", "runs/base")
     (entry,) = report["summary"]
     assert (entry["groups"], entry["of"]) == (2, 3)
+    assert entry["segments"] == sum(len(udhr("English", tgt).sources) for tgt in ("Basque", "Swahili"))
     (name, without), *others = entry["lacking"].items()
     assert name.startswith("new/") and without == ["English-Hausa"] and not others
     assert {value["groups"] for value in entry["systems"].values()} == {2}
@@ -167,6 +190,16 @@ def test_means_are_over_the_languages_that_all_systems_have_and_say_so(workplace
     systems = {name.split("/")[0]: value for name, value in entry["systems"].items()}
     assert sum(systems["other"][key] for key in ("wins", "losses", "ties")) == 3
     assert systems["other"]["difference"] == pytest.approx(systems["other"]["mean"] - systems["base"]["mean"])
+
+
+def test_where_lower_is_better_a_lower_mean_is_marked_as_better(workplace):
+    for tgt in ("Basque", "Hausa"):
+        references = udhr("English", tgt).references
+        system("long", references, tgt)
+        system("short", [text[: len(text) // 2] for text in references], tgt)
+    report, _ = evaluate("--baseline", "runs/long", names=("own.py:Length", "own.py:Excess"))
+    better = {entry["metric"]: list(entry["systems"].values())[1]["better"] for entry in report["summary"]}
+    assert better == {"own.py:Length": False, "own.py:Excess": True}
 
 
 def test_no_language_in_common(workplace):

@@ -157,14 +157,15 @@ def test_what_is_no_phrase_is_left_out():
 class Player:
     """A model whose answers are known: plays a sampler (topxgen.inference), remembers what it was asked."""
 
-    def __init__(self, answer):
-        self.answer, self.requests, self.settings = answer, [], []
+    def __init__(self, answer, reason="stop"):
+        self.answer, self.reason, self.requests, self.settings = answer, reason, [], []
 
     def generate(self, next_request, settings):
         while (request := next_request()) is not None:
             self.requests.append(request)
             self.settings.append(settings)
-            yield inference.Answer(request.id, [self.answer(request.prompt)] * settings.num_return_sequences)
+            texts = [self.answer(request.prompt)] * settings.num_return_sequences
+            yield inference.Answer(request.id, texts, finish_reasons=(self.reason,) * len(texts))
 
 
 def test_a_chat_model_and_a_base_model_are_shown_the_same_examples(tmp_path):
@@ -197,6 +198,25 @@ def test_a_model_that_says_nothing_or_never_ends(tmp_path):
     nothing, loop, long = divide.llm(["a bridge", "b bridge", "c bridge"], task_for(client), DividerSettings())
     assert nothing == ["a bridge"] and loop[:2] == ["phrase 1", "phrase 2"] and len(loop) == divide.MAX_PHRASES
     assert long == ["x x"]
+
+
+@pytest.mark.parametrize(
+    "answer, phrases",
+    [
+        ("1. the old bridge\n2. was closed la", ["the old bridge"]),
+        ("1. the old bridge\n2. was closed\n", ["the old bridge", "was closed"]),
+        ("1. the old bridge 2. was closed la", ["the old bridge"]),
+        ("1. the old bri", [SENTENCE]),
+    ],
+)
+def test_the_last_phrase_of_an_answer_that_was_cut_is_none(answer, phrases, tmp_path):
+    """It may be half a word, and would be translated and shown as a demonstration."""
+    for reason in ("length", "stop"):
+        client = llm_calls.LLMClient(Player(lambda prompt: answer, reason), "raw", tmp_path / f"{reason}.jsonl", 1)
+        for _ in ("asked", "read from disk"):
+            (found,) = divide.llm([SENTENCE], task_for(client), DividerSettings())
+            assert (found == phrases) == (reason == "length" or answer.endswith("\n"))
+            client.begin_stage("divide")
 
 
 def test_phrases_of_the_examples_are_no_phrases_of_other_sentences(tmp_path):

@@ -29,9 +29,13 @@ def test_without_variance_over_sentences_it_is_welchs_test():
 
 def test_one_model_each_is_compared_over_sentences_alone():
     """Variance of a difference: 4 + 9 - 2 x 5 = 3; with many sentences t is normal."""
-    result = compare(np.array([20.0, 16.0]), np.array([[4.0, 5.0], [5.0, 9.0]]), [0], [1], segments=10**7)
+    scores, cov = np.array([20.0, 16.0]), np.array([[4.0, 5.0], [5.0, 9.0]])
+    result = compare(scores, cov, [0], [1], segments=10**7)
     assert result.difference == 4 and result.p == pytest.approx(0.0209, abs=1e-4)  # z = 4 / sqrt(3)
     assert result.interval == pytest.approx((4 - 1.959964 * 3**0.5, 4 + 1.959964 * 3**0.5), abs=1e-4)
+    of_small_scores = compare(scores / 1000, cov / 10**6, [0], [1], segments=10**7)
+    assert of_small_scores.p == pytest.approx(result.p)
+    assert compare(scores, cov, [0], [1], segments=20).degrees == pytest.approx(19)
 
 
 def test_what_seeds_have_of_their_own_is_counted_once():
@@ -57,9 +61,18 @@ def test_where_no_sentence_varies_few_sentences_are_no_proof():
         wrong = right * [0, 1]
         found = compare_all({"base": [wrong], "one": [right], "three": [right] * 3}, "base", mean_scores)
         assert found["one"]["p"] == found["three"]["p"] == pytest.approx(p)
+        assert found["one"]["degrees"] == segments - 1
+        assert compare_all({"base": [right], "one": [wrong]}, "base", mean_scores)["one"]["p"] == pytest.approx(p)
     one = np.ones((1, 2))
     for seeds in ([one], [one, one * [0.9, 1]]):
         assert "p" not in compare_all({"base": [one * [0, 1]], "one": seeds}, "base", mean_scores)["one"]
+
+
+def test_the_seed_draws_the_test_sets():
+    rng = np.random.default_rng(1)
+    stats = {name: [np.column_stack([rng.normal(size=40), np.ones(40)])] for name in "ab"}
+    first, again, other = (compare_all(stats, "a", mean_scores, 100, seed)["b"]["p"] for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_holm_is_over_the_variants_but_the_baseline():

@@ -157,7 +157,7 @@ def test_the_best_system_is_in_the_top_cluster(population):
 def test_the_cluster_is_corrected_for_the_number_of_systems():
     assert top_cluster(list("abcd"), [0.02, 0.03, 0.5]) == list("abcd")
     assert top_cluster(list("abcd"), [0.5, 0.016, 0.001]) == ["a", "b"]
-    assert top_cluster(["a"], []) == ["a"]
+    assert top_cluster(["a"], []) == ["a"] and top_cluster(["a", "b"], [0.05]) == ["a", "b"]
 
 
 def test_the_level_holds_for_means_over_languages_whose_sentences_are_the_same():

@@ -10,6 +10,7 @@ from comptra.scores import metrics
 from comptra.significance import over_seeds, resampling, seeds
 from tests.support.compared_runs import evaluate, mean, means, system
 from tests.support.evaluations import RUN, settings, udhr, worse, write
+from topxgen.common.provenance import weights_id
 from topxgen.text import languages
 
 
@@ -25,7 +26,8 @@ def trained(folder: str, seed: int, **more) -> Path:
 
 def translated(name: str, model: Path, translations: list[str], **more) -> Path:
     folder = Path("runs", name, RUN.format("English", "Basque"))
-    described = settings(seed=122, model=model.name, base_model=model.name, weights=[str(model)], **more)
+    of_model = {"model": model.name, "base_model": model.name, "weights": [str(model)]}
+    described = settings(seed=122, **{**of_model, **more})
     write(folder, udhr().sources, translations, described)
     (folder / "manifest_translate.json").write_text(json.dumps({"model": str(model), "settings": described}))
     return folder
@@ -70,21 +72,25 @@ def test_runs_that_differ_in_the_seed_of_the_training_are_one_system(workplace):
     Path("base").mkdir()
     for name in ("plain-1", "p2", "p3"):
         Path("runs", name).rename(Path("base", name))
-    again, said = evaluate("--baseline", "base")
-    value = next(one for one in again["groups"][0]["over_seeds"]["systems"] if "ours" in one["name"])
-    assert value["scores"]["chrf"]["p"] == pytest.approx(expected["ours"]["p"], rel=0.2)
+    again, said = evaluate("--baseline", "base", "--bootstrap", 300)
+    expected = over_seeds.compare_all(statistics, "plain", scorer.scores, 300, resampling.SEED)
+    for name in ("ours", "untrained"):
+        value = next(one for one in again["groups"][0]["over_seeds"]["systems"] if name in one["name"])
+        assert value["scores"]["chrf"]["p"] == pytest.approx(expected[name]["p"])
     assert again["groups"][0]["baseline"].startswith("base/plain-1") and "3 seeds of the baseline" in said
 
 
 def test_runs_that_differ_in_the_seed_of_main_are_one_system(workplace):
     references = udhr().references
-    for seed in (1, 2):
-        system(f"m{seed}", worse(references, 0.2, seed), seed=seed, temperature=1.0, weights=["same"])
+    for seed, more in ((1, {}), (2, {"max_samples": len(references), "lines_from_original": 3})):
+        system(f"m{seed}", worse(references, 0.2, seed), seed=seed, temperature=1.0, weights=["same"], **more)
     system("other", worse(references, 0.2, 7), seed=3, temperature=1.0, weights=["other"])
+    system("z1", worse(references, 0.2, 1), seed=1, temperature=1.0, weights=["same"])
     trained("here", 5).joinpath("settings_train.json").rename("settings_train.json")  # of no model of these runs
     report, _ = evaluate()
     named = [(one["name"], one["seeds"]) for one in report["groups"][0]["over_seeds"]["systems"]]
-    assert named[0] == (f"runs/m*/{RUN.format('English', 'Basque')}", [[None, 1], [None, 2]]) and len(named) == 2
+    assert named[0] == (f"runs/m*/{RUN.format('English', 'Basque')}", [[None, 1], [None, 2]]) and len(named) == 3
+    assert named[2] == (f"runs/z1/{RUN.format('English', 'Basque')}", [[None, 1]])  # repeats a seed
 
 
 @pytest.mark.parametrize(
@@ -124,6 +130,19 @@ def test_runs_that_differ_in_more_are_not_averaged(workplace, change):
     assert "over_seeds" not in evaluate()[0]["groups"][0]
 
 
+def test_adapters_in_checkpoints_are_one_system(workplace):
+    references = udhr().references
+    for seed in (1, 2):
+        adapter = trained(f"seed-{seed}", seed) / "checkpoint-100"
+        adapter.mkdir()
+        (adapter / "adapter_config.json").write_text("{}")
+        (adapter / "adapter_model.safetensors").write_text(f"weights of seed {seed}")
+        weights = ["those of the base model", weights_id(adapter)]
+        translated(f"seed-{seed}", adapter, worse(references, 0.2, seed), weights=weights)
+    (one,) = evaluate()[0]["groups"][0]["over_seeds"]["systems"]
+    assert one["seeds"] == [[1, 122], [2, 122]]
+
+
 def test_merged_models_are_recognised_by_their_adapters(workplace):
     references = udhr().references
     for seed in (1, 2):
@@ -156,3 +175,16 @@ def test_the_test_over_seeds_knows_which_direction_is_better():
     stats = {name: [means(np.arange(60) % 7 + shift)] * 2 for name, shift in (("base", 0), ("lower", -3))}
     for higher, expected in ((True, False), (False, True)):
         assert over_seeds.compare_all(stats, "base", mean, higher_is_better=higher)["lower"]["better"] is expected
+
+
+def test_the_report_over_seeds_knows_which_direction_is_better_and_what_has_no_score(workplace):
+    for name, share in (("long", 1), ("short", 2)):
+        texts = [text[: len(text) // share] for text in udhr().references]
+        for seed in (1, 2):
+            without = 3 * (seed - 1)
+            model = trained(f"{name}/seed-{seed}", seed, method=name)
+            translated(f"{name}-{seed}", model, ["null"] * without + texts[without:])
+    report, _ = evaluate("--baseline", "runs/long-1", names=("own.py:Length", "own.py:Excess"))
+    short = next(one for one in report["groups"][0]["over_seeds"]["systems"] if "short" in one["name"])["scores"]
+    assert [short[name]["better"] for name in ("own.py:Length", "own.py:Excess")] == [False, True]
+    assert {one["segments"] for one in short.values()} == {len(udhr().references) - 3}

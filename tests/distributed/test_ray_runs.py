@@ -29,7 +29,7 @@ from tests.support.runs import ROOT, in_process, lines_in, records
 from tests.support.tiny_metricx import build_metricx
 from topxgen.generation import scoring
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each worker loads its own models
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # each worker loads its own models
 
 
 @pytest.fixture(scope="module")

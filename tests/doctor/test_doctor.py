@@ -146,9 +146,12 @@ def test_a_broken_package_is_found_and_hides_nothing(tmp_path):
 
 
 def test_packages_that_flags_need(tmp_path):
-    found = findings(write_run(tmp_path, train="use_peft: true\n  use_flash_attn: true\n  bf16: true"), code=1)
+    found = findings(
+        write_run(tmp_path, train="use_peft: true\n  use_liger_kernel: true\n  bf16: true"),
+        code=1,
+    )
     [text] = of(found, "packages", "problem")
-    assert text.startswith("flash_attn: not installed; train cannot run without it -> pip install flash-attn")
+    assert text.startswith("liger_kernel: not installed; train cannot run without it -> pip install liger-kernel")
 
 
 def test_python_that_is_not_supported(monkeypatch):

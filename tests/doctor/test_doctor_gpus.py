@@ -1,10 +1,22 @@
 """scripts/doctor.py and GPUs. There was none: an nvidia-smi that prints what drivers report stands in for one."""
 
+import json
 import os
 
 import pytest
 
-from tests.support.doctor_runs import GB10, H100, V100, findings, findings_here, llama_8b, nvidia_smi, of, write_run
+from tests.support.doctor_runs import (
+    GB10,
+    H100,
+    V100,
+    doctor,
+    findings,
+    findings_here,
+    llama_8b,
+    nvidia_smi,
+    of,
+    write_run,
+)
 from tests.support.runs import in_process
 from topxgen.doctor import arithmetic
 
@@ -119,6 +131,53 @@ def test_what_is_not_known_of_gpus_is_said(tmp_path):
         )
     )
     assert "unknown: nvidia-smi failed (NVIDIA-SMI has failed" in of(found, "gpus", "note")[0]
+
+
+def test_instances_of_mig_do_not_have_the_memory_of_the_gpu(tmp_path):
+    row = H100.format(0, 0, 4).replace("Disabled", "Enabled")
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train="use_peft: true")
+    path = nvidia_smi(tmp_path / "bin", [row])
+    found = findings(run, PATH=path, code=1)
+    [text] = of(found, "gpus", "note")
+    assert (
+        "MIG: a process gets one of its instances, whose memory is unknown -> name instances of nvidia-smi -L" in text
+    )
+    assert "unknown: the memory of the GPU is not listed" in of(found, "memory")[0]
+    rows = json.loads(doctor(run, "--json", PATH=path).stdout)["estimates"]
+    assert [row["hours"] for row in rows if row["stage"] == "train"] == [None]
+
+
+def test_gpus_of_two_kinds(tmp_path):
+    other = V100.replace("0, GPU-00000000", "1, GPU-00000001")
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train="use_peft: true\n  fp16: true")
+    path = nvidia_smi(tmp_path / "bin", [H100.format(0, 0, 4), other])
+    result = doctor(run, "--json", PATH=path)
+    said = json.loads(result.stdout)
+    [text] = of(said["findings"], "gpus", "note")
+    assert "H100 80GB HBM3, Tesla V100-SXM2-16GB: memory is compared with the smallest, hours are unknown" in text
+    assert "by UUID" in text and "GPU of 17.2 GB" in of(said["findings"], "memory")[0]
+    assert {row["hours"] for row in said["estimates"]} == {None}
+    numbered = of(findings(run, PATH=path, CUDA_VISIBLE_DEVICES="0", code=1), "gpus", "note")
+    assert "CUDA numbers GPUs of several kinds by their speed" in numbered[0] and len(numbered) == 2
+    assert "hides all 2" in of(findings(PATH=path, CUDA_VISIBLE_DEVICES="", code=1), "gpus", "problem")[0]
+    for name, more in (("0", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}), ("GPU-00000000", {})):
+        [text] = of(findings(run, PATH=path, CUDA_VISIBLE_DEVICES=name, code=1, **more), "gpus", "note")
+        assert text.startswith("GPU: 1 more of this machine are hidden")
+
+
+def test_gpus_that_do_not_answer(tmp_path):
+    """Real outputs: a handle that cannot be had, alone and after a healthy GPU; a GPU that fell off its bus."""
+    lost = "1, GPU-00000001-1111-2222-3333-444444444444" + ", [GPU is lost]" * 5 + ", 570.86.15"
+    handle = "Unable to determine the device handle for GPU0000:3B:00.0: Unknown Error"
+    found = findings(PATH=nvidia_smi(tmp_path / "alone", [handle]))
+    assert of(found, "gpus") == [
+        f"GPU: unknown: nvidia-smi says: {handle} -> ask whoever runs the machine; in a container, start it with the GPUs"
+    ]
+    found = findings(PATH=nvidia_smi(tmp_path / "after", [H100.format(0, 0, 4), handle]), code=1)
+    assert handle in of(found, "gpus", "note")[0] and "H100" in of(found, "gpus", "ok")[0]
+    found = findings(PATH=nvidia_smi(tmp_path / "lost", [H100.format(0, 0, 4), lost]), code=1)
+    assert of(found, "gpus", "problem")[0].startswith("GPU 1: [GPU is lost]: it does not answer -> leave it out")
+    assert "none of NVIDIA's" in of(findings(PATH=nvidia_smi(tmp_path / "no", ["No devices were found"])), "gpus")[0]
 
 
 def test_hidden_gpus(tmp_path):

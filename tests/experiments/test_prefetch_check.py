@@ -63,6 +63,27 @@ def test_all_that_a_cache_made_by_hand_lacks_is_said_at_once(run_file, tmp_path)
         assert line in result.stdout, result.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", '{"model_type": "lla'),
+        ("config.json", ""),
+        ("tokenizer.json", "<html>Access denied</html>"),
+        ("tokenizer_config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+    ],
+)
+def test_configuration_and_tokenizer_that_are_half_there(run_file, tiny_lm, tmp_path, name, content):
+    """As git without LFS, a proxy and a copy that was broken off leave them; the job would be the first to notice."""
+    folder = tmp_path / "writer"
+    shutil.copytree(tiny_lm, folder)
+    run_file.write_text(run_file.read_text().replace("org/writer", str(folder)))
+    before = in_process("scripts/prefetch.py", run_file, "--folder", tmp_path / "home", "--check").stdout
+    assert "2 of 3 missing" in before and f"{folder} (for" not in before
+    (folder / name).write_text(content)
+    result = in_process("scripts/prefetch.py", run_file, "--folder", tmp_path / "home", "--check")
+    assert result.returncode == 3 and f"{folder} (for datagen, train): {name} is cut off or damaged" in result.stdout
+
+
 @pytest.fixture(scope="module")
 def fetched(repositories, tmp_path_factory) -> tuple[Path, Path]:
     """(run file, folder) after a complete download."""

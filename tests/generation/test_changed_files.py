@@ -85,3 +85,16 @@ def test_an_llm_that_was_replaced_in_its_folder_is_another_one(folder, tiny_lm, 
     translate(folder, *flags)
     replace_weights(model)
     assert "holds results of other settings (model_weights was" in translate(folder, *flags, check=2).stderr
+
+
+def test_a_manifest_that_names_another_language_than_its_file_is_refused(folder, tiny_nllb):
+    """The counts of one language would be those of another, or of none."""
+    flags = ("--use_nllb", "--nllb_name_or_path", tiny_nllb, "--scorer", "confidence", "--stages", "translate", "score")
+    translate(folder, *flags)
+    for stage in ("translate", "score"):
+        path = folder / f"t/manifest_{stage}_Basque.json"
+        whole = path.read_text()
+        path.write_text(json.dumps(json.loads(whole) | {"language": "Hausa"}))
+        result = translate(folder, *flags, check=2)
+        assert f"{path}: field language: expected 'Basque', as in its name, got 'Hausa'" in result.stderr
+        path.write_text(whole)

@@ -448,6 +448,7 @@ def test_filters_and_a_pipeline_of_ones_own(tiny_lm, tmp_path, datagen_here):
         file.write("# edited\n")
     refused = datagen_here(*arguments, *own)
     assert refused.returncode == 2 and re.search("pipeline_code was .*; filters_code was ", refused.stderr)
+    assert "older versions left out of a _code what your own code imports" in refused.stderr
 
 
 def test_files_that_are_changed_under_one_name_are_other_settings(tiny_lm, back, tmp_path, datagen_here):

@@ -44,18 +44,19 @@ def test_translation_counts(tmp_path):
     layout = Layout(tmp_path, "test")
     assert funnel.translation_counts(layout, "Basque")["mean_score"] is None
     translations = [
-        {"id": "a", "propositions": ["p", "q", "r"], "translations": ["p", "q", "r"], "scores": [0.0, 3.0, None], "segments": [1, 1, 2]},
+        {"id": "a", "propositions": ["p", "q", "r"], "translations": ["p", "q", "r"], "scores": [0.0, 3.0, None], "segments": [1, 1, 2],
+         "truncated": [True, False, True]},
         {"id": "b", "propositions": ["s"], "translations": ["s"], "scores": [None]},
     ]  # fmt: skip
     write(layout.translations("Basque"), translations)
     rejected = [
         {"sentence": "x", "reason": "sentence_too_short"},
-        {"sentence": "y", "reason": "translation_failed", "pieces": 3},
+        {"sentence": "y", "reason": "translation_failed", "pieces": 3, "truncated": True},
     ]
     write(layout.translation_rejects("Basque"), [{"id": "a", "rejected": rejected}])
     assert funnel.translation_counts(layout, "Basque") == {
         "paragraphs": 2, "sentences": 6, "rejected": {"sentence_too_short": 1, "translation_failed": 1},
-        "translated_in_pieces": 2, "pairs": 4, "scored": 2, "mean_score": 1.5,
+        "translated_in_pieces": 2, "truncated_translations": 3, "pairs": 4, "scored": 2, "mean_score": 1.5,
     }  # fmt: skip
 
 

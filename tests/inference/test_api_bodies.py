@@ -294,6 +294,37 @@ def test_thoughts_that_a_servers_template_began_and_the_limit_cut():
         assert sum(without_thoughts(answer.texts[0]) == "The user wants Basque.\nHm" for answer in answers) == 5
 
 
+class Reading(ApiServer):
+    """Tells, as vLLM's server does, which special tokens its tokenizer adds to a plain prompt."""
+
+    added = ("<bos>",), ()
+
+    async def _template(self, writer, path, body):
+        names = ["a"] if body.get("add_special_tokens") is False else [*self.added[0], "a", *self.added[1]]
+        told = {"tokens": [len(name) for name in names], "token_strs": names, "count": len(names)}
+        await self._send(writer, 200, json.dumps(told).encode())
+        return True
+
+
+@pytest.mark.parametrize(
+    ("added", "prompt", "sent", "own"),
+    [
+        ((("<bos>",), ()), "Kaixo mundua", "Kaixo mundua", False),
+        ((("<bos>",), ()), "<bos>Kaixo mundua", "<bos>Kaixo mundua", True),
+        (((), ("</s>",)), "Kaixo mundua", "Kaixo mundua", True),
+        ((("<s>",), ("</s>",)), "Kaixo mundua", "<s>Kaixo mundua", True),
+        (((), ()), "<s>Kaixo", "<s>Kaixo", False),
+    ],
+)
+def test_a_plain_prompt_begins_once_and_does_not_end(added, prompt, sent, own):
+    """A server adds its tokenizer's special tokens: a second BOS, or EOS behind the text that is to go on."""
+    with Reading() as server:
+        server.added = added
+        answers, ending, _ = run("openai", server, [Request(f"p{i}", prompt, i) for i in range(5)])
+    assert ending is None and len(answers) == 5
+    assert {(body["prompt"], body.get("add_special_tokens", True)) for body in server.bodies} == {(sent, not own)}
+
+
 def test_what_is_no_back_translation(tmp_path):
     """Unreadable and cut answers have no translation, and say why."""
     said = {

@@ -56,10 +56,10 @@ class Fixed:
             yield Answer(in_flight.pop(0).id, ["x"], 0, next(self.costs))
 
 
-def spend(costs, budget, meter=None):
+def spend(costs, budget, meter=None, prompt="x"):
     meter = meter or Meter(Prices(1.0, 1.0, 1.0), budget)
     sampler, ended = Fixed(costs), False
-    requests = [Request(str(i), "x", i) for i in range(len(costs))]
+    requests = [Request(str(i), prompt, i) for i in range(len(costs))]
     try:
         list(meter.wrap(sampler, "s").generate(from_list(requests), SamplingSettings(max_new_tokens=10**6)))
     except BudgetSpent as error:
@@ -81,6 +81,11 @@ def spend(costs, budget, meter=None):
 )
 def test_no_request_is_sent_that_the_budget_does_not_cover(budget, outcome):
     assert spend([100_000] * 10, budget) == outcome
+
+
+def test_a_first_request_whose_prompt_alone_exceeds_the_budget_is_not_sent():
+    assert spend([1000], 0.002, prompt="hitz " * 2000) == (0, 0.0, True)
+    assert spend([1000], 0.01, prompt="hitz " * 2000) == (1, 0.001, False)
 
 
 def test_requests_wait_for_those_in_flight_which_may_cost_less():

@@ -119,7 +119,7 @@ class Driver:
             time.sleep(0.05)
         return self.process.poll() is None
 
-    def ended(self, timeout: float = 300) -> tuple[int, str]:
+    def ended(self, timeout: float = 600) -> tuple[int, str]:
         """Exit code and stderr; nothing that it started is left."""
         _, err = self.process.communicate(timeout=timeout)
         until = time.monotonic() + 10

@@ -354,3 +354,23 @@ def test_a_generation_config_that_contradicts_itself_does_not_stop_the_saving(ti
     [saved] = (tmp_path / "run").glob("checkpoint-2/generation_config.json")
     after = json.loads(saved.read_text())
     assert "temperature" not in after and after["eos_token_id"] == before["eos_token_id"]
+
+
+@pytest.mark.medium
+def test_adapters_learn_the_same_without_casts_of_their_inputs(tiny_lm, tmp_path, train_here, monkeypatch):
+    """In half precision, inputs of adapters are not cast to float32 and back: the weights are the same to the last bit."""
+    from contextlib import contextmanager
+
+    from safetensors.numpy import load_file
+
+    options = dict(use_peft=True, bf16=True, max_steps=4, save_steps=4, eval_steps=4, lora_dropout=0)
+    calls, weights = [], []
+    for name in ("as they are", "cast"):
+        if name == "cast":
+            monkeypatch.setattr(
+                "peft.helpers.disable_input_dtype_casting", contextmanager(lambda model: (yield calls.append(model)))
+            )
+        train_here(*flags(tiny_lm, tmp_path / name, **options))
+        weights.append(load_file(tmp_path / name / "checkpoint-4" / "adapter_model.safetensors"))
+    assert len(calls) == 4 * 2  # steps x batches
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[1])

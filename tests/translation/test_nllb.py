@@ -14,7 +14,7 @@ from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.training.pairs import Pair
 from topxgen.training.tokenization import Seq2SeqTokenizer
-from topxgen.translation import TranslatorSettings, seq2seq_engines
+from topxgen.translation import TranslatorSettings, nllb, seq2seq_engines
 from topxgen.translation.language_tokens import LanguageTokens, find_family
 from topxgen.translation.nllb import split_long
 
@@ -84,6 +84,32 @@ def test_it_translates_as_generate_does(fast, tiny_nllb):
     assert texts(found) == expected
     assert sum(text.endswith(".") for text in expected) > 30, "the model was trained: its answers come to an end"
     assert all(0 < translation.confidence <= 1 for translation in found)
+
+
+@pytest.mark.parametrize("engine", ["ctranslate2", "transformers"])
+def test_what_is_cut_at_the_limit_is_marked(engine, tiny_nllb, cache, monkeypatch):
+    """Twice the tokens of the source, as published, are few for what the model says to one word."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    monkeypatch.setattr(nllb, "LENGTH_STEP", 1)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_nllb, src_lang="eus_Latn")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb)
+    sources = [*dict.fromkeys(sentence.split()[0] for sentence in SENTENCES[:12]), *SENTENCES[:4]]
+    ended = []
+    for source in sources:
+        inputs = tokenizer(source, return_tensors="pt")
+        limit = 2 * inputs["input_ids"].shape[1]
+        options = dict(
+            num_beams=5, early_stopping=True, forced_bos_token_id=tokenizer.convert_tokens_to_ids("eng_Latn")
+        )
+        with torch.inference_mode():
+            ids = model.generate(**inputs, **options, max_new_tokens=limit)[0, 1:].tolist()
+        ended.append(tokenizer.eos_token_id in ids)
+    translator = open_translator(tiny_nllb, cache, nllb_engine=engine)
+    found = translator.translate(sources, BASQUE, ENGLISH)
+    translator.close()
+    assert [not translation.truncated for translation in found] == ended and {True, False} == set(ended)
 
 
 def test_engines_agree_and_order_is_kept(fast, tiny_nllb, cache):

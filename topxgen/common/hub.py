@@ -130,9 +130,10 @@ def require(needs: Iterable[Need]) -> None:
             is_there, command = _INSTALLED.get(need.kind, (lambda _: True, ""))
             if not is_there(need.name):
                 names, commands = f"{names}, {need.kind} {need.name}", f"{commands}; {command.format(need.name)}"
+        without = "".join(f", or {flag}" for flag in dict.fromkeys(need.instead for need, _ in missing if need.instead))
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
-            f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
+            f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders{without}"
         )
 
 

@@ -18,6 +18,7 @@ SMALL = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")  # a repository with a tokenizer has one of these
 # The formats of weights; the first that there is. The others hold the same.
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.gguf")
+LOADED_JSON = ("*config.json", "*.index.json", "tokenizer.json", "special_tokens_map.json", "vocab.json")
 CHECKPOINT = ("hparams.yaml", "checkpoints/model.ckpt")
 OTHER_FRAMEWORKS = ("flax_*", "tf_*", "rust_*")
 HEADER_LIMIT = 100 << 20  # bytes of a safetensors header, as the format has it
@@ -106,7 +107,7 @@ def _paths(value) -> Iterator[str]:
 
 
 def problem(need: Need, folder: Path) -> str:
-    """What a folder lacks of what `need` asks for, or what is damaged; "" if nothing. Reads names, sizes and headers only."""
+    """What a folder lacks of what `need` asks for, or what is damaged; "" if nothing. Reads names, sizes, headers and ends only."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
     if broken := sorted(name for name, path in files.items() if not path.exists()):
         return f"{broken[0]} is not there, where a link points"
@@ -121,6 +122,8 @@ def problem(need: Need, folder: Path) -> str:
         lacking = [pattern for pattern in need.files if not any(fnmatch(name, pattern) for name in files)]
         return f"it has no {lacking[0]}" if lacking else ""
     top = {name: path for name, path in files.items() if "/" not in name}
+    if cut := sorted(name for name, path in top.items() if _matches(name, LOADED_JSON) and not _is_closed(path)):
+        return f"{cut[0]} is cut off or damaged"
     if need.kind == TOKENIZER:
         return "" if any(_matches(name, TOKENIZERS) for name in top) else "it has no tokenizer"
     return _problem_of_weights(top)
@@ -170,6 +173,14 @@ def is_whole(path: Path) -> bool:
     except ValueError:
         return False
     return path.stat().st_size == 8 + length + max((tensor["data_offsets"][1] for tensor in found.values()), default=0)
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether a .json file begins and ends as an object or a list: half of one does not, nor does a page that says why there is none."""
+    with open(path, "rb") as file:
+        first = file.read(64).lstrip()[:1]
+        file.seek(max(0, path.stat().st_size - 64))
+        return first + file.read().rstrip()[-1:] in (b"{}", b"[]")
 
 
 class Tensor(TypedDict):

@@ -26,7 +26,7 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 class Need:
     """`name` is a Hub id, a folder or a file, or what a package calls its own; `configs` those of a data set (none: all of it), `files`
     glob patterns of a repository's files. `fallback`: what happens if it is not there, "" if the run then ends. `revision`: a branch, tag or
-    commit of a repository, "" for main."""
+    commit of a repository, "" for main. `instead`: the flag that does without, if there is one."""
 
     kind: str
     name: str
@@ -34,6 +34,7 @@ class Need:
     files: tuple[str, ...] = ()
     fallback: str = ""
     revision: str = ""
+    instead: str = ""
 
     @property
     def repo_type(self) -> str:

@@ -15,7 +15,7 @@ from topxgen.common.id_counts import IdCounts
 
 SHARED_RESPONSES = "translate_answers.jsonl"
 # Fields of one item per sentence.
-PARALLEL = ("propositions", "translations", "scores", "confidences", "segments", "pieces")
+PARALLEL = ("propositions", "translations", "scores", "confidences", "segments", "pieces", "truncated")
 
 
 class ParagraphRecord(TypedDict, total=False):
@@ -38,6 +38,7 @@ class TranslationRecord(TypedDict, total=False):
     confidences: list[float | None] | None
     segments: list[int] | None
     pieces: list[int] | None  # the name of segments in older versions
+    truncated: list[bool] | None
     scorer: str | None
 
 
@@ -59,6 +60,7 @@ class RejectedPair(TypedDict, total=False):
     score: float
     pieces: int
     segments: int
+    truncated: bool
 
 
 class TranslationRejects(TypedDict):
@@ -74,6 +76,7 @@ class Candidate(TypedDict, total=False):
     translation: Required[str]
     confidence: float | None
     segments: int
+    truncated: bool
     reason: str
     detail: str
 
@@ -234,7 +237,7 @@ class Layout:
         return self.output_dir / f"{language}_rejects.jsonl"
 
     def round_texts(self, language: str, number: int) -> Path:
-        """What a round of knn-instruct brought; round 0 are the seeds, which have vectors only."""
+        """The texts of a round of knn-instruct; round 0 has the seeds, of which there are vectors only."""
         return self.output_dir / f"{language}_{number}.jsonl"
 
     def vectors(self, language: str, number: int) -> Path:
@@ -287,7 +290,7 @@ class Layout:
         ]
 
     def finished_files(self, stage: str, language: str) -> list[Path]:
-        """What a finished stage may have left for a language, without its manifest."""
+        """Files that a finished stage may have written for a language, without its manifest."""
         if stage != "generate":
             pairs = [self.translations(language), self.translation_rejects(language), self.other_candidates(language)]
             return [*pairs, self.translation_responses(language), self.settings(stage)]

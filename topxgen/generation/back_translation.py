@@ -230,6 +230,8 @@ def judged(translations: list[Translation], identifier, target: Language) -> lis
             candidate["detail"] = translation.error
         if translation.segments > 1:
             candidate["segments"] = translation.segments
+        if translation.truncated:
+            candidate["truncated"] = True
         candidates.append(candidate)
     return candidates
 
@@ -242,6 +244,7 @@ def reject_of(sentence: str, candidate: Candidate) -> dict:
 def pairs_record(paragraph: Paragraph, kept: list[tuple[str, Candidate]]) -> dict:
     """The record of a paragraph with these sentences and translations, not scored yet."""
     segments = [candidate.get("segments", 1) for _, candidate in kept]
+    truncated = [candidate.get("truncated", False) for _, candidate in kept]
     return {
         "sentence": paragraph.text,
         "propositions": [sentence for sentence, _ in kept],
@@ -251,6 +254,7 @@ def pairs_record(paragraph: Paragraph, kept: list[tuple[str, Candidate]]) -> dic
         "id": paragraph.id,
         "confidences": [candidate.get("confidence") for _, candidate in kept],
         **({"segments": segments} if any(count > 1 for count in segments) else {}),
+        **({"truncated": truncated} if any(truncated) else {}),
     }
 
 

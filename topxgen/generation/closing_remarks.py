@@ -5,6 +5,7 @@ sentences of real texts; both together opened none of NTREX-128, FLORES-200, XQu
 """
 
 import re
+from functools import cache
 
 _MAX_CHARACTERS = 250
 
@@ -82,11 +83,16 @@ _REMARKS = {
     ),
 }
 _EDGE = r"[\s*_>\"“«(\[¡¿]*"
-_PATTERNS = [
-    re.compile(rf"{_EDGE}(?:{start})(?!\w)(?=.*(?<!\w)(?:{topic})(?!\w))", re.I) for start, topic in _REMARKS.values()
-]
+
+
+@cache
+def _patterns() -> list[re.Pattern]:
+    return [
+        re.compile(rf"{_EDGE}(?:{start})(?!\w)(?=.*(?<!\w)(?:{topic})(?!\w))", re.I)
+        for start, topic in _REMARKS.values()
+    ]
 
 
 def is_closing_remark(line: str) -> bool:
     """Whether a line is a sentence to the user in one of these languages."""
-    return len(line) <= _MAX_CHARACTERS and any(pattern.match(line) for pattern in _PATTERNS)
+    return len(line) <= _MAX_CHARACTERS and any(pattern.match(line) for pattern in _patterns())

@@ -97,14 +97,15 @@ def translation_counts(layout: Layout, language: str) -> dict:
 
 def count_translation(translations: Iterable[TranslationRecord], rejects: Iterable[TranslationRejects]) -> dict:
     """The same of the records of the two files; memory does not grow with their number."""
-    pairs = paragraphs = in_pieces = scored = 0
+    pairs = paragraphs = in_pieces = truncated = scored = 0
 
     def scores() -> Iterator[float]:
-        nonlocal pairs, paragraphs, in_pieces, scored
+        nonlocal pairs, paragraphs, in_pieces, truncated, scored
         for record in translations:
             paragraphs += 1
             pairs += len(record["propositions"])
             in_pieces += sum(count > 1 for count in record.get("segments") or record.get("pieces") or [])
+            truncated += sum(record.get("truncated") or [])
             for score in record.get("scores") or []:
                 if score is not None:
                     scored += 1
@@ -114,11 +115,13 @@ def count_translation(translations: Iterable[TranslationRecord], rejects: Iterab
     for record in rejects:
         reasons.update(reject["reason"] for reject in record["rejected"])
         in_pieces += sum(reject.get("segments", reject.get("pieces", 1)) > 1 for reject in record["rejected"])
+        truncated += sum(reject.get("truncated", False) for reject in record["rejected"])
     return {
         "paragraphs": paragraphs,
         "sentences": pairs + reasons.total(),
         "rejected": dict(reasons),
         "translated_in_pieces": in_pieces,
+        **({"truncated_translations": truncated} if truncated else {}),
         "pairs": pairs,
         "scored": scored,
         "mean_score": total / scored if scored else None,
@@ -174,6 +177,8 @@ def render(
         rows += _steps(total["sentences"], rejected, PAIR_REASONS)
         if total["translated_in_pieces"]:
             rows.append(("  (too long, translated in pieces)", total["translated_in_pieces"], None))
+        if total["truncated_translations"]:
+            rows.append(("  (cut at the limit of tokens)", total["truncated_translations"], None))
         rows.append(("pairs kept", total["pairs"], None))
         rows.append(("pairs scored", total["scored"], None))
     return "\n".join(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NotRequired, Required, TypedDict
 
 from topxgen.common import checksums
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import check_settings, command_line, now, record_settings, versions
@@ -56,7 +57,13 @@ class WholeManifest(TypedDict, total=False):
 
 def language_manifest(layout: Layout, stage: str, language: str) -> dict:
     """{} if there is none."""
-    return read_json(layout.manifest(stage, language), Manifest, REMEDY)
+    path = layout.manifest(stage, language)
+    manifest = read_json(path, Manifest, REMEDY)
+    if manifest.get("language", language) != language:
+        raise UsageError(
+            f"{path}: field language: expected {language!r}, as in its name, got {manifest['language']!r}; {REMEDY}"
+        )
+    return manifest
 
 
 def whole_manifest(layout: Layout, stage: str) -> dict:
@@ -128,7 +135,8 @@ def _without_others(settings: dict, language: str, languages: Mapping[str, Langu
 
 def _language_manifests(layout: Layout, stage: str) -> list[dict]:
     path = layout.manifest(stage)
-    return [read_json(file, Manifest, REMEDY) for file in sorted(path.parent.glob(f"{path.stem}_*.json"))]
+    files = sorted(path.parent.glob(f"{path.stem}_*.json"))
+    return [language_manifest(layout, stage, file.stem.removeprefix(f"{path.stem}_")) for file in files]
 
 
 def _combine(layout: Layout, stage: str) -> None:

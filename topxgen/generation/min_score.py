@@ -41,7 +41,8 @@ def rejects_below(layout: Layout, language: str, minimum: float) -> list[dict]:
             reject = {"sentence": record["propositions"][i], "translation": record["translations"][i]}
             reject |= {"reason": MISSING} if score is None else {"reason": BELOW, "score": score}
             segments = (record.get("segments") or record.get("pieces") or {i: 1})[i]
-            rejects.append(reject | ({"segments": segments} if segments > 1 else {}))
+            reject |= {"segments": segments} if segments > 1 else {}
+            rejects.append(reject | ({"truncated": True} if (record.get("truncated") or {i: False})[i] else {}))
         if rejects:
             lines.append({"id": record_id, "rejected": rejects})
     if pairs and not scored:

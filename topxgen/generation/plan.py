@@ -121,10 +121,13 @@ class GenerationConfig:
                 found += [apertium.need(source, self.target_language) for source in self.languages.values()]
         judges = {self.scorer_name} if "score" in args.stages else set()
         judges |= {self.selector_name} if translates else set()
-        if "blaser" in judges:
-            found += blaser.needs(args.blaser_name_or_path, args.sonar_name_or_path)
-        if "metricx-qe" in judges:
-            found += mt5.needs(args.metricx_name_or_path)
+        of_judges = {
+            "blaser": blaser.needs(args.blaser_name_or_path, args.sonar_name_or_path),
+            "metricx-qe": mt5.needs(args.metricx_name_or_path),
+        }
+        for judge in (judge for judge in of_judges if judge in judges):
+            is_optional = not translates or judge != self.selector_name
+            found += [replace(need, instead="--scorer none" * is_optional) for need in of_judges[judge]]
         return found + self._needed_texts()
 
     def _needed_texts(self) -> list[Need]:

@@ -321,6 +321,10 @@ def translate(config: GenerationConfig) -> bool:
         layout.candidates(name).unlink(missing_ok=True)
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
     logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
+    if truncated := sum(count.get("truncated_translations", 0) for count in counts.values()):
+        logger.warning(
+            f"translate: {truncated} translations are cut at the translator's limit of new tokens (truncated in the files)"
+        )
     if unanswered := sum(count["rejected"].get(UNANSWERED, 0) for count in counts.values()):
         logger.warning(
             f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl)"

@@ -13,6 +13,7 @@ that the engine decodes while the caller works on finished answers; after a None
 finished, and returns when nothing is in flight.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from topxgen.common import signals
-from topxgen.common.console import library_output_to
+from topxgen.common.console import ONCE, library_output_to
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
 from topxgen.inference.engine_args import parse
+
+logger = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Choice] = {
     "vllm": Choice("topxgen.inference.vllm:VLLMSampler", "vLLM, on all visible GPUs"),
@@ -71,6 +74,7 @@ class Answer:
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
     finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
     server_defaults: bool | None = None  # whether a server that refuses NEUTRAL used its own values
+    own_temperature: bool = False  # whether an API that refuses a temperature used its own
     log_probabilities: tuple[float, ...] = ()  # of each text: the mean over its tokens, by the model before temperature
 
     def __post_init__(self):
@@ -186,6 +190,9 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
         sampler.check(settings)
         if sampling is not None:
             sampler.check_sampling(sampling, settings)
+            if not getattr(sampler, "has_seed", True):
+                text = f"{sampler.provider}'s API has no seed: --seed decides the prompts alone, not the responses"
+                logger.info(text, extra=ONCE)
 
 
 def beam_problem(backend: str, flags: Any) -> str:

@@ -17,6 +17,7 @@ class AnthropicSampler(RemoteSampler):
     provider = "Anthropic"
     key_variables = ("ANTHROPIC_API_KEY",)
     url_variable = "ANTHROPIC_BASE_URL"
+    has_seed = False
 
     def _connect(self) -> None:
         import anthropic

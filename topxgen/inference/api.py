@@ -58,6 +58,7 @@ class RemoteSampler:
     key_variables: tuple[str, ...]
     url_variable: str  # which the client reads, too
     chat_only = True  # takes no plain prompts, gives one answer to each, has no repetition penalty
+    has_seed = True  # of a request's sampling
     base_delay, max_delay = 1.0, 60.0  # seconds between attempts: full jitter below base * 2 ** attempt
 
     def __init__(self, settings: ModelSettings):
@@ -271,7 +272,9 @@ class RemoteSampler:
                 texts, reasons = ([self._without_key(text) for text in found] for found in (texts, reasons))
                 texts = [begun + text for text in texts]
                 defaults = None if self._sends_neutral is None else not sent_neutral
-                return Answer(request.id, texts, *parsed[1:-1], tuple(reasons), defaults)
+                return Answer(
+                    request.id, texts, *parsed[1:-1], tuple(reasons), defaults, own_temperature=not sent_temperature
+                )
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):

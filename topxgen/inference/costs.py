@@ -181,8 +181,8 @@ class _MeteredSampler:
             return True
         if meter.responses(self._stage):
             expected = meter._dearest[self._stage]
-        elif in_flight == 0:  # the first one shows what they cost
-            expected = 1e-12
+        elif in_flight == 0:  # the first one shows what they cost: at least its prompt
+            expected = meter.prices.cost(estimated_tokens(request.prompt), 1)
         else:  # at most
             answers = settings.max_new_tokens * settings.num_return_sequences
             expected = meter.prices.cost(estimated_tokens(request.prompt), answers)

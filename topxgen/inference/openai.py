@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+from collections.abc import Callable, Coroutine
 from urllib.parse import urlsplit
 
 from topxgen.common.errors import UsageError
@@ -15,7 +16,7 @@ from topxgen.text.thoughts import begun_in
 
 MAX_STOP_STRINGS = 4  # OpenAI's limit
 REASONING = ("reasoning_content", "reasoning")  # fields of messages from servers that separate thoughts
-MAX_WAIT_FOR_TEMPLATE = 30.0  # seconds
+MAX_WAIT = 30.0  # seconds
 # Reasons of other servers for the end of an answer: DeepSeek's, GLM's, Mistral's, OpenRouter's, vLLM's, those of Gemini and Bedrock.
 BROKEN = ("error", "abort", "network_error", "insufficient_system_resource")
 CUT = ("length", "model_length", "max_tokens", "model_context_window_exceeded")
@@ -38,7 +39,7 @@ class OpenAISampler(RemoteSampler):
         # its own.
         self._sends_neutral = None if self._is_openai else True
         self._separates_thoughts = False
-        self._end_of_template: asyncio.Future[str] | None = None
+        self._asked: dict[str, asyncio.Future] = {}  # what the server was asked once
         if not self._is_openai:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
         http = http_client(openai.DefaultAsyncHttpxClient)
@@ -96,7 +97,18 @@ class OpenAISampler(RemoteSampler):
             options.setdefault("extra_body", {})["repetition_penalty"] = settings.repetition_penalty
         if chat:
             return self._client.chat.completions.create(messages=request.prompt, **options)
-        return self._client.completions.create(prompt=request.prompt, **options)
+        return self._complete(request.prompt, options)
+
+    async def _complete(self, prompt: str, options: dict):
+        """A plain prompt is read as in training and by local engines: behind the tokenizer's special tokens, once, and without those
+        that it appends (EOS would end the text that is to go on)."""
+        before, after = (
+            ("", "") if self._is_openai else await self._once("special tokens", self._ask_for_special_tokens)
+        )
+        if after or (before and prompt.startswith(before)):
+            options.setdefault("extra_body", {})["add_special_tokens"] = False
+            prompt = before + prompt.removeprefix(before)
+        return await self._client.completions.create(prompt=prompt, **options)
 
     @staticmethod
     def _n(settings: SamplingSettings) -> int:
@@ -144,18 +156,40 @@ class OpenAISampler(RemoteSampler):
         """vLLM's server tells what its chat template writes; asked once, and only if an answer was cut, maybe in thoughts."""
         if isinstance(prompt, str) or self._is_openai or self._separates_thoughts:
             return await super()._begun_thoughts(prompt) if isinstance(prompt, str) else ""
-        if self._end_of_template is None or self._end_of_template.cancelled():
-            self._end_of_template = asyncio.ensure_future(self._ask_for_template(prompt))
-            self._loop.tasks.add(self._end_of_template)
-            self._end_of_template.add_done_callback(self._loop.tasks.discard)
-        return begun_in(await asyncio.shield(self._end_of_template))
+        return begun_in(await self._once("end of template", lambda: self._ask_for_template(prompt)))
+
+    async def _once(self, what: str, ask: Callable[[], Coroutine]):
+        """What the server answers to a question that is asked once."""
+        asking = self._asked.get(what)
+        if asking is None or asking.cancelled():
+            asking = self._asked[what] = asyncio.ensure_future(ask())
+            self._loop.tasks.add(asking)
+            asking.add_done_callback(self._loop.tasks.discard)
+        return await asyncio.shield(asking)
+
+    async def _ask_for_special_tokens(self) -> tuple[str, str]:
+        """What vLLM's server puts before and behind a plain prompt, as text; ("", "") for other servers."""
+        body = {"model": self._settings.model_name_or_path, "prompt": "a", "return_token_strs": True}
+        with contextlib.suppress(Exception):  # other servers have no such address
+            async with asyncio.timeout(MAX_WAIT):
+                whole = await self._post("tokenize", body)
+                bare = await self._post("tokenize", body | {"add_special_tokens": False})
+            ids, size, names = whole["tokens"], len(bare["tokens"]), whole["token_strs"]
+            start = next(i for i in range(len(ids)) if ids[i : i + size] == bare["tokens"])
+            return "".join(names[:start]), "".join(names[start + size :])
+        return "", ""
 
     async def _ask_for_template(self, messages: list[dict[str, str]]) -> str:
-        model, root = self._settings.model_name_or_path, self._url.rstrip("/").removesuffix("/v1")
+        model = self._settings.model_name_or_path
         body = {"model": model, "messages": messages, "add_generation_prompt": True}
         with contextlib.suppress(Exception):  # other servers have no such addresses
-            async with asyncio.timeout(MAX_WAIT_FOR_TEMPLATE):
-                found = await self._client.post(f"{root}/tokenize", cast_to=object, body=body)
+            async with asyncio.timeout(MAX_WAIT):
+                found = await self._post("tokenize", body)
                 last = {"model": model, "tokens": found["tokens"][-TAIL_TOKENS:]}
-                return (await self._client.post(f"{root}/detokenize", cast_to=object, body=last))["prompt"]
+                return (await self._post("detokenize", last))["prompt"]
         return ""
+
+    async def _post(self, name: str, body: dict) -> dict:
+        """What an address beside those of OpenAI's API answers."""
+        root = self._url.rstrip("/").removesuffix("/v1")
+        return await self._client.post(f"{root}/{name}", cast_to=object, body=body)

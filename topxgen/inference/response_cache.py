@@ -18,7 +18,7 @@ from topxgen.inference.costs import TokenCount
 SYNC_RECORDS, SYNC_S = 256, 1.0
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
 # Of an Answer, written if they say something.
-MORE_KEYS = ("error", "cached_tokens", "finish_reasons", "log_probabilities")
+MORE_KEYS = ("error", "cached_tokens", "finish_reasons", "log_probabilities", "own_temperature")
 
 
 class ResponseRecord(TypedDict, total=False):
@@ -34,6 +34,7 @@ class ResponseRecord(TypedDict, total=False):
     finish_reasons: list[str]
     log_probabilities: list[float]
     server_defaults: bool
+    own_temperature: bool
     max_new_tokens: int | None
 
 
@@ -50,13 +51,13 @@ def request_id(prompt: str | list) -> str:
     return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
 
 
-def read_responses(path: Path, schema: type = ResponseRecord) -> Iterator[dict]:
-    """The records of a cache, of older versions too. Raises UsageError for one that does not fit `schema`."""
-    return (record for _, record in _placed_responses(path, schema))
+def read_responses(path: Path) -> Iterator[dict]:
+    """The responses in a cache, of older versions too. Raises UsageError for a record that does not fit."""
+    return (record for _, record in _placed_records(path, ResponseRecord))
 
 
-def _placed_responses(path: Path, schema: type) -> Iterator[tuple[tuple[int, int], dict]]:
-    """The same, each with its offset and size in the file."""
+def _placed_records(path: Path, schema: type) -> Iterator[tuple[tuple[int, int], dict]]:
+    """Each with its offset and size in the file."""
     remedy = "remove the line: it is asked for again"
     for number, offset, size, record in read_placed_jsonl(path, schema, remedy):
         record = _as_today(record)
@@ -91,7 +92,7 @@ class ResponseCache:
         for number, file in enumerate([path] if earlier is None else [path, earlier]):
             if file.exists():
                 self._descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
-            for place, record in _placed_responses(file, schema):
+            for place, record in _placed_records(file, schema):
                 if number and record["id"] in self._places:
                     continue
                 self._places[record["id"]] = (number, *place)
@@ -167,6 +168,7 @@ class CachedSampler:
         self._sampler = sampler
         self._cache = ResponseCache(path, fsync_each=fsync_each, earlier=earlier)
         self.cut: Counter[int] = Counter()  # responses that ended at their limit of new tokens, by the limit
+        self.own_temperature = 0  # responses of a model that refuses the one of the settings
         for record in self._cache.values():
             self._count(record)
 
@@ -191,6 +193,7 @@ class CachedSampler:
         yield from saved
 
     def _count(self, record: dict) -> None:
+        self.own_temperature += record.get("own_temperature", False)
         if record.get("max_new_tokens") and "length" in _answer(record).finish_reasons:
             self.cut[record["max_new_tokens"]] += 1
 

@@ -5,6 +5,7 @@ any other model as a decoder LM on texts of an MT template.
 """
 
 import argparse
+import functools
 import inspect
 import logging
 from pathlib import Path
@@ -109,7 +110,7 @@ class TrainableModel:
 
     def collator(self):
         if self.is_decoder:
-            return DecoderCollator(self.pad, self.uses_flash_attention, self.args.packing == "bestfit")
+            return DecoderCollator(self.pad, self.attention == "flash_attention_2", self.args.packing == "bestfit")
         return Seq2SeqCollator(self.pad, self.config.decoder_start_token_id)
 
     def check_modules(self) -> None:
@@ -132,9 +133,11 @@ class TrainableModel:
         from transformers import BitsAndBytesConfig
         from transformers.utils.logging import disable_progress_bar
 
+        from topxgen.training import varlen
+
         disable_progress_bar()
         args, options = self.args, {}
-        half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        half = self.precision
         # Trained weights stay float32 unless DeepSpeed keeps float32 copies; frozen ones need not.
         dtype = half if args.use_peft or args.deepspeed or launched_with_deepspeed() else torch.float32
         if args.load_in_8bit or args.load_in_4bit:
@@ -149,10 +152,13 @@ class TrainableModel:
                 options["device_map"] = {"": environment.number("LOCAL_RANK", 0)}
             else:
                 logger.warning("quantized training without a GPU works but is slow: use it for tests only")
-        if self.uses_flash_attention:
-            options["attn_implementation"] = "flash_attention_2"
+        if self.attention:
+            options["attn_implementation"] = self.attention
         elif args.use_flash_attn:
-            logger.warning("flash-attn is not installed or finds no GPU (pip install flash-attn): using torch's SDPA")
+            logger.warning(
+                "flash attention needs flash-attn, or --bf16 or --fp16, packed rows and a GPU of capability 8.0 or more: using "
+                "torch's SDPA"
+            )
         try:
             model = load_weights(
                 self._model_class,
@@ -164,7 +170,7 @@ class TrainableModel:
         except (torch.OutOfMemoryError, UsageError):
             raise
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            if self.uses_flash_attention and "flash" in str(error).lower():
+            if self.attention and "flash" in str(error).lower():
                 raise UsageError(f"{args.model_name_or_path}: {reason(error)}; drop --use_flash_attn") from None
             raise UsageError(cannot_load(args.model_name_or_path, error)) from None
         takes_positions = "position_ids" in inspect.signature(model.forward).parameters
@@ -172,6 +178,8 @@ class TrainableModel:
             raise UsageError(
                 f"{type(model).__name__} takes no position ids, so pairs cannot be packed: pass --packing none"
             )
+        if self.attention == varlen.NAME:
+            varlen.pass_boundaries(model)
         return self._with_adapters(model) if args.use_peft else model
 
     def _with_adapters(self, model):
@@ -207,11 +215,28 @@ class TrainableModel:
             ) from None
 
     @property
-    def uses_flash_attention(self) -> bool:
-        """Whether flash attention is requested and available; if not, transformers chooses (SDPA where it can)."""
+    def precision(self):
+        """The dtype of matrix products."""
+        import torch
+
+        return torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
+
+    @functools.cached_property
+    def attention(self) -> str | None:
+        """transformers' name of the flash attention that --use_flash_attn requests: flash-attn's, if it is installed, else that of torch.
+        None if there is none: transformers chooses (SDPA where it can)."""
         from transformers.utils import is_flash_attn_2_available
 
-        return self.args.use_flash_attn and is_flash_attn_2_available()
+        from topxgen.training import varlen
+
+        if not self.args.use_flash_attn:
+            return None
+        if is_flash_attn_2_available():
+            return "flash_attention_2"
+        if not (self.is_decoder and self.args.packing == "bestfit" and varlen.is_available(self.precision)):
+            return None
+        varlen.register()
+        return varlen.NAME
 
     @property
     def has_unused_parameters(self) -> bool:

@@ -106,9 +106,9 @@ class NLLB:
             translations[text] = []
             # Of a sentence in pieces the first candidate has the best beam of each, the second the second best ...
             for answers in zip(*(next(outputs) for _ in parts), strict=True):
-                confidence = round(min(math.exp(sum(score for _, score in answers) / len(answers)), 1.0), 4)
-                joined = joint.join(answer for answer, _ in answers)
-                translations[text].append(Translation(joined, confidence, len(parts)))
+                confidence = round(min(math.exp(sum(score for _, score, _ in answers) / len(answers)), 1.0), 4)
+                joined, is_cut = joint.join(answer for answer, _, _ in answers), any(cut for _, _, cut in answers)
+                translations[text].append(Translation(joined, confidence, len(parts), is_cut))
         # A sentence without words has no translation.
         return [translations.get(sentence, [Translation("", 0.0)]) for sentence in sentences]
 
@@ -117,8 +117,8 @@ class NLLB:
 
     def _decode(
         self, rows: list[list[int]], prefix: list[int], count: int, on_done: Callable[[int], None]
-    ) -> list[list[tuple[str, float]]]:
-        """The `count` best (text, mean log-probability) for each row, in order."""
+    ) -> list[list[tuple[str, float, bool]]]:
+        """The `count` best (text, mean log-probability, whether it was cut at the limit) for each row, in order."""
         if not rows:
             return []
         buckets: dict[int, list[int]] = {}
@@ -128,12 +128,19 @@ class NLLB:
             indices.sort(key=lambda i: len(rows[i]), reverse=True)  # the order in which CTranslate2 finishes them
         work = [(min(2 * longest, self._max_tokens), [rows[i] for i in buckets[longest]]) for longest in buckets]
         outputs: list = [None] * len(rows)
+        cut: list = [None] * len(rows)
         results = self._engine.translate(work, prefix, self._num_beams, count, on_done)
-        for indices, bucket in zip(buckets.values(), results, strict=True):
+        for indices, bucket, (limit, _) in zip(buckets.values(), results, work, strict=True):
             for i, output in zip(indices, bucket, strict=True):
                 outputs[i] = output
+                cut[i] = [
+                    len(prefix) + len(ids) >= limit and self._tokenizer.eos_token_id not in ids for ids, _ in output
+                ]
         texts = iter(decode(self._tokenizer, [ids for output in outputs for ids, _ in output]))
-        return [[(next(texts).strip(), score) for _, score in output] for output in outputs]
+        return [
+            [(next(texts).strip(), score, is_cut) for (_, score), is_cut in zip(output, marks, strict=True)]
+            for output, marks in zip(outputs, cut, strict=True)
+        ]
 
     def close(self) -> None:
         """Free the model; the object cannot be used afterwards."""
