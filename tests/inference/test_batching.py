@@ -135,5 +135,11 @@ def test_the_token_that_ends_an_answer_counts_with_and_without_a_padding_token(t
         sampler = inference.load("hf", inference.ModelSettings(str(folder), dtype="float32"))
         answers = list(sampler.generate(inference.from_list(requests), settings))
         counts[pad] = {answer.id: answer.completion_tokens for answer in answers}
+        smallest = min(counts[pad].values())
+        for limit, reason in ((smallest, "stop"), (smallest - 1, "length")):  # no room for the token that ends it
+            settings_of_limit = inference.SamplingSettings(max_new_tokens=limit, temperature=0.0)
+            answers = sampler.generate(inference.from_list(requests), settings_of_limit)
+            shortest = next(answer for answer in answers if counts[pad][answer.id] == smallest)
+            assert shortest.finish_reasons == (reason,) and shortest.completion_tokens == limit
         sampler.close()
-    assert counts["<pad>"] == counts[None] and min(counts[None].values()) < 40
+    assert counts["<pad>"] == counts[None] and smallest < 40
