@@ -117,7 +117,8 @@ def _record_parents(path: Path, parents: dict[str, int]) -> None:
                 f"{path} has phrase {number} in sentence {parent}, {divisions} in sentence {parents[number]}: remove "
                 f"{path.name} if the divisions are right, or pass another --output_dir"
             )
-    write_atomic(path, [json.dumps(known | parents) + "\n"])
+    if known != known | parents:
+        write_atomic(path, [json.dumps(known | parents) + "\n"])
 
 
 def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list[list[str]]:
