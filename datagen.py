@@ -98,14 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model_name_or_path", metavar="MODEL", help="a Hub id, a folder, or an API's name for a model")
     add("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter to load on top of the model")
     flags.add_model_flags(add)
-
-    add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
-    flags.add_distributed_flags(add)
-
-    add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
-    flags.add_api_flags(add)
-    flags.add_cost_flags(add)
-    flags.add_unanswered_flag(add)
+    flags.add_node_and_api_groups(parser)
 
     add = parser.add_argument_group("decoding").add_argument
     flags.add_decoding_flags(add, max_new_tokens=2048, temperature=1.0)

@@ -63,13 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--enable_lora", **FLAG, help="the models are LoRA adapters [detected by adapter_config.json]")
     add("--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]")
     flags.add_model_flags(add)
-    add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
-    flags.add_distributed_flags(add)
-
-    add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
-    flags.add_api_flags(add)
-    flags.add_cost_flags(add)
-    flags.add_unanswered_flag(add)
+    flags.add_node_and_api_groups(parser)
 
     add = parser.add_argument_group("prompts and demonstrations").add_argument
     add("--template_key", metavar="KEY",

@@ -298,9 +298,11 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             f"--max_new_tokens{'_merge, else --merge_prompt vanilla asks for less' * bool(args.steps)}"
         )
     if truncated := summary["truncated_translations"]:
+        remedy = f"raise --max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
+        if args.method_translate == "nllb":
+            remedy = "that of an encoder-decoder is twice the tokens of the source, as published"
         logger.warning(
-            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; raise "
-            f"--max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
+            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; {remedy}"
         )
     if not unreadable and not summary["unanswered_translations"] and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")

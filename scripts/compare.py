@@ -31,7 +31,7 @@ from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.common.schemas import fields
 from topxgen.experiments import comparison, stages
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags, stops
 from topxgen.experiments.comparison import Experiment, Job, Variant
 from topxgen.inference.response_cache import ResponseRecord
 from topxgen.quality import sonar
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         if job.command.stage == "train" if chosen else number == len(data) + 1:
             check_pairs(experiment, names)
         code = run_job(job, f"=== {number}/{len(jobs)}  {job.id}", args.allow_incomplete)
-        if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
+        if stops(code, args.allow_incomplete):
             return code
         incomplete = incomplete or code
     if chosen:

@@ -172,7 +172,7 @@ def write_files(args: argparse.Namespace, described: list[dict], more: dict) -> 
 
 
 def warn_of_judge(model: str, judged: list[dict]) -> int:
-    """Warn of a judge that tells nothing, and of requests without a response; their number."""
+    """Warn of a judge whose verdicts mean nothing, and of requests without a response; returns their number."""
     if not all(map(judge.tells_apart, judged)):
         logger.warning(
             f"the judge {model} does not say yes more often to the paragraphs' own topics than to those of others (control): its share "

@@ -162,7 +162,7 @@ def add_adapter(model, adapter: Path, base: str):
             )
     for layer in inner.modules():
         if isinstance(layer, BaseTunerLayer):
-            dtype = layer.get_base_layer().weight.dtype
+            dtype = next(layer.get_base_layer().parameters()).dtype  # experts are one parameter, without `weight`
             layer.float()
             try:
                 layer.merge(safe_merge=True)

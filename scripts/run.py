@@ -21,7 +21,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
 from topxgen.experiments import rounds
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, add_flags, add_running_flags, commands, folder_of
+from topxgen.experiments.chain import RECORDS, Chain, add_flags, add_running_flags, commands, folder_of, stops
 
 
 def build_parser() -> Parser:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         chain = Chain(folder)
         for number, command in enumerate(todo, start=1):
             code = chain.complete(command, f"=== {number}/{len(todo)}  {command.name}", args.allow_incomplete)
-            if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
+            if stops(code, args.allow_incomplete):
                 return code
             incomplete = incomplete or code
     return incomplete

@@ -202,6 +202,7 @@ FOREIGN_FLAGS = {
 FOREIGN_FLAGS |= {"--num_processes", "--repo-type", "--port", "--no-deps", "--enable-lora", "--lora-modules"}
 FOREIGN_FLAGS |= {"--no-build-isolation", "--machine_rank", "--include"}
 FOREIGN_FLAGS |= {"--comet", "--browser"}  # of setup.sh
+FOREIGN_FLAGS |= {"--extra"}  # of uv
 FOREIGN_FLAGS |= {"--text", "--x", "--y", "--neighbors"}  # of embedding-atlas
 # What comptra.evaluate puts into flags of its own.
 FLAGS_OF_THE_ORIGINAL = {flag for action in original_flags._parser()._actions for flag in action.option_strings}

@@ -130,12 +130,20 @@ def engine_rules(prefix: str = "", *, api: tuple[str, ...] = (), local: tuple[st
     )
 
 
-def add_distributed_flags(add) -> None:
+def add_node_and_api_groups(parser: argparse.ArgumentParser) -> None:
+    """Of the scripts whose models can run on many nodes: those flags, and those of API models."""
+    add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
     add("--distributed",
         **choice(distributed.SCHEDULERS, None, "run all models but those of APIs in workers on the nodes of a cluster", "off"))
     add("--num_workers",
         **count(1, "--distributed: workers, each with a model of its own [one for each GPU, or --tensor_parallel_size of them; without "
                    "GPUs one for each node]", maximum=4096))
+    add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
+    add_api_flags(add)
+    add_cost_flags(add)
+    add("--accept_unanswered", **FLAG,
+        help="go on without the sentences that got no answer, as from an API that refuses them: they are marked, counted, and not "
+             "sent again [the run ends with exit code 3, and the next one sends them again]")
 
 
 WORKER_RULES = (
@@ -152,12 +160,6 @@ def add_api_flags(add) -> None:
         help="time limit of one attempt at a request")
     add("--max_retries",
         **count(0, "attempts after the first for rate limits, server errors and broken connections", 8, 1000))
-
-
-def add_unanswered_flag(add) -> None:
-    add("--accept_unanswered", **FLAG,
-        help="go on without the sentences that got no answer, as from an API that refuses them: they are marked, counted, and not "
-             "sent again [the run ends with exit code 3, and the next one sends them again]")
 
 
 def add_cost_flags(add) -> None:

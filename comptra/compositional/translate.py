@@ -95,7 +95,7 @@ def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[L
 
 
 def renumber_divisions(folder: Path) -> None:
-    """Rename the files of older versions, which counted divisions from 0. Where a killed run stopped, the next goes on."""
+    """Rename the files of older versions, which counted divisions from 0. If a run is killed here, the next one continues."""
     for kind in ("divide", "parent"):
         first_missing = next(r for r in count() if not (folder / f"{kind}_{r}.jsonl").is_file())
         for r in reversed(range(first_missing)):
@@ -117,7 +117,8 @@ def _record_parents(path: Path, parents: dict[str, int]) -> None:
                 f"{path} has phrase {number} in sentence {parent}, {divisions} in sentence {parents[number]}: remove "
                 f"{path.name} if the divisions are right, or pass another --output_dir"
             )
-    write_atomic(path, [json.dumps(known | parents) + "\n"])
+    if known != known | parents:
+        write_atomic(path, [json.dumps(known | parents) + "\n"])
 
 
 def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list[list[str]]:

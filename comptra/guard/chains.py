@@ -24,7 +24,7 @@ class Selection:
     what: str
     metric: str | None
     where: str
-    is_indirect: bool = False  # it selected what a model learned that wrote the training data
+    is_indirect: bool = False  # it selected the data of a model that wrote the training data
     how: str = "selected by"
 
 
@@ -94,12 +94,12 @@ def _read(folder: Path, seen: frozenset[Path]) -> Chain:
 
 
 def _is_test_set_matter(link: Link) -> bool:
-    """Whether its end only leaves open which test sets were removed, of which training_overlap warns."""
+    """Whether only the removal of test sets is unknown at this end of the chain; training_overlap warns of that."""
     return link["kind"] == "data" and link.get("stage") != "datagen"
 
 
 def _effective(link: Link) -> list[lineage.Selection]:
-    """The selections that left something out."""
+    """The selections that discarded something."""
     return [
         one for one in link.get("selections", ()) if one["kept"] is None or one["of"] is None or one["kept"] < one["of"]
     ]
@@ -142,7 +142,7 @@ def _of_outputs(folder: Path, settings: RunSettings) -> list[Selection]:
 
 
 def _of_ensemble(chosen: list[Selection], members: list[Path], seen: frozenset[Path]) -> Chain:
-    """The chains of the systems of an ensemble together, behind what chose between their translations."""
+    """The chains of an ensemble's systems, after the selection between their translations."""
     chains = [Chain(chosen)]
     for member in members:
         is_there = member.is_dir() and member.resolve() not in seen

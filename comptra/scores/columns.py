@@ -81,7 +81,7 @@ def _decoding(values: Mapping) -> str:
 
 
 def _settings_in_names(path: Path) -> dict:
-    """The settings that the names of a run's folders tell: of the run, and of a method or retriever above it."""
+    """The settings in the names of a run's folders: of the run, and of a method or retriever above it."""
     found: dict = {}
     if match := _RUN.search(path.name):
         found = {"k": int(match["k"]), "seed": int(match["seed"])}

@@ -57,7 +57,7 @@ class System:
 
     @cached_property
     def test(self) -> tuple:
-        """Two systems are comparable if it is equal."""
+        """Systems are comparable if their keys are equal."""
         references = provenance.digest(self.references) if self.references is not None else ""
         digest = provenance.digest(self.sentences)
         return self.src.name, self.tgt.name, len(self.sentences), digest, references

@@ -1,4 +1,4 @@
-"""What scripts/data_stats.py claims: its figures, computed again from the files that they are of, and its tables."""
+"""Checks the output of scripts/data_stats.py: recomputes its figures from the files that they describe, and compares its tables."""
 
 import math
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def _corpus(audit: Audit, path: Path, claimed: dict) -> corpus.Corpus:
 
 
 def _check_judge(audit: Audit, path: Path, facts: dict | None, claimed: list[dict], read: list[corpus.Corpus]) -> None:
-    """What the judge said, by its responses."""
+    """The shares by the judge, recomputed from its responses."""
     if not any(one.get("judge") for one in claimed):
         return None
     responses = facts and audit.locate(facts["responses"], path)

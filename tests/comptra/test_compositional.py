@@ -106,6 +106,9 @@ def test_parents_that_say_otherwise_are_not_overwritten(tmp_path):
     room.run()
     path = tmp_path / "parent_1.jsonl"
     assert json.loads(path.read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
+    written = path.stat().st_mtime_ns
+    room.run()
+    assert path.stat().st_mtime_ns == written, "it is not written again either"
     other = '{"0": 0, "1": 1, "2": 1, "3": 1}\n'
     path.write_text(other)
     with pytest.raises(

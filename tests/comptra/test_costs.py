@@ -80,6 +80,21 @@ def test_tokens_and_money_are_reported_and_kept(served, tmp_path):
         assert "so far, chat: 42 prompt tokens" in run("--max_samples", 6, "--dry_run").stdout
 
 
+def test_a_model_that_refuses_temperature_0_is_not_called_greedy(served, tmp_path, score):
+    with ApiServer(respond=respond) as server:
+        server.faults = lambda name, attempt: "parameter" if "temperature" in server.bodies[-1] else None
+        assert served("--base_url", server.url("openai")).returncode == 0
+    (path,) = tmp_path.rglob("manifest_translate.json")
+    assert json.loads(path.read_text())["own_temperature"] == 4
+    assert all(record["own_temperature"] for record in records(path.with_name("answers.jsonl")))
+    for own, decoding in ((4, "the model's temperature"), (0, "greedy")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"own_temperature": own}))
+        code, _, said = score(tmp_path / "out", "--json", tmp_path / f"{own}.json", "--allow_partial")
+        assert code == 0, said
+        (group,) = json.loads((tmp_path / f"{own}.json").read_text())["groups"]
+        assert group["systems"][0]["columns"]["decoding"] == decoding
+
+
 def test_cached_prompt_tokens_have_their_own_price(served, tmp_path):
     with ApiServer() as server:
         assert served("--base_url", server.url("openai")).returncode == 0

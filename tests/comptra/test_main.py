@@ -9,10 +9,11 @@ import pytest
 
 from tests.support.main_runs import folder_of, options, texts, udhr
 from tests.support.runs import in_process, records, script, snapshot
-from topxgen import inference
+from topxgen import inference, translation
 from topxgen.prompting.answers import clean_answer
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
+from topxgen.translation import TranslatorSettings
 
 
 def test_without_steps_it_is_plain_few_shot(main_here, tiny_lm, tmp_path):
@@ -143,6 +144,30 @@ def test_an_encoder_decoder_needs_no_llm(tiny_nllb, tmp_path):
     assert other.returncode == 0, other.stderr
     refused = in_process(*command, "--nllb_name_or_path", tiny_nllb, "--num_beams", 4)
     assert refused.returncode == 2 and "gives one translation" in refused.stderr
+
+
+def test_translations_of_an_encoder_decoder_that_are_cut_are_marked(tiny_nllb, tmp_path, monkeypatch):
+    monkeypatch.setattr("topxgen.translation.nllb.LENGTH_STEP", 1)  # twice the tokens of one word are few
+    sources = ["Gizon-emakume", "guztiak", "Gizon-emakume guztiak aske jaiotzen dira."]
+    for name in ("sources", "references"):
+        (tmp_path / name).write_text("\n".join(sources) + "\n")
+    result = in_process(
+        "main.py", "--method_translate", "nllb", "--nllb_name_or_path", tiny_nllb, "--dataset_name_or_path", "files", "--test_files",
+        tmp_path / "sources", tmp_path / "references", "--src", "Basque", "--tgt", "English", "--k", 0, "--nllb_compute_type",
+        "float32", "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    settings = TranslatorSettings(
+        nllb_name_or_path=str(tiny_nllb), nllb_compute_type="float32", cache_dir=tmp_path / "cache"
+    )
+    translator = translation.create("nllb", settings)
+    translator.load()
+    cut = [one.truncated for one in translator.translate(sources, *map(languages.find, ("Basque", "English")))]
+    translator.close()
+    (path,) = (tmp_path / "out").rglob("translate_0.jsonl")
+    assert any(cut) and [record.get("truncated", False) for record in records(path)] == cut
+    assert f"{sum(cut)} translations are cut at the limit of new tokens" in result.stderr
+    assert "twice the tokens of the source" in result.stderr and "raise" not in result.stderr
 
 
 def make_adapters(model_name: str, root: Path) -> list[str]:

@@ -141,6 +141,12 @@ def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):
         said = merge(folder, check=2)
         assert f"{path} {'is missing' if changed is None else 'was changed'} after its run" in said
         assert not (folder / path.name).exists()
+    path.with_name(
+        "SHA256SUMS"
+    ).unlink()  # as a copy of *.json and *.jsonl leaves it: nothing shows that pairs are missing
+    path.write_bytes(content[: content.index(b"\n") + 1])
+    assert f"{path.with_name('SHA256SUMS')} is missing, by which files are compared" in merge(folder, check=2)
+    assert not (folder / path.name).exists()
     decontaminate(folder, benchmark_dir, "--num_shards", 2, "--shard_index", 1)
     assert path.read_bytes() == content
     merge(folder)

@@ -14,6 +14,7 @@ from tests.support.flipped_bytes import flip_each
 from tests.support.merges import check_like_one, files, merge, number, verified
 from tests.support.runs import datagen, in_process, records
 from tests.support.writer import TEXTS, Writer, answer, generate, serve, shard
+from topxgen.common import checksums
 
 pytestmark = pytest.mark.usefixtures("answers")
 
@@ -159,7 +160,7 @@ def test_shards_that_cannot_be_merged(server, tmp_path):
     shutil.rmtree(copy)
     settings = tmp_path / "shards" / "0001-of-0002" / "settings_generate.json"
     settings.write_text(settings.read_text().replace('"seed": 122', '"seed": 5'))
-    settings.with_name("SHA256SUMS").unlink()
+    checksums.drop(settings)
     said = merge(tmp_path, check=2).stderr
     assert "seed" in said and "cannot be merged" in said
     assert not (tmp_path / "Basque.jsonl").exists()

@@ -242,6 +242,16 @@ def test_several_languages(tmp_path):
     assert "has Basque.txt and Basque.jsonl; pass one" in refusal(tmp_path / "new", folder)
 
 
+def test_a_finished_run_again_changes_no_file(tmp_path):
+    """Nor the rate, which would be that of reading its own files."""
+    path, folder = write(tmp_path / "in.txt", UDHR[:8]), tmp_path / "out"
+    run(folder, path)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert json.loads(before["rates.json"])["generate"] > 0
+    run(folder, path)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
 def test_a_language_that_is_added_leaves_the_finished_one_alone(tmp_path):
     """Also one that falls short of what was asked for."""
     folder, out, stages = tmp_path / "texts", tmp_path / "out", ("--stages", "generate", "translate")

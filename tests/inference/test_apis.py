@@ -1,22 +1,19 @@
 """The API samplers through the providers' own clients, against a local server that injects faults."""
 
 import contextlib
-import gc
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections import Counter
 
 import pytest
 
+from tests.support.api_runs import LATER, PATIENCE, VARIABLES, chats, load, run
 from tests.support.api_server import ENDINGS, FAULTS, KEY, RETRY_AFTER, ApiServer
-from tests.support.runs import ROOT, lines_in, records
 from topxgen import inference
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, from_list
@@ -32,50 +29,13 @@ ONLY_FOR = {
     "come back": "openai",
 }
 every_api = pytest.mark.parametrize("api", REMOTE)
-VARIABLES = ("OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "ANTHROPIC_API_KEY")
-URL_VARIABLES = ("OPENAI_BASE_URL", "CO_API_URL", "ANTHROPIC_BASE_URL")
 TIME_LIMIT = 1.0  # seconds; only where a request has to time out: a busy machine may need longer for any request
-PATIENCE = 60.0  # seconds
-LATER = 0.3  # seconds: enough for an answer to be read before those sent this much later, on a busy machine too
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
 
 
 def with_each(faults):
     pairs = [(api, fault) for api in REMOTE for fault in faults if ONLY_FOR.get(fault, api) == api]
     return pytest.mark.parametrize(("api", "fault"), pairs)
-
-
-@pytest.fixture(autouse=True)
-def no_keys_of_ours(monkeypatch):
-    for name in VARIABLES + URL_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-
-
-def chats(n: int) -> list[Request]:
-    return [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], 100 + i) for i in range(n)]
-
-
-def load(api: str, server: ApiServer, **settings):
-    settings = {"api_key": KEY, "request_timeout": PATIENCE, "max_concurrent_requests": 4, **settings}
-    sampler = inference.load(api, ModelSettings("m", base_url=server.url(api), **settings))
-    sampler.base_delay = 0.05
-    return sampler
-
-
-def run(api, server, requests, sampling=None, **settings):
-    """The answers, the error that ended the run (or None) and the retries."""
-    sampler, answers, ending = load(api, server, **settings), [], None
-    try:
-        for answer in sampler.generate(from_list(requests), sampling or SamplingSettings()):
-            answers.append(answer)
-    except UsageError as error:
-        ending = error
-        assert KEY not in str(error) and "\n" not in str(error)
-    finally:
-        sampler.close()
-    server.settle()
-    assert not any(KEY in str(answer) for answer in answers)
-    return answers, ending, sampler.retries
 
 
 @every_api
@@ -222,116 +182,6 @@ def test_finishing_waits_for_responses_in_flight_and_repeats_no_request(api):
         names |= {answer.id for answer in answers}
         sampler.close()
     assert names == {"p0", "p1"} and server.attempts == {"p0": 1, "p1": 1, "p2": 1, "p3": 1}
-
-
-@pytest.mark.medium
-def test_ctrl_c_leaves_the_client_in_order(caplog):
-    """At random moments, many of them inside the client: always a plain KeyboardInterrupt, and no complaint after."""
-    for _ in range(12):
-        with ApiServer(delay=0.003) as server:
-            sampler = load("openai", server)
-            answers = sampler.generate(from_list(chats(500)), SamplingSettings())
-            with pytest.raises(KeyboardInterrupt):
-                threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
-                list(answers)
-            sampler.close()
-            del answers, sampler
-            gc.collect()
-    assert not caplog.records
-
-
-def test_what_is_finished_is_delivered_before_ctrl_c():
-    waiting, names = chats(4), []
-
-    def next_request():
-        if not waiting:
-            raise KeyboardInterrupt
-        return waiting.pop(0)
-
-    with ApiServer() as server:
-        sampler = load("openai", server)
-        with pytest.raises(KeyboardInterrupt):
-            for answer in sampler.generate(next_request, SamplingSettings()):
-                names.append(answer.id)
-                while server.delivered.total() < 4:
-                    time.sleep(0.01)
-                if len(names) == 1:
-                    time.sleep(LATER)
-        sampler.close()
-    assert sorted(names) == ["p0", "p1", "p2", "p3"]
-
-
-CONSUMER = """
-import json, logging, os, sys, time
-from topxgen import inference
-from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
-# Python's development mode, which is on for what asyncio and warnings report of an untidy end, also logs slow callbacks.
-logging.getLogger("asyncio").setLevel(logging.ERROR)
-api, url, path, count = sys.argv[1:]
-done = {json.loads(line)["id"] for line in open(path)} if os.path.exists(path) else set()
-requests = [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], i) for i in range(int(count))]
-sampler = inference.load(api, ModelSettings("m", base_url=url, max_concurrent_requests=4, request_timeout=60))
-answers = sampler.generate(from_list(r for r in requests if r.id not in done), SamplingSettings())
-try:
-    with open(path, "a") as out:
-        for answer in answers:
-            time.sleep(float(os.environ.pop("SLOW_WRITE_S", 0)))
-            print(json.dumps({"id": answer.id, "texts": answer.texts}), file=out, flush=True)
-            os.fsync(out.fileno())
-except KeyboardInterrupt:
-    sys.exit(130)
-finally:
-    answers.close()
-    sampler.close()
-"""
-
-
-# The three share all of the code that is at stake.
-@pytest.mark.parametrize("api", ["openai", *(pytest.param(api, marks=pytest.mark.slow) for api in REMOTE[1:])])
-def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
-    path, count, stops, checks = tmp_path / "answers.jsonl", 60, (signal.SIGKILL, signal.SIGINT, None), []
-    with ApiServer() as server:
-        for stop in stops:
-            # The server falls silent soon after the stop is due, so that no run finishes before a slow test stops it.
-            lines_to_stop = random.randint(1, 15)
-            answered = server.delivered.total() + lines_to_stop + 6 if stop else 3 * count
-            server.delay = lambda name, most=answered: 0.02 if server.delivered.total() < most else 3600
-            noisy = ("-X", "dev", "-W", "ignore") if stop == signal.SIGINT else ()
-            command = [sys.executable, *noisy, "-c", CONSUMER, api, server.url(api), str(path), str(count)]
-            env, before = {**os.environ, **dict.fromkeys(VARIABLES, KEY)}, lines_in(path)
-            with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
-                if stop is not None:
-                    while lines_in(path) < before + lines_to_stop and process.poll() is None:
-                        time.sleep(0.002)
-                    process.send_signal(stop)
-                _, err = process.communicate(timeout=300)
-            assert not err
-            assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, None: 0}[stop]
-            on_disk = {record["id"] for record in records(path)}
-            assert len(on_disk) == lines_in(path) and (len(on_disk) < count or stop is None)
-            checks.append((on_disk, len(server.arrivals)))
-        assert on_disk == {f"p{i}" for i in range(count)}
-        for on_disk, asked in checks:
-            assert not on_disk & {name for name, _, _ in server.arrivals[asked:]}, "asked again for what is on disk"
-        # Only what was in flight, or come home but not yet on disk, at a stop can have been delivered twice.
-        assert server.delivered.total() <= count + 2 * 4
-
-
-@every_api
-def test_ctrl_c_during_a_write_loses_no_response_that_has_arrived(api, tmp_path):
-    path, first = tmp_path / "answers.jsonl", {"p0", "p1", "p2", "p3"}
-    with ApiServer(delay=lambda name: 0 if name in first else 3600) as server:
-        command = [sys.executable, "-c", CONSUMER, api, server.url(api), str(path), "60"]
-        env = {**os.environ, **dict.fromkeys(VARIABLES, KEY), "SLOW_WRITE_S": str(10 * LATER)}
-        with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
-            limit = time.monotonic() + 120
-            while server.delivered.total() < 4 and process.poll() is None and time.monotonic() < limit:
-                time.sleep(0.01)
-            time.sleep(5 * LATER)
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (130, "")
-    assert {record["id"] for record in records(path)} == first
 
 
 def test_what_is_sent():

@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from fnmatch import fnmatch
+from importlib.metadata import distribution
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -90,25 +93,50 @@ def pairs(row: list) -> list[tuple]:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed: pip install uv")
 def test_uv_resolves_all_extras_for_every_python(tmp_path):
-    """`uv lock`, which `uv sync` begins with, and `uv pip compile`. torch comes from PyPI, not from the index of its CPU builds."""
+    """`uv lock`, which `uv sync` begins with, what `uv sync --extra cpu` installs, and `uv pip compile`.
+
+    The index of PyTorch's CPU builds is a local one, whose wheels have the metadata of the installed torch and no code.
+    """
     for name in ("topxgen", "comptra"):
         (tmp_path / name).mkdir()
         shutil.copy(ROOT / name / "__init__.py", tmp_path / name)
     for path in (*ROOT.glob("*.py"), ROOT / "README.md", ROOT / "LICENSE"):
         shutil.copy(path, tmp_path)
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (tmp_path / "pyproject.toml").write_text(text.replace("+cpu", ""), encoding="utf-8")
+    (index,) = PYPROJECT["tool"]["uv"]["index"]
+    local = text.replace(index["url"], (tmp_path / "index").as_uri())
+    (tmp_path / "pyproject.toml").write_text(local, encoding="utf-8")
+    (torch,) = (line.partition("==")[2] for line in EXTRAS["cpu"] if line.startswith("torch=="))
+    write_index_of_torch(tmp_path / "index" / "torch", torch)
 
-    def uv(*words: str) -> None:
-        result = subprocess.run(["uv", *words, "--no-sources"], cwd=tmp_path, capture_output=True, text=True)
+    def uv(*words: str) -> str:
+        result = subprocess.run(["uv", *words], cwd=tmp_path, capture_output=True, text=True)
         if "dns error" in result.stderr or "Failed to fetch" in result.stderr:
             pytest.skip("no package index can be reached")
         assert result.returncode == 0, f"uv {' '.join(words)}: {result.stderr}"
+        return result.stdout + result.stderr
 
     uv("lock")
+    assert f"torch=={torch}" in uv("sync", "--dry-run", "--extra", "cpu", "--python", sys.executable)
     for python in ("3.11", "3.12", "3.13"):
         for extra in EXTRAS:
             uv("pip", "compile", "--quiet", "pyproject.toml", "--extra", extra, "--python-version", python)
+
+
+def write_index_of_torch(folder: Path, version: str) -> None:
+    """A package index with wheels of torch for three Pythons, as far as a resolver reads them."""
+    folder.mkdir(parents=True)
+    metadata = distribution("torch").read_text("METADATA")
+    metadata = re.sub(r"(?m)^Version: .*$", f"Version: {version}", metadata, count=1)
+    links = []
+    for python in ("cp311", "cp312", "cp313"):
+        name = f"torch-{version}-{python}-{python}-manylinux_2_28_x86_64.whl"
+        with zipfile.ZipFile(folder / name, "w") as wheel:
+            wheel.writestr(f"torch-{version}.dist-info/METADATA", metadata)
+            wheel.writestr(f"torch-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\n")
+            wheel.writestr(f"torch-{version}.dist-info/RECORD", "")
+        links.append(f'<a href="{quote(name)}">{name}</a>')
+    (folder / "index.html").write_text("".join(links), encoding="utf-8")
 
 
 def test_ci_runs_all_tests_but_the_slow_ones():

@@ -1,6 +1,5 @@
 """scripts/status.py: what runs, how far, how fast and at what cost, while nothing on disk changes."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -13,98 +12,14 @@ from datagen import build_parser as datagen_parser
 from scripts.status import lines as shown_lines
 from tests.support import number_translator, synthetic_run
 from tests.support.runs import ROOT, datagen, in_process
+from tests.support.statuses import HOLD, NOTE, digest, end, hold, look, pair, paragraph, response, write
 from tests.support.tiny_models import udhr_texts
-from topxgen.common.errors import UsageError
 from topxgen.common.locks import Note
 from topxgen.common.schemas import decode
 from topxgen.generation.plan import GenerationConfig
 from topxgen.inference.costs import Prices
-from topxgen.runs import stages, status
+from topxgen.runs import status
 from topxgen.runs.status import Watcher
-
-HOLD = """
-import sys, time, json
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from topxgen.common.locks import OutputLock
-locks = [OutputLock(Path(folder), part, note=note) for folder, part, note in json.loads(sys.argv[1])]
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def hold(*locks) -> subprocess.Popen:
-    """A process that holds (folder, part, note)."""
-    words = json.dumps([(str(folder), part, note) for folder, part, note in locks])
-    command = [sys.executable, "-c", HOLD.format(root=str(ROOT)), words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
-def end(process: subprocess.Popen) -> None:
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def digest(folder: Path) -> dict[str, tuple]:
-    """All that a look could change: names, sizes, times of change, contents."""
-    found = {}
-    for path in [folder, *sorted(folder.rglob("*"))]:
-        stat = path.lstat()
-        contents = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        found[str(path)] = stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, contents
-    return found
-
-
-def write(path: Path, *records: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-
-
-def paragraph(i: int) -> dict:
-    return {"text": f"testu {i}", "id": f"Basque-{i}.0"}
-
-
-def pair(i: int, score=None) -> dict:
-    texts = {"sentence": "a b", "propositions": ["a", "b"], "translations": ["c", "d"]}
-    return {**texts, "scores": [score, score], "id": f"Basque-{i}.0"}
-
-
-def response(i: int, **more) -> dict:
-    return {"id": f"Basque-{i}", "texts": ["x"], "prompt_tokens": 1000, "completion_tokens": 100, **more}
-
-
-@pytest.fixture
-def begun(tmp_path):
-    """A run that has 3 of its paragraphs, and the pairs of 2."""
-    write(tmp_path / "settings_generate.json", {"model": "m"})
-    write(tmp_path / "Basque.jsonl", *map(paragraph, range(3)))
-    write(tmp_path / "Basque_answers.jsonl", *map(response, range(4)), response(4, error="no answer"))
-    write(
-        tmp_path / "Basque_rejects.jsonl",
-        {"id": "Basque-3.0", "reason": "near_duplicate of Basque-1.0 (ROUGE-L F1 0.8)"},
-    )
-    folder = tmp_path / "apertium"
-    write(folder / "settings_translate.json", {"target_language": "English"})
-    write(folder / "Basque_translate.jsonl", *map(pair, range(2)))
-    rejected = [{"sentence": "e", "translation": None, "reason": "sentence_too_short"}]
-    write(folder / "Basque_translate_rejects.jsonl", {"id": "Basque-0.0", "rejected": rejected * 2})
-    return tmp_path
-
-
-NOTE = {
-    "stages": ["generate", "translate", "score"],
-    "translate_dir": "apertium",
-    "paragraphs": 12,
-    "prices": [1.0, 10.0],
-}
-
-
-def look(root: Path, **options) -> dict[str, stages.Stage]:
-    return {stage.stage: stage for stage in Watcher(root, **options).look().stages}
 
 
 def test_a_run_at_work_and_killed_and_stopped_and_finished(begun):
@@ -441,80 +356,3 @@ def test_a_real_run_that_is_killed_and_run_again(tmp_path):
     assert stages["translate"].state == "killed" and stages["translate"].done < 12 == stages["translate"].of
     datagen(*command)
     assert (look(out)["translate"].state, look(out)["translate"].done) == ("finished", 12)
-
-
-def test_json_and_watch(begun):
-    result = in_process("scripts/status.py", begun, "--json")
-    found = json.loads(result.stdout)
-    assert result.returncode == 0 and [stage["stage"] for stage in found["stages"]] == ["generate", "translate"]
-    process = hold((begun, "Basque", NOTE))
-    command = [sys.executable, "scripts/status.py", str(begun), "--json", "--watch", "--interval", "0.1"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
-        first = json.loads(watching.stdout.readline())
-        second = json.loads(watching.stdout.readline())
-        end(process)
-        rest, errors = watching.communicate(timeout=60)
-    assert watching.returncode == 0, errors
-    assert first["stages"][0]["state"] == second["stages"][0]["state"] == "running" and second["at"] > first["at"]
-    assert json.loads(rest.splitlines()[-1])["stages"][0]["state"] == "killed", "it ends when nothing runs any more"
-
-
-def test_what_a_terminal_shows(begun):
-    process = hold((begun, "Basque", NOTE))
-    try:
-        text = in_process("scripts/status.py", begun).stdout
-    finally:
-        end(process)
-    lines = text.splitlines()
-    assert f"running: process {process.pid} on " in lines[1] and "Basque in " in lines[1]
-    row = next(line for line in lines if line.startswith("generate"))
-    assert row.split()[:3] == ["generate", "Basque", "running"] and "3/12 paragraphs" in row and "25%" in row
-    table = [line for line in lines if line.startswith(("stage ", "generate ", "translate "))]
-    starts = {len(line) - len(line.split()[-1]) for line in table}
-    assert len(table) > 2 and len(starts) == 1 and starts.pop() <= 100, "a long folder breaks no column"
-    assert "  rejected: 1 near_duplicate" in lines and "  4 responses, 1 failed" in lines
-    assert "cost so far: 0.01 USD" in lines and "waiting: its process is at another stage or language" in lines
-
-
-def test_numbers_are_not_rounded_up_and_a_cost_says_what_it_lacks():
-    from scripts import status as script
-    from topxgen.runs.stages import Stage, Status
-
-    tokens = {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0}
-    stages = [
-        Stage("generate", ".", "Basque", "running", unit="paragraphs", done=2999, of=3000, tokens=tokens, usd=1.5),
-        Stage("translate", "llm", "Basque", "running", unit="paragraphs", done=3000, of=3000, tokens=tokens),
-    ]
-    status = Status(
-        root=".", at=0.0, host="here", processes=[], stages=stages, usd=1.5, records=[], failures=[], problems=[]
-    )
-    lines = list(script.lines(status))
-    assert "99%" in lines[2] + lines[3] and any("100%" in line for line in lines if line.startswith("translate"))
-    assert "cost so far: 1.50 USD, without translate: pass --prices" in lines
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--interval", "5"), "--interval has no effect without --watch"),
-        (("--prices", "1"), "--prices takes two or three numbers"),
-    ],
-)
-def test_flags_that_cannot_be_meant(tmp_path, flags, message):
-    result = in_process("scripts/status.py", tmp_path, *flags)
-    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
-
-
-def test_folders_without_a_run_and_damaged_files(tmp_path, begun):
-    result = in_process("scripts/status.py", tmp_path / "nowhere")
-    assert result.returncode == 2 and "is not a directory" in result.stderr
-    (tmp_path / "empty").mkdir()
-    assert "no files of a stage yet" in in_process("scripts/status.py", tmp_path / "empty").stdout
-    (begun / "manifest_generate_Basque.json").write_text("{")
-    (begun / "Basque_rejects.jsonl").write_bytes(b"\xff\n")
-    found = Watcher(begun).look()
-    assert found.stages[0].counts["unreadable_lines"] == 1 and any(
-        "manifest_generate_Basque" in one for one in found.problems
-    )
-    with pytest.raises(UsageError):
-        Watcher(tmp_path / "nowhere").look()

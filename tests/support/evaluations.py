@@ -2,11 +2,15 @@
 
 import json
 import random
+from pathlib import Path
 
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from comptra import evaluation_sets
+from comptra.report import Options
+from comptra.report.sections import evaluation
+from topxgen.runs.folders import find
 from topxgen.text import languages
 
 RUN = "{}_to_{}_5_shot_seed_122_llm_vanilla_None_0_0"
@@ -65,3 +69,23 @@ def paired(baseline, systems, references, trials, tokenize="13a"):
     return {
         name: [result.p_value for result in column[1:]] for name, column in zip(tests, results.values(), strict=True)
     }
+
+
+def collected(root: Path, **more) -> tuple[dict, Options]:
+    """The data of the section, as the page holds them, and what it tells the reader."""
+    options = Options(**more)
+    data = evaluation.collect(find(root), options)
+    return json.loads(json.dumps(data)), options
+
+
+def notices(options: Options, level: str) -> str:
+    return "\n".join(one.text for one in options.notices if one.level == level)
+
+
+def run(root: Path, model: str, share: float, tgt: str = "Basque", translations=None, **more) -> Path:
+    """Translations as main.py leaves them: references with that share of their words left out."""
+    test = udhr("English", tgt)
+    folder = root / model / RUN.format("English", tgt)
+    return write(
+        folder, test.sources, translations or worse(test.references, share), settings(tgt=tgt, model=model, **more)
+    )

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, in_process
 from tests.support.tiny_models import adapter_of, auto_class, without_weights
+from tests.support.training_runs import flags
 from topxgen.inference.adapters import end_tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
@@ -78,6 +79,44 @@ def test_the_merged_model_computes_the_same(run, request, tmp_path, kind, dora):
     names = {path.name for path in merged.iterdir()}
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert not [name for name in names if name.startswith("adapter")]
+
+
+@pytest.fixture
+def mixture(tiny_lm, tmp_path) -> str:
+    """A mixture of experts, which transformers keeps as parameters of three dimensions."""
+    import torch
+    from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    sizes = dict(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    tokens = dict(vocab_size=len(tokenizer), pad_token_id=0, eos_token_id=1, bos_token_id=None)
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(MixtralConfig(num_local_experts=4, num_experts_per_tok=2, **sizes, **tokens))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "mixture")
+    return str(tmp_path / "mixture")
+
+
+def test_adapters_of_experts(run, mixture, tmp_path):
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    adapter_model = adapter_of(mixture, adapter, "all-linear")
+    assert any("experts" in name and "lora_" in name for name, _ in adapter_model.named_parameters())
+    code, said = run(adapter, merged)
+    assert code == 0, said
+    compare(mixture, adapter_model, merged)
+
+
+def test_train_py_says_that_adapters_of_experts_take_no_dropout(mixture, tmp_path):
+    words = flags(mixture, tmp_path / "out", use_peft=True, dry_run=True)
+    result = in_process("train.py", *words)
+    assert result.returncode == 2 and "pass --lora_dropout 0, or other --target_modules" in result.stderr, result.stderr
+    result = in_process("train.py", *words, "--lora_dropout", 0)
+    assert result.returncode == 0, result.stderr
 
 
 def test_what_is_saved_beside_the_layers(run, tiny_lm, tmp_path):

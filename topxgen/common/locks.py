@@ -94,7 +94,7 @@ class OutputLock:
 
 
 def no_record_locks(error: OSError) -> bool:
-    """Whether this error of a lock says that its file system has none."""
+    """Whether a lock failed because the file system has no record locks."""
     return error.errno in _NO_RECORD_LOCKS
 
 
@@ -162,7 +162,7 @@ class _Held:
 
 
 class Note(TypedDict, total=False):
-    """What a run says of itself in its lock; a note of other types is none."""
+    """What a run records about itself in its lock; a note that does not fit is ignored."""
 
     command: list[str]
     stages: list[str]

@@ -237,7 +237,7 @@ class Layout:
         return self.output_dir / f"{language}_rejects.jsonl"
 
     def round_texts(self, language: str, number: int) -> Path:
-        """What a round of knn-instruct brought; round 0 are the seeds, which have vectors only."""
+        """The texts of a round of knn-instruct; round 0 has the seeds, of which there are vectors only."""
         return self.output_dir / f"{language}_{number}.jsonl"
 
     def vectors(self, language: str, number: int) -> Path:
@@ -290,7 +290,7 @@ class Layout:
         ]
 
     def finished_files(self, stage: str, language: str) -> list[Path]:
-        """What a finished stage may have left for a language, without its manifest."""
+        """Files that a finished stage may have written for a language, without its manifest."""
         if stage != "generate":
             pairs = [self.translations(language), self.translation_rejects(language), self.other_candidates(language)]
             return [*pairs, self.translation_responses(language), self.settings(stage)]

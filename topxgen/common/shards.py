@@ -19,6 +19,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import command_line
+from topxgen.common.schemas import fields
 
 FOLDER = "shards"
 SETTING = "shard"  # in the settings of a shard, besides those of the one run
@@ -26,6 +27,7 @@ SLURM = "slurm"
 AUDIT = "audit"  # the stage, and in a shard the folder, of decontamination.py --audit, of which the whole directory has a report alone
 MAX_SHARDS = 9999
 _NAME = re.compile(r"(\d{4})-of-(\d{4})")
+_Manifest = fields(checksums=list[str])
 _NOTE_NAME = re.compile(r"shard_([a-z]+)_(.+)\.json")
 
 
@@ -176,6 +178,13 @@ def works(output_dir: Path) -> list[Work]:
 def check_files(noted: Iterable[Noted]) -> None:
     """Raise UsageError for a file that is not as its shard has left it, such as one that was cut off while it was copied."""
     for folder, root in sorted({(one.folder, one.root) for one in noted}):
+        if not (folder / checksums.NAME).exists():
+            for path in sorted(folder.glob("manifest_*_*.json")):  # of languages that are finished
+                if read_json(path, _Manifest).get(checksums.KEY):
+                    raise UsageError(
+                        f"{folder / checksums.NAME} is missing, by which files are compared with those of the run: copy the shard again "
+                        f"with it, or move {root} away and run the shard again"
+                    )
         for name, digest in checksums.read(folder).items():
             path = folder / name
             if not path.is_file() or checksums.sha256_of(path) != digest:

@@ -7,22 +7,19 @@ a file, a folder or a Hub data set, with a mapping of its columns to languages w
 (rules: topxgen/corpora/tables.py), or a loader. What prompts show to a model comes from examples.py.
 """
 
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
-from topxgen.corpora import hub_sets, tables
-from topxgen.corpora.slices import ALL, Slice
-from topxgen.corpora.tables import SUFFIXES, Column, name_parts, read_json, read_lines
+from topxgen.corpora import hub_sets, own_benchmarks, tables
+from topxgen.corpora.tables import SUFFIXES, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
@@ -154,8 +151,8 @@ def check(name: str) -> None:
     if name not in LOADERS:
         _own_loader(name, ())
         path = tables.split_source(name)[0]
-        if path.suffix.lower() in SUFFIXES and not path.exists():
-            raise UsageError(f"benchmark {name!r}: there is no file or folder {path}")
+        if path.suffix.lower() in SUFFIXES and (problem := own_benchmarks.absence(path)):
+            raise UsageError(f"benchmark {name!r}: {problem}")
 
 
 def needs(name: str, chosen: Iterable[Language], folder: Path | None = None) -> list[Need]:
@@ -435,15 +432,6 @@ def local_source(name: str) -> Path | None:
     return path if name and name not in LOADERS and path.exists() else None
 
 
-class _Part(NamedTuple):
-    """A file of a user's own, or a split of a Hub data set."""
-
-    name: str  # its path below the source, or the split
-    where: str  # it as named on the command line
-    source: str  # for Split
-    columns: list[Column]
-
-
 def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Language, Path | None], list[Split]]:
     """The loader of a user's own benchmark. Raises UsageError if `name` is not one."""
     path, cut, mapping_text = tables.split_source(name)
@@ -460,7 +448,11 @@ def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Langua
     def load_own(name: str, language: Language, folder: Path | None) -> list[Split]:
         mapping = tables.parse_mapping(mapping_text, known)
         splits = []
-        for part in _hub_parts(name, repo, config) if repo else _file_parts(path, cut, mapping, known):
+        for part in (
+            own_benchmarks.hub_parts(name, repo, config)
+            if repo
+            else own_benchmarks.file_parts(path, cut, mapping, known)
+        ):
             title = config or part.name
             for label, rows in tables.columns_in(language, part.columns, part.where, mapping, title, known):
                 split = f"{part.name} ({label})" if label else part.name
@@ -468,42 +460,3 @@ def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Langua
         return splits
 
     return load_own
-
-
-def _file_parts(path: Path, cut: Slice, mapping: dict[str, list[str]], known: tuple[Language, ...]) -> Iterator[_Part]:
-    if not path.exists():
-        raise UsageError(f"there is no file or folder {path}")
-    if path.is_dir() and cut != ALL:
-        raise UsageError(f"{path}{cut} is a slice of a folder; name a file in it")
-    files = {str(file.relative_to(path)): file for file in files_below(path)} if path.is_dir() else {path.name: path}
-    if not files:
-        raise UsageError(f"{path} is empty")
-    for file in files.values():
-        if file.suffix.lower() not in SUFFIXES:
-            advice = f"; name the files to read, such as {path}/*.txt" if path.is_dir() else ""
-            raise UsageError(f"{file} is not a {', '.join(SUFFIXES)} file{advice}")
-    for title, file in files.items():
-        name = f"{file}{cut}"
-        yield _Part(title, name, name, tables.read_columns(file, mapping, known, part=cut))
-
-
-def _hub_parts(name: str, repo: str, config: str) -> Iterator[_Part]:
-    for split, data in hub_sets.dataset(repo, config or None, None).items():
-        data = data.select_columns([column for column, kind in data.features.items() if not hasattr(kind, "decode")])
-        columns = tables.columns_of(enumerate(data, start=1))
-        yield _Part(split, name, hub_sets.source(repo, config or "default", split), columns)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and below, without hidden ones; links are followed, but not in circles."""
-    paths, seen = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        # Folders before links to them, so that files get their own paths.
-        folders[:] = sorted((f for f in folders if f[0] != "."), key=lambda f: (os.path.islink(Path(root) / f), f))
-        seen_before = os.path.realpath(root) in seen
-        seen.add(os.path.realpath(root))
-        if seen_before:
-            folders.clear()
-            continue
-        paths += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
-    return sorted(paths)

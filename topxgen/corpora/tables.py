@@ -53,10 +53,8 @@ ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translat
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
 SUFFIXES = (".txt", *TABLE_SUFFIXES)
 PARQUET_ROWS = 4096  # of a batch; documents can be long
-MAX_EXPANSION, SMALL_BYTES = (
-    200,
-    1 << 28,
-)  # how much more a file may hold than its bytes; text is packed to a third or a tenth
+MAX_EXPANSION = 200  # how much more a file may hold than its bytes; text is packed to a third or a tenth
+SMALL_BYTES = 1 << 28
 BYTES_OF_ROW = 100  # in memory, at least
 _QUOTED_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 _TSV_CELL = re.compile(rf'(?:{_QUOTED_CELL.pattern}|([^"\t]*))(?=\t|\Z)')

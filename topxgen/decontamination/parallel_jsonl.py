@@ -178,7 +178,7 @@ def _claim(manifest: Path, finished: dict) -> None:
 
 
 def _read_manifest(path: Path) -> Manifest | None:
-    """The manifest of a complete run; None if there is none, or none that can be read: then all is done again."""
+    """The manifest of a complete run; None if it is missing or unreadable, so that the run starts again."""
     try:
         return read_json(path, Manifest, "the file is filtered anew") or None
     except UsageError as error:
@@ -208,7 +208,7 @@ class _Output:
 
 
 def identity(path: Path) -> dict:
-    """What tells a file from one that was changed."""
+    """What differs once a file has been changed."""
     return {"path": str(path.resolve()), **_size_and_time(path)}
 
 

@@ -13,7 +13,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
 from topxgen.common.flag_rules import Rule
 from topxgen.common.records import FilteredLayout, target_language_of, translations_name
-from topxgen.corpora import benchmarks
+from topxgen.corpora import benchmarks, own_benchmarks
 from topxgen.decontamination import parallel_jsonl, report
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
 from topxgen.decontamination.filter import RULES_VERSION, ContaminationFilter
@@ -103,15 +103,13 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
     layout = FilteredLayout(args.output_dir)
     outputs = [] if args.audit else [f for name in inputs for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
-    own_benchmarks = [
-        path for name in (*args.benchmarks, *args.demonstration_pool) if (path := benchmarks.local_source(name))
-    ]
+    sources = [path for name in (*args.benchmarks, *args.demonstration_pool) if (path := benchmarks.local_source(name))]
     for output in (*reports, *map(partial, reports), *outputs):
         if _is_dir(output):
             raise UsageError(
                 f"{output} is a directory, but this run writes a file of that name; pass another --output_dir"
             )
-        for path in (*inputs.values(), *own_benchmarks):
+        for path in (*inputs.values(), *sources):
             if _inodes([output]) & _inodes([path]):
                 raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
     for name in () if args.audit else inputs:
@@ -128,8 +126,8 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
     for output in reports:
         if output in outputs:
             raise UsageError(f"--report {output} is another output of this run; pass another path")
-    for source in own_benchmarks:
-        inodes = _inodes(benchmarks.files_below(source) if source.is_dir() else [source])
+    for source in sources:
+        inodes = _inodes(own_benchmarks.files_below(source) if source.is_dir() else [source])
         for path in (*inputs.values(), *reports, *outputs):
             if source.resolve() in path.resolve().parents or _inodes([path]) & inodes:
                 raise UsageError(

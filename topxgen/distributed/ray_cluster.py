@@ -141,7 +141,7 @@ def disconnect() -> None:
 
 
 def _quiet(ray, log: Path | None) -> None:
-    """What the cluster says about lost workers, which we say, goes to the log alone; Ray prints it to stderr and has no option."""
+    """Ray's messages about lost workers go to the log alone, since we report those ourselves; Ray has no option for that."""
 
     def to_log(data: dict, *_, **__) -> None:
         if log is not None:

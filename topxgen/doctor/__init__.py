@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 GB = 1e9
-UNKNOWN = "unknown: "  # begins the text of what cannot be found out; it is a note or a problem, never ok
+UNKNOWN = "unknown: "  # begins the text of a finding that could not be determined; a note or a problem, never ok
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`subject` in a word or a name, `text` what there is and why it matters, `remedy` what to do or run."""
+    """`subject`: a word or name; `text`: what was found and why it matters; `remedy`: what to do or run."""
 
     level: str
     subject: str
@@ -64,7 +64,7 @@ def examine(situation: "Situation") -> Iterator[tuple[str, Finding]]:
         try:
             for finding in row.load()(situation):
                 yield name, finding
-        except Exception as error:  # a broken package, say, raises anything; it must not hide what the others find
+        except Exception as error:  # a broken package, for example, can raise anything; that must not hide the findings of other checks
             logger.debug("check %s", name, exc_info=True)
             remedy = "scripts/doctor.py --imports says whether a package is broken"
             yield name, problem(name, f"{UNKNOWN}the check failed ({reason(error)})", remedy)

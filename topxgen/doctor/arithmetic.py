@@ -66,10 +66,10 @@ class Attention:
     windows: tuple[int | None, ...]
     max_positions: int | None = None
 
-    def kv_bytes(self, tokens: int, each: int = 2) -> int:
-        """Keys and values of a sequence of `tokens`, at `each` bytes a number."""
+    def kv_bytes(self, tokens: int) -> int:
+        """Keys and values of a sequence of `tokens`, at two bytes a number."""
         kept = sum(min(tokens, window or tokens) for window in self.windows)
-        return 2 * kept * self.kv_heads * self.head_dim * each
+        return 2 * kept * self.kv_heads * self.head_dim * 2
 
 
 def training_bytes(frozen_bytes: float, trained: int, processes: int = 1, zero: int = 0) -> float:

@@ -72,7 +72,7 @@ def float_bytes(command: Command) -> int | None:
 
 
 def length(command: Command, checkpoint: Checkpoint) -> int:
-    """--max_model_len, or what it is without."""
+    """--max_model_len, or its default."""
     most = checkpoint.attention.max_positions if checkpoint.attention else None
     return command.args.max_model_len or min(DEFAULT_LENGTH, most or DEFAULT_LENGTH)
 
@@ -177,7 +177,7 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
 
 
 def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]:
-    """(bytes on each GPU, how they come about)."""
+    """(bytes on each GPU, what they consist of)."""
     args, how = command.args, launch(command)
     where = (
         f"{how.processes} GPUs" + (f", ZeRO-{how.zero}" if how.zero else ", each with all of it")

@@ -1,4 +1,4 @@
-"""Rates of the stages: what docs/hardware.md, "Past one machine", computes with, and the doctor where no run has shown its own."""
+"""Rates of the stages, as docs/hardware.md ("Past one machine") uses them, and the doctor until a run has measured its own."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ CPU, GPU, TEXT, USER = "measured: one core", "estimate: H100", "the texts", "ass
 
 
 class Rate(NamedTuple):
-    """`source`: what was measured, or how the estimate comes about."""
+    """`source`: what was measured, or how the rate was estimated."""
 
     value: float
     unit: str

@@ -1,4 +1,4 @@
-"""What the checks look at: the commands of a run file, and this machine."""
+"""What the checks examine: the commands of a run file, and this machine."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ class Situation:
 
     @cached_property
     def estimates(self) -> list[tuple[Command, Estimate]]:
-        """What the commands are going to need, as far as it is known in seconds and without a network."""
+        """What the commands will need, as far as that can be found out in seconds and without a network."""
         found = []
         with hub.offline(), quiet():
             for command in self.commands:
@@ -71,7 +71,7 @@ class Situation:
 
     @cached_property
     def offline(self) -> bool:
-        """As the user has it: check_connection sets the variable, too."""
+        """As the user set it: check_connection sets the variable, too."""
         return any(
             os.environ.get(name, "").lower() not in OFFLINE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
         )
@@ -107,7 +107,7 @@ class Situation:
 
     @cached_property
     def at_hub(self) -> dict[str, checkpoints.Listed]:
-        """What is to be downloaded, as the Hub lists it; what it says nothing of within ANSWER_S is not among it."""
+        """What is to be downloaded, as the Hub lists it; without the repositories for which it does not answer within ANSWER_S."""
         wanted = [one for one in self.assets if one.problem == hub.NOT_DOWNLOADED and one.is_on_hub]
         wanted = wanted if self.asks_hub else []
         shaped = {command.args.model_name_or_path for command in self.stage("train") if command.args.use_peft}
@@ -118,7 +118,7 @@ class Situation:
         return {name: job.result() for name, job in asked.items() if job.done() and not job.exception()}
 
     def download_bytes(self, asset: Asset) -> int | None:
-        """Of what is to be downloaded of a model or data set; None: not known."""
+        """Of the files of a model or data set that are to be downloaded; None: not known."""
         listed = self.at_hub.get(asset.name)
         if listed is None:
             return None
@@ -136,7 +136,7 @@ def runs_llm(command: Command) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A block without the messages that a run of the stages would show."""
+    """Silences the messages that the stages would log."""
     logging.disable(logging.WARNING)
     try:
         yield

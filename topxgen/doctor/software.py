@@ -49,8 +49,8 @@ def _trains(command: Command) -> bool:
     return command.stage == "train"
 
 
-def _flag(name: str, value=True) -> Callable[[Command], bool]:
-    return lambda command: getattr(command.args, name, None) == value
+def _flag(name: str) -> Callable[[Command], bool]:
+    return lambda command: getattr(command.args, name, None) is True
 
 
 PACKAGES: dict[str, Callable[[Command], bool]] = {

@@ -92,6 +92,11 @@ def add_set_flag(parser: argparse.ArgumentParser) -> None:
                         help="values instead of the file's: name=value of one at the top, section.flag=value; null is none")  # fmt: skip
 
 
+def stops(code: int, allow_incomplete: bool) -> bool:
+    """Whether a run ends at a command with this exit code."""
+    return code != 0 and not (code == EXIT_INCOMPLETE and allow_incomplete)
+
+
 def add_running_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
     parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")

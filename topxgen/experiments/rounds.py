@@ -22,7 +22,7 @@ from topxgen.common.records import FilteredLayout, read_translations, translatio
 from topxgen.common.run_files import RunFile, Value, references
 from topxgen.common.schemas import fields
 from topxgen.experiments import stages
-from topxgen.experiments.chain import EXIT_INCOMPLETE, Chain, Command, commands, folder_of
+from topxgen.experiments.chain import Chain, Command, commands, folder_of, stops
 from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
@@ -297,7 +297,7 @@ def run(settings: Settings, rounds: Sequence[Round], allow_incomplete: bool, unt
         for name, (folder, where, command) in zip(names(number, one), one.jobs(), strict=True):
             title = f"=== round {number}/{settings.number}  {where}{command.name}"
             code = Chain(folder).complete(command, title, allow_incomplete)
-            if code and not (code == EXIT_INCOMPLETE and allow_incomplete):
+            if stops(code, allow_incomplete):
                 return code
             incomplete = incomplete or code
             if name == until and name != names(number, one)[-1]:

@@ -173,6 +173,8 @@ def take_paragraphs(config: GenerationConfig) -> bool:
                 begun.add(language)
 
         kept = native.clean(config, progress, begin)
+        if not begun:
+            progress.restart_clock()  # what is read from disk says nothing about the rate
     complete = config.target.reached(kept)
     results = {
         name: {

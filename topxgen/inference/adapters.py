@@ -118,7 +118,8 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
         raise UsageError(
             f"the adapter {folder} does not match {base} ({reason(error)}): is it the right base, and is adapter_config.json its own?"
         ) from None
-    targets = model.base_model.targeted_module_names
+    tuner = model.base_model
+    targets = [*tuner.targeted_module_names, *tuner.targeted_parameter_names]  # experts are parameters
     patterns = [*(config.rank_pattern or ()), *(config.alpha_pattern or ())]
     strays = [key for key in patterns if not any(re.match(rf"(.*\.)?({key})$", name) for name in targets)]
     unmatched = {

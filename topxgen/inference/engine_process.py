@@ -92,7 +92,7 @@ def send(stream: IO[bytes], message: Message) -> None:
 
 
 def messages(stream: IO[bytes], kind) -> Iterator:
-    """The messages of `kind` until the stream ends, be it within one: the process that writes may be killed."""
+    """The messages of `kind` until the stream ends, possibly in the middle of one: the process that writes may be killed."""
     decoder = msgspec.msgpack.Decoder(kind)
     while len(head := stream.read(LENGTH.size)) == LENGTH.size:
         (length,) = LENGTH.unpack(head)
@@ -103,7 +103,7 @@ def messages(stream: IO[bytes], kind) -> Iterator:
 
 
 class _Left(Exception):
-    """The round is over for the other process."""
+    """The other process has finished the round."""
 
 
 class _Engine:
@@ -112,7 +112,7 @@ class _Engine:
         self._sending = threading.Lock()
         self._changed = threading.Condition()
         self._waiting: deque[Request | Round | Adapter | Close] = deque()
-        self._round = 0  # the last one that was heard of
+        self._round = 0  # the last one received
 
     def say(self, message: Message) -> None:
         with self._sending, suppress(BrokenPipeError):  # the reader sees that the other process is gone

@@ -51,13 +51,13 @@ def request_id(prompt: str | list) -> str:
     return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
 
 
-def read_responses(path: Path, schema: type = ResponseRecord) -> Iterator[dict]:
-    """The records of a cache, of older versions too. Raises UsageError for one that does not fit `schema`."""
-    return (record for _, record in _placed_responses(path, schema))
+def read_responses(path: Path) -> Iterator[dict]:
+    """The responses in a cache, of older versions too. Raises UsageError for a record that does not fit."""
+    return (record for _, record in _placed_records(path, ResponseRecord))
 
 
-def _placed_responses(path: Path, schema: type) -> Iterator[tuple[tuple[int, int], dict]]:
-    """The same, each with its offset and size in the file."""
+def _placed_records(path: Path, schema: type) -> Iterator[tuple[tuple[int, int], dict]]:
+    """Each with its offset and size in the file."""
     remedy = "remove the line: it is asked for again"
     for number, offset, size, record in read_placed_jsonl(path, schema, remedy):
         record = _as_today(record)
@@ -92,7 +92,7 @@ class ResponseCache:
         for number, file in enumerate([path] if earlier is None else [path, earlier]):
             if file.exists():
                 self._descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
-            for place, record in _placed_responses(file, schema):
+            for place, record in _placed_records(file, schema):
                 if number and record["id"] in self._places:
                     continue
                 self._places[record["id"]] = (number, *place)

@@ -256,13 +256,12 @@ def _left(measured: Measured, selection: Selection) -> str:
     )
 
 
-def paragraphs(
-    config: Config, selection: Selection, measured: Measured, on_cut: Callable[[Path], object] = lambda _: None
-) -> Iterator[Paragraph]:
-    """The paragraphs of a config with the pairs that are published; those without any are left out."""
+def paragraphs(config: Config, selection: Selection, measured: Measured) -> Iterator[Paragraph]:
+    """The paragraphs of a config with the pairs that are published; those without any are left out. `Selection.measure` has
+    reported lines that are cut off."""
     for source in config.sources:
         place_of = _Places(source)
-        for name, record in _records(source, on_cut):
+        for name, record in _records(source, lambda _: None):
             pairs = [pair for pair in _pairs_in(record) if selection.keeps(pair[3], measured)]
             if not pairs:
                 continue
@@ -299,7 +298,7 @@ def _pairs_in(record: TranslationRecord) -> Iterator[tuple[int, str, str, float 
 
 
 class _Places:
-    """Where the pairs of a decontaminated paragraph were before, by the file of all pairs, which is read along."""
+    """Indices that the pairs of a decontaminated paragraph had before, from the file of all pairs, which is read in parallel."""
 
     def __init__(self, source: Source):
         self._left = read_translations(source.all_pairs, on_cut=lambda _: None) if source.all_pairs else iter(())

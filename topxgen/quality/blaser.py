@@ -57,7 +57,7 @@ def check_fit(file: Path, checkpoint: sonar_encoder.Checkpoint) -> None:
 class Blaser:
     """Scores of translations.
 
-    `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar`, `dtype`, `device` and
+    `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar`, `dtype` and
     `batch_tokens` are those of SonarEncoder. BLASER's own network always computes in float32. The most recently used
     vectors (with their texts up to `cache_bytes`) are kept between calls, so that a text is not embedded twice.
 
@@ -70,14 +70,13 @@ class Blaser:
         sonar: str = sonar_encoder.DEFAULT,
         *,
         dtype: str = "float32",
-        device: str | None = None,
         batch_tokens: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
         checkpoint = read_checkpoint(sonar)
         weights = _weights(weight_file(blaser), checkpoint)
         self._name, self._dtype = f"BLASER ({blaser}, {sonar})", dtype
-        self._encoder = SonarEncoder(checkpoint, dtype=dtype, device=device, batch_tokens=batch_tokens)
+        self._encoder = SonarEncoder(checkpoint, dtype=dtype, batch_tokens=batch_tokens)
         self._weights = [
             tuple(weights[f"mlp.{layer}.{kind}"].to(self._encoder.device).float() for kind in ("weight", "bias"))
             for layer in _LAYERS

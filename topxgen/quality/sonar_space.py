@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.memory import free_memory
-from topxgen.quality.blaser import CACHE_BYTES, VectorCache, score_pairs
+from topxgen.quality.blaser import VectorCache, score_pairs
 from topxgen.quality.sonar import BATCH_TOKENS, torch_device
 from topxgen.text.languages import Language
 
@@ -47,19 +47,11 @@ class SonarSpace:
     Raises UsageError if the package or its weights do not load.
     """
 
-    def __init__(
-        self,
-        *,
-        dtype: str = "float32",
-        device: str | None = None,
-        batch_tokens: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
-    ):
+    def __init__(self, *, dtype: str = "float32"):
         pipeline, load_blaser_model, load_tokenizer = _import()
         import torch
 
-        self.device = torch_device(device, dtype)
-        self._batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
+        self.device = torch_device(None, dtype)
         try:
             self._tokenizer = load_tokenizer(ENCODER)
             self._pipeline = pipeline(ENCODER, self._tokenizer, device=self.device, dtype=getattr(torch, dtype))
@@ -69,7 +61,7 @@ class SonarSpace:
                 f"sonar-space cannot load {ENCODER} and {BLASER} ({reason(error)}); it fetches them from "
                 "dl.fbaipublicfiles.com and the Hub, or takes them from its cache"
             ) from None
-        self._vectors = VectorCache(self._encode, cache_bytes)
+        self._vectors = VectorCache(self._encode)
         self.truncated = 0
 
     def check(self, source: Language, target: Language) -> None:
@@ -94,7 +86,7 @@ class SonarSpace:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             vectors = self._pipeline.predict(
-                texts, source_lang=language.flores, batch_size=None, batch_max_tokens=self._batch_tokens
+                texts, source_lang=language.flores, batch_size=None, batch_max_tokens=BATCH_TOKENS[self.device.type]
             )
         self.truncated += sum(int(match[1]) for item in caught if (match := _CUT.match(str(item.message))))
         return vectors.float().cpu()

@@ -1,4 +1,4 @@
-"""Every sentence of a run with what became of it: kept, rejected and why, dropped as contaminated, not chosen.
+"""Every sentence of a run and its outcome: kept, rejected and why, dropped as contaminated, not chosen.
 
 Files are read as streams: memory does not grow with their length.
 """
@@ -78,13 +78,9 @@ def rows(
         topic, scorer = record.get("topic"), record.get("scorer")
         for i, (sentence, translation) in enumerate(zip(record["propositions"], record["translations"], strict=True)):
             reason, detail = drops.get(i, ("", ""))
-            yield Row(
-                id=f"{name}/p{i}",
+            yield _row(
+                (language, target, name, "p", i),
                 state="contaminated" if reason else "kept",
-                language=language,
-                target_language=target,
-                paragraph_id=name,
-                index=i,
                 sentence=sentence,
                 translation=translation,
                 reason=reason,
@@ -104,24 +100,14 @@ def texts(generation: Path, language: str, *, problems: Problems | None = None) 
     problems = Problems() if problems is None else problems
     for _, record in read_lines(layout_of(generation).rejects(language), RejectRecord, problems):
         reason, _, detail = record["reason"].partition(" ")
-        yield Row(
-            id=f"{record['id']}/t0",
-            state="text",
-            language=language,
-            target_language="",
-            paragraph_id=record["id"],
-            index=0,
-            sentence=record.get("text") or "",
-            reason=reason,
-            detail=detail,
-            topic=record.get("topic"),
-        )
+        place, text = (language, "", record["id"], "t", 0), record.get("text") or ""
+        yield _row(place, state="text", sentence=text, reason=reason, detail=detail, topic=record.get("topic"))
 
 
 def paragraphs(
     back_translation: BackTranslation, language: str, ids: Collection[str], *, problems: Problems | None = None
 ) -> dict[str, str]:
-    """The texts of the paragraphs with these ids, as far as they are there."""
+    """The texts of the paragraphs with these ids, as far as the files have them."""
     problems, wanted = Problems() if problems is None else problems, set(ids)
     found = {
         name: record["sentence"]
@@ -136,7 +122,7 @@ def paragraphs(
 
 
 def pairs_file(back_translation: BackTranslation, language: str) -> Path:
-    """All pairs of a language; the filtered ones where the others are not there."""
+    """The file with all pairs of a language, or the filtered one if that is all there is."""
     path = back_translation.layout().translations(language)
     if back_translation.filtered and not path.exists():
         return FilteredLayout(back_translation.filtered).filtered(language)
@@ -223,14 +209,22 @@ def _key(record: TranslationRecord) -> tuple:
     return record.get("id"), record.get("sentence")
 
 
+def _row(place: tuple[str, str, str, str, int], **values) -> Row:
+    """`place`: language, target language, id of the paragraph, letter of its list and index in it."""
+    language, target, name, letter, index = place
+    where = {"language": language, "target_language": target, "paragraph_id": name, "index": index}
+    return Row(id=f"{name}/{letter}{index}", **where, **values)
+
+
 def _rejects(layout: Layout, language: str, target: str, problems: Problems) -> Iterator[Row]:
     about = _About(layout.translations(language))
     for _, line in read_lines(layout.translation_rejects(language), TranslationRejects, problems):
         topic, scorer = about.get(line["id"])
         for i, reject in enumerate(line["rejected"]):
             for_score = reject["reason"] in min_score.REASONS
-            kind, of_score = ("s", scorer) if for_score else ("r", None)
-            yield _row_of(reject, "rejected", language, target, line["id"], kind, i, topic, of_score)
+            letter, of_score = ("s", scorer) if for_score else ("r", None)
+            place = (language, target, line["id"], letter, i)
+            yield _row(place, state="rejected", topic=topic, scorer=of_score, **_of_pair(reject))
 
 
 def _other_candidates(layout: Layout, language: str, target: str, problems: Problems) -> Iterator[Row]:
@@ -239,37 +233,20 @@ def _other_candidates(layout: Layout, language: str, target: str, problems: Prob
     for _, line in read_lines(layout.other_candidates(language), _Others, problems):
         topic, _ = about.get(line["id"])
         for i, other in enumerate(line["others"]):
-            yield _row_of(other, NOT_CHOSEN, language, target, line["id"], "o", i, topic, selector)
+            place = (language, target, line["id"], "o", i)
+            yield _row(place, state=NOT_CHOSEN, topic=topic, scorer=selector, **_of_pair(other))
 
 
-def _row_of(
-    record: Mapping,
-    state: str,
-    language: str,
-    target: str,
-    name: str,
-    kind: str,
-    i: int,
-    topic: str | None,
-    scorer: str | None,
-) -> Row:
-    """Of a rejected pair, or a candidate that was not chosen."""
-    return Row(
-        id=f"{name}/{kind}{i}",
-        state=state,
-        language=language,
-        target_language=target,
-        paragraph_id=name,
-        index=i,
-        sentence=record.get("sentence") or "",
-        translation=record.get("translation"),
-        reason=record.get("reason", NOT_CHOSEN),
-        detail=record.get("detail") or "",
-        topic=topic,
-        score=record.get("score"),
-        scorer=scorer,
-        confidence=record.get("confidence"),
-    )
+def _of_pair(record: Mapping) -> dict:
+    """What a row has of a rejected pair, or of a candidate that was not chosen."""
+    return {
+        "sentence": record.get("sentence") or "",
+        "translation": record.get("translation"),
+        "reason": record.get("reason", NOT_CHOSEN),
+        "detail": record.get("detail") or "",
+        "score": record.get("score"),
+        "confidence": record.get("confidence"),
+    }
 
 
 class _About:

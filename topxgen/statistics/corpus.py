@@ -1,4 +1,4 @@
-"""What statistics are computed of: each file of texts or pairs below a folder, or a source of native text."""
+"""What statistics are computed on: each file of texts or pairs below a folder, or a source of native text."""
 
 import logging
 import os

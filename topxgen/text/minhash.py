@@ -25,7 +25,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd
 
 
 class MinHashIndex:
-    """As PrefixIndex. What it finds is a function of the texts that were added, in their order: the same after a restart."""
+    """As PrefixIndex. Its candidates depend only on the texts added before and their order, so they are the same after a restart."""
 
     def __init__(self, threshold: float):
         self._exact: PrefixIndex | None = PrefixIndex(threshold)

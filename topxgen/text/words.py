@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -56,11 +56,10 @@ def length(text: str) -> int:
     return len(text) + 2 * len(_SYLLABLES.findall(text))
 
 
-def unspaced_classes(without: Collection[str] = ()) -> str:
-    r"""The characters of unspaced scripts inside a regular expression's brackets (\p{Han}\p{Thai}...), all scripts but
-    those in `without`."""
-    rows = [row for code, row in UNSPACED_SCRIPTS.items() if code not in without]
-    return "".join(rf"\p{{{script}}}" for script in dict.fromkeys(s for row in rows for s in row.unicode_scripts))
+def unspaced_classes() -> str:
+    r"""The characters of unspaced scripts inside a regular expression's brackets (\p{Han}\p{Thai}...)."""
+    scripts = dict.fromkeys(script for row in UNSPACED_SCRIPTS.values() for script in row.unicode_scripts)
+    return "".join(rf"\p{{{script}}}" for script in scripts)
 
 
 @cache

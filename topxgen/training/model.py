@@ -206,6 +206,11 @@ class TrainableModel:
         try:
             return get_peft_model(model, config)
         except ValueError as error:
+            if "lora_dropout" in str(error):  # experts are one parameter of three dimensions
+                raise UsageError(
+                    f"{type(model).__name__} has experts, whose adapters take no dropout: pass --lora_dropout 0, or other "
+                    "--target_modules, such as q_proj k_proj v_proj o_proj"
+                ) from None
             if "target modules" not in str(error).lower():
                 raise
             linear = [name for name, module in model.named_modules() if "Linear" in type(module).__name__]

@@ -1,4 +1,4 @@
-"""Provenance: what was run, when, with which settings and versions, on what; and what is missing."""
+"""Provenance: what was run, when, with which settings, versions and inputs; and what is missing."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -136,7 +136,7 @@ def _failures(run: Run, options: Options) -> Iterator[str]:
 
 
 def _missing(run: Run, steps: list[dict], has_failed: bool) -> Iterator[str]:
-    """What a run may have and this one has not, or has not finished."""
+    """What this run lacks or has not finished."""
     interrupted = "failed or was interrupted" if has_failed else "was interrupted"
     for step in steps:
         if not step["complete"]:

@@ -1,46 +1,23 @@
-"""The section Evaluation: what it says of real runs, of stale reports, of runs that are being written, and of damaged files."""
+"""The section Evaluation: tables, scores of sentences and comparisons of real runs, and what is said of stale and damaged reports."""
 
 import json
-import os
 import re
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 from sacrebleu.metrics import CHRF
 
-from comptra.report import Options, packing
-from comptra.report.sections import evaluation, evaluation_sentences
+from comptra.report.sections import evaluation
 from comptra.scores.metrics import Segment
 from comptra.scores.segment_cache import ScoreCache, keys_of
 from comptra.tables import matrix, series, variants
-from tests.support.evaluations import RUN, settings, udhr, worse, write
+from tests.support.evaluations import RUN, collected, notices, run, settings, udhr, worse, write
 from tests.support.runs import in_process, records
 from tests.support.score_reports import with_all_marks
 from topxgen.runs.folders import find
 
 DIRECTION = "eng_Latn-eus_Latn"
-
-
-def collected(root: Path, **more) -> tuple[dict, Options]:
-    """The data of the section, as the page holds them, and what it tells the reader."""
-    options = Options(**more)
-    data = evaluation.collect(find(root), options)
-    return json.loads(json.dumps(data)), options
-
-
-def notices(options: Options, level: str) -> str:
-    return "\n".join(one.text for one in options.notices if one.level == level)
-
-
-def run(root: Path, model: str, share: float, tgt: str = "Basque", translations=None, **more) -> Path:
-    """Translations as main.py leaves them: references with that share of their words left out."""
-    test = udhr("English", tgt)
-    folder = root / model / RUN.format("English", tgt)
-    return write(
-        folder, test.sources, translations or worse(test.references, share), settings(tgt=tgt, model=model, **more)
-    )
 
 
 def scored(root: Path, *flags) -> dict:
@@ -396,114 +373,6 @@ def test_comparisons_with_seeds_and_intervals(tmp_path):
     )
 
 
-# Runs that are written, and test sets that are not here
-
-
-def test_a_run_that_is_being_written_stands_beside_the_finished_ones(tmp_path):
-    run(tmp_path, "done", 0.1)
-    test = udhr()
-    folder = write(
-        tmp_path / "now" / RUN.format("English", "Basque"),
-        test.sources[:5],
-        worse(test.references[:5], 0.2),
-        settings(),
-    )
-    with open(folder / "translate_0.jsonl", "a", encoding="utf-8") as file:
-        file.write('{"sentence": "Half a li')
-    data, _ = collected(tmp_path)
-    (group,) = data["sentences"]
-    done, now = group["systems"]
-    assert (now["sentences"], now["missing"]) == (5, 16) and now["translations"][5:] == [None] * 16
-    assert now["scores"]["chrf"][5:] == [None] * 16 and None not in done["translations"]
-
-
-def test_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
-    """FLORES without a copy: the page has the translations, and says why there are no references."""
-
-    def refuse(*_):
-        raise AssertionError("the network was asked")
-
-    from huggingface_hub import constants
-
-    before = os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    test = udhr()
-    write(tmp_path / "m" / RUN.format("English", "Basque"), test.sources, test.references, settings("flores"))
-    data, options = collected(tmp_path)
-    (group,) = data["sentences"]
-    assert (
-        group["references"] is None
-        and group["metrics"] == []
-        and group["systems"][0]["translations"] == test.references
-    )
-    assert "no references, and so no scores of sentences" in notices(options, "missing") and data["reports"] == []
-    assert (os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE) == before
-
-
-def test_a_benchmark_is_found_where_main_read_it(tmp_path, ntrex):
-    """Without --benchmark_dir, by the path in the manifest."""
-    sides = [(ntrex / f"newstest2019-{name}.txt") for name in ("src.eng", "ref.eus")]
-    sources, references = (path.read_text(encoding="utf-8").split("\n")[:1000] for path in sides)
-    folder = write(tmp_path / "m" / RUN.format("English", "Basque"), sources, references, settings("ntrex"))
-    manifest = json.loads((folder / "manifest_translate.json").read_text())
-    manifest["test_set"] = {"test": {"sources": {"from": str(sides[0])}}}
-    (folder / "manifest_translate.json").write_text(json.dumps(manifest))
-    (group,) = collected(tmp_path)[0]["sentences"]
-    assert group["total"] == 1000 and group["systems"][0]["corpus"] == 100.0
-
-
-def test_folders_that_cannot_be_read_are_named(tmp_path):
-    run(tmp_path, "a", 0.2)
-    broken = run(tmp_path, "b", 0.2) / "translate_0.jsonl"
-    broken.write_text("no JSON\n" * 3)
-    data, options = collected(tmp_path)
-    assert "b/English_to_Basque" in notices(options, "missing") and len(data["sentences"][0]["systems"]) == 1
-
-
-def test_nothing_translated_is_no_section(tmp_path):
-    assert evaluation.collect(find(tmp_path), Options()) is None
-
-
-# The sample
-
-
-def test_large_test_sets_are_sampled_to_a_size(tmp_path, monkeypatch):
-    for model, share in (("a", 0.5), ("b", 0.1)):
-        run(tmp_path, model, share)
-        run(tmp_path, model, share, "Swahili")
-    whole, _ = collected(tmp_path)
-    limit = packing.packed_size(packing.size_of(whole["sentences"])) // 2
-    monkeypatch.setattr(evaluation_sentences, "RATIO", 50)  # texts that compress less than expected
-    data, _ = collected(tmp_path, page_bytes=4 * limit)
-    assert packing.packed_size(packing.size_of(data["sentences"])) <= limit
-    for group, complete in zip(data["sentences"], whole["sentences"], strict=True):
-        count = len(group["numbers"])
-        assert 2 < count < group["total"] == 21 and abs(2 * group["differing"] - count) <= 1
-        assert group["numbers"] == sorted(set(group["numbers"]))
-        for place, number in enumerate(group["numbers"]):
-            assert group["sources"][place] == complete["sources"][number - 1]
-            for system, other in zip(group["systems"], complete["systems"], strict=True):
-                assert system["translations"][place] == other["translations"][number - 1]
-                assert system["scores"]["chrf"][place] == other["scores"]["chrf"][number - 1]
-        spread = {
-            number: abs(
-                complete["systems"][0]["scores"]["chrf"][number - 1]
-                - complete["systems"][1]["scores"]["chrf"][number - 1]
-            )
-            for number in complete["numbers"]
-        }
-        assert max(spread, key=spread.get) in group["numbers"]
-    assert collected(tmp_path, page_bytes=4 * limit)[0] == data, "the same page each time"
-    assert collected(tmp_path, page_bytes=4 * limit, seed=1)[0]["sentences"] != data["sentences"]
-
-
-def test_shares_of_the_room():
-    assert evaluation_sentences.share([10, 100, 100], 110) == [10, 50, 50]
-    assert evaluation_sentences.share([10, 20], 100) == [10, 20]
-    assert evaluation_sentences.share([], 5) == []
-
-
 def test_scores_of_the_cache_are_shown_if_they_are_of_the_report_s_metric(two, tmp_path, monkeypatch):
     monkeypatch.setenv("TOPXGEN_CACHE", str(tmp_path / "cache"))
     report, name = json.loads((two / "scores.json").read_text()), "metricx-24-qe"
@@ -526,6 +395,3 @@ def test_scores_of_the_cache_are_shown_if_they_are_of_the_report_s_metric(two, t
     group = collected(two)[0]["sentences"][0]
     assert name not in [metric["name"] for metric in group["metrics"]], "of other weights"
     assert sorted((tmp_path / "cache").rglob("*")) == before
-
-
-# Trees
