@@ -189,10 +189,11 @@ def _vendor(name: str) -> str:
 
 
 def _script(names: Iterable[str]) -> str:
-    """The page's script: page.js and the scripts of the sections, each in a scope of its own."""
-    files = [HERE / "page" / f"{name}.js" for name in names]
+    """The page's script: page.js and the scripts of the sections (NAME.js, after NAME_*.js), each in a scope of its own."""
+    folder = HERE / "page"
+    files = [file for name in names for file in (*sorted(folder.glob(f"{name}_*.js")), folder / f"{name}.js")]
     parts = [f"(() => {{\n{path.read_text(encoding='utf-8')}\n}})();" for path in files]
-    return "\n".join([(HERE / "page" / "page.js").read_text(encoding="utf-8"), *parts, "page.start();\n"])
+    return "\n".join([(folder / "page.js").read_text(encoding="utf-8"), *parts, "page.start();\n"])
 
 
 def _style(names: Iterable[str], has_tables: bool) -> str:

@@ -17,12 +17,8 @@ from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
 from topxgen.training.tokenization import TokenizedTexts
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}  # bf16, dense, by NVIDIA's data sheets
-WAYS = (
-    "sdpa",
-    "flash",
-    "compiled",
-    "checkpointing",
-)  # all but the first with --use_flash_attn; the third with --torch_compile
+# All but the first with --use_flash_attn; "compiled" with --torch_compile, "checkpointing" with --gradient_checkpointing.
+WAYS = ("sdpa", "flash", "compiled", "checkpointing")
 SHAPES = {  # name: (LoRA?, shape)
     "8b-lora": (
         True,
@@ -102,8 +98,8 @@ def step_times(make: Callable, model, rows, collator: Callable, **options) -> li
 
 
 def measure(shape: str, way: str, rows: int, length: int, steps: int, chunk: int) -> tuple[float, float, float] | None:
-    """(tokens/s, model FLOP/s, peak GiB) at the median of `steps` timed steps after two untimed ones, or None if memory is too small; `way`: one
-    of WAYS; `length`: tokens of a row; `chunk` is --loss_chunk_size."""
+    """(tokens/s, model FLOP/s, peak GiB) at the median of `steps` timed steps after two untimed ones, or None if memory is too
+    small; `way`: one of WAYS; `length`: tokens of a row; `chunk` is --loss_chunk_size."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig

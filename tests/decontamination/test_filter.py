@@ -221,6 +221,11 @@ def test_malformed_lines_are_reported_with_the_reason(line, reason):
     assert result.counts["records"] == 2 and len(result.kept.splitlines()) == 2
 
 
+def test_brackets_in_a_text_are_no_depth():
+    many = record(("[" * 200, "{" * 200))
+    assert json.loads(run(many).kept) == many
+
+
 def test_a_match_over_several_pairs_drops_them_all_but_no_others():
     first, second = TRANSLATION.split(" three ")
     data = record(("a", "0"), ("b", first), ("c", f"three {second}"), ("d", "4"))

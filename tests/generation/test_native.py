@@ -252,6 +252,22 @@ def test_a_finished_run_again_changes_no_file(tmp_path):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+def test_settings_that_are_removed_in_mid_run_are_written_again(tmp_path):
+    """As by a purge of a scratch file system: without them the finished run could not be continued."""
+    out = tmp_path / "out"
+    translator = tmp_path / "purging.py"
+    translator.write_text(
+        "from pathlib import Path\nfrom tests.support.number_translator import Numbers\n\n\nclass Purging(Numbers):\n"
+        f"    def load(self):\n        for path in Path({str(out)!r}).rglob('settings_translate.json'):\n            path.unlink()\n"
+    )
+    path = write(tmp_path / "in.txt", UDHR[:8])
+    flags = ("--back_translator", f"{translator}:Purging", "--translate_dir", "numbers")
+    run(out, path, *flags, stages=("--stages", "generate", "translate"))
+    assert json.loads((out / "numbers" / "settings_translate.json").read_text())["target_language"] == "English"
+    result = run(out, path, *flags, stages=("--stages", "generate", "translate"))
+    assert "numbers/Basque_translate.jsonl" in result.stdout
+
+
 def test_a_language_that_is_added_leaves_the_finished_one_alone(tmp_path):
     """Also one that falls short of what was asked for."""
     folder, out, stages = tmp_path / "texts", tmp_path / "out", ("--stages", "generate", "translate")

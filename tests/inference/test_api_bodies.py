@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.comptra.test_chat import folder_of, options
-from tests.inference.test_apis import chats, load, no_keys_of_ours, run  # noqa: F401 (a fixture)
+from tests.support.api_runs import chats, load, run
 from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import in_process, records
 from topxgen import inference, translation

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.comptra.test_chat import folder_of, options
-from tests.inference.test_apis import chats, no_keys_of_ours, run  # noqa: F401 (a fixture)
 from tests.support import tiny_models
+from tests.support.api_runs import chats, run
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import udhr
 from tests.support.runs import in_process, records

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.comptra.test_chat import folder_of, options
-from tests.inference.test_apis import chats, no_keys_of_ours, run  # noqa: F401 (a fixture)
+from tests.support.api_runs import chats, run
 from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import in_process
 from topxgen import inference

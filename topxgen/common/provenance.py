@@ -204,6 +204,13 @@ def record_settings(path: Path, settings: dict) -> None:
         checksums.claim_file(path)
 
 
+def restore_settings(path: Path, settings: dict) -> None:
+    """Save those of a run that ends, if something has removed their file in the meantime, as a purge of scratch files does."""
+    if not path.exists():
+        write_json(path, _without_secrets(settings))
+        checksums.claim_file(path)
+
+
 def _without_secrets(settings: dict) -> dict:
     return {name: without_secrets(value) if isinstance(value, str) else value for name, value in settings.items()}
 

@@ -91,7 +91,7 @@ def check_weights(name: str, config, revision: str = "") -> None:
             problem = None
             if key in owners:
                 problem = f"has {key} in both {owners[key]} and {file.name}"
-            elif tensor.ndim > 1 and is_float(tensor) and not tensor[0].any() and not tensor.any():
+            elif _is_zero_matrix(tensor):
                 problem = f"has only zeros in {key}"
             elif not is_float(tensor) and key.endswith("weight") and not getattr(config, "quantization_config", None):
                 problem = f"has {key} quantized ({str(tensor.dtype).removeprefix('torch.')}), of which config.json says nothing"
@@ -109,6 +109,11 @@ def check_weights(name: str, config, revision: str = "") -> None:
     # T5's configurations always say so in transformers 5; then their file counts.
     if getattr(config, "tie_word_embeddings", False) and saved.get("tie_word_embeddings") is not False:
         _check_equal(name, tied)
+
+
+def _is_zero_matrix(tensor: "Tensor") -> bool:
+    """Marian's and BART's bias of the logits, (1, vocabulary), is none."""
+    return tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor) and not tensor[0].any() and not tensor.any()
 
 
 def _check_architecture(name: str, saved: Mapping) -> None:

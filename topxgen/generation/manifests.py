@@ -12,7 +12,7 @@ from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.locks import wait_for_lock
-from topxgen.common.provenance import check_settings, command_line, now, record_settings, versions
+from topxgen.common.provenance import check_settings, command_line, now, record_settings, restore_settings, versions
 from topxgen.common.records import Layout
 from topxgen.text.languages import Language
 
@@ -95,6 +95,7 @@ def write_manifests(
     """Write the manifests of a stage, last of its files; `results` by language. One with the same settings and results stays."""
     own_settings = {name: _without_others(settings, name, languages) for name in results}
     folder = layout.manifest(stage).parent
+    restore_settings(layout.settings(stage), settings)
     with wait_for_lock(folder):
         _split_older(layout, stage)
     manifests = {}

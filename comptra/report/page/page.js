@@ -1,5 +1,5 @@
 "use strict";
-/* What the sections share. Section NAME has a file NAME.js beside this one:
+/* What the sections share. Section NAME has a file NAME.js beside this one (and parts of it in NAME_*.js, which come first):
 
      page.sections.NAME = async function (element, data, page) {
        element.append(page.el("p", {}, "…"));
