@@ -46,7 +46,7 @@ PARSERS = {
     "scripts.prefetch": ["scripts/prefetch.py"],
     "scripts.doctor": ["scripts/doctor.py"],
 }
-HELP_LIMIT_S = 0.5
+HELP_LIMIT_S = 1.0
 
 
 @functools.cache

@@ -66,6 +66,15 @@ def test_a_row_of_zeros_is_no_hole(tiny_lm, tmp_path):
     check_weights(str(folder), AutoConfig.from_pretrained(folder))
 
 
+def test_an_untrained_layer_is_no_hole(tiny_lm, tmp_path, caplog):
+    """Layers that were added to a model begin as the identity: two of their matrices have only zeros (LLaMA-Pro, Wu et al. 2024)."""
+    folder = shutil.copytree(tiny_lm, tmp_path / "model")
+    added = [f"model.layers.1.{name}.weight" for name in ("mlp.down_proj", "self_attn.o_proj")]
+    edit_weights(folder, lambda tensors: tensors | {name: 0 * tensors[name] for name in added})
+    check_weights(str(folder), AutoConfig.from_pretrained(folder))
+    assert all(f"{name} has only zeros" in caplog.text for name in added)
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model(tiny_lm, tmp_path):
     """As after adding tokens without resizing the embeddings: a GPU ends in an assertion, a CPU in a traceback."""
     folder = shutil.copytree(tiny_lm, tmp_path / "model")

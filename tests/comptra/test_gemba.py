@@ -178,16 +178,16 @@ def test_a_killed_run_pays_for_no_answer_twice(systems, tmp_path):
 
 def test_the_budget_ends_it(systems, tmp_path):
     with ApiServer(respond=lambda prompt: "50") as server:
-        # Each answer costs 7 + 5 tokens at a dollar.
-        money = ("--judge_prices", 1e6, 1e6, "--judge_budget", 60, "--judge_max_concurrent_requests", 1)
+        # Each answer costs 5 tokens at a dollar.
+        money = ("--judge_prices", 0, 1e6, "--judge_budget", 26, "--judge_max_concurrent_requests", 1)
         report, _, said = judged(server, tmp_path, *money, code=3)
-        assert "could exceed --judge_budget 60" in report["failed_metrics"]["gemba-da"] and len(server.arrivals) == 5
+        assert "could exceed --judge_budget 26" in report["failed_metrics"]["gemba-da"] and len(server.arrivals) == 5
         assert "with a larger --judge_budget" in report["failed_metrics"]["gemba-da"]
         assert report["groups"][0]["systems"][0]["scores"]["gemba-da"] is None
-        money = ("--judge_prices", 1e6, 1e6, "--judge_budget", 12 * len(systems))
+        money = ("--judge_prices", 0, 1e6, "--judge_budget", 5 * len(systems))
         report, _, said = judged(server, tmp_path, *money)
         assert report["groups"][0]["systems"][0]["scores"]["gemba-da"]["score"] == 50
-        assert len(server.arrivals) == len(systems) and f"{12 * len(systems):.2f} USD" in said
+        assert len(server.arrivals) == len(systems) and f"{5 * len(systems):.2f} USD" in said
 
 
 @pytest.mark.parametrize(

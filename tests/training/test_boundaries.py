@@ -307,11 +307,10 @@ def test_regressions_are_worse_than_before_training():
     assert "| new | - | 0 |" in table and model_card.evaluations_table([start, last], 4) == ""
 
 
-def test_batches_of_translations(monkeypatch):
-    monkeypatch.setattr(eval_translation, "BATCH_SENTENCES", 2)
+def test_batches_of_translations():
     pairs = [pair(0), pair(1), pair(2, "Arabic"), pair(3), pair(4, "Arabic")]
     rows = [[0] * length for length in (3, 1, 2, 2, 1)]
-    assert eval_translation._batches(pairs, rows) == [[4, 2], [1, 3], [0]]
+    assert eval_translation._batches(pairs, rows, 2) == [[4, 2], [1, 3], [0]]
     scores = eval_translation.score(
         [pair(0, target="Kaixo mundua hor."), pair(1, "Hausa", target="x")], ["Kaixo mundua hor.", "y"]
     )

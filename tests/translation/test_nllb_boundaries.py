@@ -28,7 +28,7 @@ def test_a_limit_depends_on_the_length_of_the_source_alone():
     nllb._tokenizer = Tokenizer()
     lengths = [1, 33, 32, 51, 65]
     outputs = nllb._decode([[0] * n for n in lengths], [], 2, lambda n: None)
-    assert outputs == [[(str(n), -float(n)), (str(n + 1), -float(n))] for n in lengths], "in order"
+    assert outputs == [[(str(n), -float(n), False), (str(n + 1), -float(n), False)] for n in lengths], "in order"
     ((work, num_beams),) = works
     assert num_beams == 5
     # Twice the length rounded up to 32s, at most what the model takes; the longest first.

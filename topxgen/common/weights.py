@@ -77,8 +77,10 @@ def _left_out(unexpected: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def check_weights(name: str, config, revision: str = "") -> None:
-    """Raise UsageError for weights that an engine would load wrongly and silently: NaN and infinities, matrices of zeros, as holes
-    in a file are read, one tensor in two files, quantized ones of which config.json says nothing, tied matrices that differ, an architecture that is not that of model_type.
+    """Raise UsageError for weights that an engine would load wrongly and silently: NaN and infinities, zeros in neighbouring
+    matrices (as holes in a file are read), one tensor in two files, quantized ones of which config.json says nothing, tied
+    matrices that differ, an architecture that is not that of model_type. A single matrix of zeros, as layers that were added
+    and not trained have them, is a warning.
 
     Reads each tensor once, which takes about as long as copying it (270M parameters: 0.04 s). A model that is neither a folder nor
     in the Hub's cache passes.
@@ -87,18 +89,23 @@ def check_weights(name: str, config, revision: str = "") -> None:
     owners: dict[str, str] = {}
     tied: dict[str, Tensor] = {}
     for file in _files(folder) if folder is not None else ():
+        empty = ""  # the matrix before this one, if it has only zeros
         for key, tensor in load_tensors(file).items():
-            problem = None
+            problem, before = None, empty
+            if _is_matrix(tensor):
+                empty = key if not tensor[0].any() and not tensor.any() else ""
             if key in owners:
                 problem = f"has {key} in both {owners[key]} and {file.name}"
-            elif _is_zero_matrix(tensor):
-                problem = f"has only zeros in {key}"
+            elif before and empty == key:
+                problem = f"has only zeros in {before} and {key}"
             elif not is_float(tensor) and key.endswith("weight") and not getattr(config, "quantization_config", None):
                 problem = f"has {key} quantized ({str(tensor.dtype).removeprefix('torch.')}), of which config.json says nothing"
             if problem:
                 raise UsageError(
                     f"the weights of {name}: the checkpoint {problem}; download or save it again, to an empty folder"
                 )
+            if empty == key:
+                logger.warning(f"the weights of {name}: {key} has only zeros", extra=ONCE)
             owners[key] = file.name
             if _TIED.fullmatch(key):
                 tied[key] = tensor
@@ -111,9 +118,9 @@ def check_weights(name: str, config, revision: str = "") -> None:
         _check_equal(name, tied)
 
 
-def _is_zero_matrix(tensor: "Tensor") -> bool:
+def _is_matrix(tensor: "Tensor") -> bool:
     """Marian's and BART's bias of the logits, (1, vocabulary), is none."""
-    return tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor) and not tensor[0].any() and not tensor.any()
+    return tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor)
 
 
 def _check_architecture(name: str, saved: Mapping) -> None:

@@ -41,15 +41,15 @@ CACHE_DIR = "~/.cache/topxgen"
 @dataclass(frozen=True)
 class Translation:
     """`confidence`: the translator's own estimate of quality, 0 to 1, None if it has none; `segments`: in how many segments a
-    sentence longer than the model's limit was translated; `truncated`: it was cut at the limit of new tokens; `error`: why there is no
-    text; `unanswered`: an API gave no answer."""
+    sentence longer than the model's limit was translated; `error`: why there is no text; `unanswered`: an API gave no answer;
+    `truncated`: it was cut at the limit of new tokens."""
 
     text: str
     confidence: float | None = None
     segments: int = 1
-    truncated: bool = False
     error: str | None = None
     unanswered: bool = False
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class NLLB:
             for answers in zip(*(next(outputs) for _ in parts), strict=True):
                 confidence = round(min(math.exp(sum(score for _, score, _ in answers) / len(answers)), 1.0), 4)
                 joined, is_cut = joint.join(answer for answer, _, _ in answers), any(cut for _, _, cut in answers)
-                translations[text].append(Translation(joined, confidence, len(parts), is_cut))
+                translations[text].append(Translation(joined, confidence, len(parts), truncated=is_cut))
         # A sentence without words has no translation.
         return [translations.get(sentence, [Translation("", 0.0)]) for sentence in sentences]
 
