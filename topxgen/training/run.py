@@ -365,9 +365,7 @@ def resume_from(trainer, args: argparse.Namespace) -> str | None:
             f"has {processes} with {sharding}: launch as before, or start in another --output_dir with "
             f"--model_name_or_path {checkpoint}"
         )
-    if (
-        args.use_peft and sharding == "none"
-    ):  # peft skips tensors that it cannot place, and their layers would begin anew
+    if args.use_peft and sharding == "none":  # of tensors that peft cannot place, layers would begin anew
         adapters.check_fits(str(checkpoint), args.model_name_or_path, None, args.trust_remote_code)
     logger.info(f"resuming from {checkpoint}")
     return str(checkpoint)
