@@ -9,6 +9,7 @@ import pytest
 from tests.support.runs import ROOT, in_process
 from tests.support.statuses import NOTE, end, hold
 from topxgen.common.errors import UsageError
+from topxgen.runs import status
 from topxgen.runs.status import Watcher
 
 
@@ -87,3 +88,12 @@ def test_folders_without_a_run_and_damaged_files(tmp_path, begun):
     )
     with pytest.raises(UsageError):
         Watcher(tmp_path / "nowhere").look()
+
+
+def test_a_manifest_that_is_of_another_language_than_its_name_is_left_out(begun):
+    path = begun / "manifest_generate_Basque.json"
+    path.write_text(json.dumps({"language": "Hausa", "counts": {"paragraphs": 7, "rejected": {}}}))
+    found = Watcher(begun).look()
+    says = "is left out: field language: expected 'Basque', as in its name, got 'Hausa'"
+    assert any(one.endswith(f"{path.name} {says}") for one in found.problems)
+    assert found.stages[0].state != status.FINISHED

@@ -13,7 +13,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import check_settings, command_line, now, record_settings, restore_settings, versions
-from topxgen.common.records import Layout
+from topxgen.common.records import Layout, other_language
 from topxgen.text.languages import Language
 
 STAGES = ("generate", "translate", "score")
@@ -59,10 +59,8 @@ def language_manifest(layout: Layout, stage: str, language: str) -> dict:
     """{} if there is none."""
     path = layout.manifest(stage, language)
     manifest = read_json(path, Manifest, REMEDY)
-    if manifest.get("language", language) != language:
-        raise UsageError(
-            f"{path}: field language: expected {language!r}, as in its name, got {manifest['language']!r}; {REMEDY}"
-        )
+    if problem := other_language(path, manifest):
+        raise UsageError(f"{path}: {problem}; {REMEDY}")
     return manifest
 
 

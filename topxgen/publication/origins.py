@@ -9,7 +9,7 @@ from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
 from topxgen.common.lineage import Link
 from topxgen.common.masks import masked, masked_command
-from topxgen.common.records import FilteredLayout, Layout
+from topxgen.common.records import FilteredLayout, Layout, other_language
 from topxgen.common.schemas import fields
 from topxgen.decontamination.report import Part
 from topxgen.publication.sources import Config, Settings, Source, back_translator_in, model_of
@@ -140,10 +140,14 @@ def _add_report(origin: Origin, folder: Path) -> None:
 
 def _read(path: Path, schema: type, origin: Origin) -> dict:
     try:
-        return read_json(path, schema)
+        content = read_json(path, schema)
+        problem = (wrong := other_language(path, content)) and f"{path}: {wrong}"
     except UsageError as error:
-        origin.unknown.append(masked(str(error)))
-        return {}
+        content, problem = {}, str(error)
+    if problem is None:
+        return content
+    origin.unknown.append(masked(problem))
+    return {}
 
 
 def models(all_origins: list[Origin]) -> list[Model]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
+from topxgen.common.records import other_language
 from topxgen.common.schemas import decode
 
 
@@ -67,7 +68,10 @@ def read_lines(path: Path, schema: type, problems: Problems) -> Iterator[tuple[i
 def read_file(path: Path, schema: type, problems: Problems) -> dict:
     """A JSON file; {} if there is none, or none that can be read."""
     try:
-        return read_json(path, schema)
+        content = read_json(path, schema)
+        if (problem := other_language(path, content)) is None:
+            return content
+        problems.add(path, f" is left out: {problem}")
     except OSError as error:
         problems.add(path, f" cannot be read: {error.strerror}")
     except UsageError as error:
