@@ -95,9 +95,7 @@ def write_manifests(
     """Write the manifests of a stage, last of its files; `results` by language. One with the same settings and results stays."""
     own_settings = {name: _without_others(settings, name, languages) for name in results}
     folder = layout.manifest(stage).parent
-    if (
-        stage != "score" or "min_score" in settings
-    ):  # scores alone drop nothing, and are computed anew by another scorer
+    if stage != "score":  # another scorer scores anew; --min_score records its settings before it drops anything
         restore_settings(layout.settings(stage), settings)
     with wait_for_lock(folder):
         _split_older(layout, stage)
