@@ -76,7 +76,8 @@ def build_parser() -> Parser:
     add("--reverse", **FLAG, help="also train the other direction, with the same held-out pairs")
     add("--subset", metavar="CONFIG", help="configuration of a Hub data set; smol: smolsent or smoldoc [smolsent]")
     add("--split", metavar="SPLIT", help="split to train on [train; flores and udhr: dev]")
-    add("--input_column_name", default="prompt", metavar="COLUMN", help="column of source or raw text")
+    add("--input_column_name", default="prompt", metavar="COLUMN",
+        help="column of source or raw text [source, where there is a target, too; else prompt]")
     add("--output_column_name", metavar="COLUMN", help="column of the target [none: train on raw text]")
     add("--percentile", type=float_range(0, 100), metavar="P", help="keep pairs with scores above the P-th percentile")
     add("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs per language; -1: all")

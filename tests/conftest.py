@@ -19,6 +19,7 @@ from tests.support.tiny_lm import build_lm, built_once, give_chat_template, trai
 # A shell ignores SIGINT in its background jobs, and children inherit that; tests send it to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["SPT_NOENV"] = "1"  # vLLM's processes, which rename themselves, would lose what `engines()` knows them by
 gc.set_threshold(50_000, 20, 100)  # collecting the tests makes millions of objects, none of them garbage
 
 

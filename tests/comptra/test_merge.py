@@ -188,6 +188,16 @@ def test_a_file_that_was_changed_after_its_run(copied, tiny_lm, change):
     assert not any(folder_of(copied, tiny_lm).glob("*.json*"))
 
 
+@pytest.mark.parametrize("kept", [None, 0, 1])
+def test_checksums_that_are_missing_or_cut_off(copied, tiny_lm, kept):
+    path = next((copied / "shards" / "0001-of-0002").rglob("SHA256SUMS"))
+    lines = path.read_bytes().splitlines(True)
+    path.unlink() if kept is None else path.write_bytes(b"".join(lines[:kept]) + lines[kept][:40])
+    said = merge(copied, check=2)
+    assert f"{path} {'is missing' if kept is None else 'lacks '}" in said and "copy the shard again with it" in said
+    assert not any(folder_of(copied, tiny_lm).glob("*.json*"))
+
+
 def test_a_direction_that_no_shard_has_begun(copied, tiny_lm, monkeypatch):
     for path in copied.rglob("shard_translate_main.json"):
         note = json.loads(path.read_text())

@@ -117,6 +117,22 @@ def test_memory_is_bounded_with_few_segments_and_many_systems(monkeypatch):
         assert sum(sizes) == 5000 and max(sizes) * 100 <= 1 << 12
 
 
+def test_bootstrap_samples_of_several_blocks_are_all_there(monkeypatch):
+    values = np.random.default_rng(1).normal(size=12)
+    lacking = np.where(np.arange(12) < 10, np.nan, values)  # few samples draw neither of the two that have a score
+    columns = [np.column_stack([np.nan_to_num(one), ~np.isnan(one)]) for one in (values, lacking)]
+    drawn = np.random.default_rng(resampling.SEED).integers(12, size=(200, 12))
+    sums, counts = np.nansum(lacking[drawn], axis=1), (~np.isnan(lacking[drawn])).sum(axis=1)
+    expected = [np.mean(values[drawn], axis=1), np.where(counts, sums / np.maximum(counts, 1), np.nan)]
+    for block in (1 << 22, 12 * 70, 1):
+        monkeypatch.setattr(resampling, "_BLOCK", block)
+        found = resampling.resampled_scores(columns, [mean, mean], 200)
+        assert np.allclose(found, expected, equal_nan=True)
+    assert 5 < np.isnan(found[1]).sum() < 100
+    low, high = resampling.interval(found[1])
+    assert (low, high) == tuple(np.percentile(found[1][~np.isnan(found[1])], (2.5, 97.5)))
+
+
 @pytest.fixture(scope="module")
 def population():
     """Of the embedded Basque: 60 sentences or so, 6 versions of each kind."""

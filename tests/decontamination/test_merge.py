@@ -74,6 +74,23 @@ def test_files_manifest_and_report_are_those_of_one_run(tmp_path, benchmark_dir)
     assert files(one) == files(merged)
 
 
+def test_the_benchmarks_of_all_languages_are_in_the_merged_report(tmp_path, benchmark_dir):
+    for split in ("dev", "devtest"):
+        folder = benchmark_dir / "flores200_dataset" / split
+        (folder / f"spa_Latn.{split}").write_text(f"Buenos días.\nEl mar está en calma ({split}).\n")
+    for name in ("Basque", "Spanish"):
+        folder = data(tmp_path, [record(i, ["Itsasoa lasai zegoen."], ["The sea was calm."]) for i in range(4)], name)
+    decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one")
+    for index in range(2):
+        words = ("--num_shards", 2, "--shard_index", index)
+        decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "out", *words)
+    merge(tmp_path / "out")
+    reports = (tmp_path / name / "decontamination_report.json" for name in ("one", "out"))
+    one, merged = (json.loads(path.read_text()) for path in reports)
+    assert sorted(one["benchmarks"]) == ["Basque", "English", "Spanish"] and one["benchmarks"] == merged["benchmarks"]
+    assert one["between_benchmarks"] == merged["between_benchmarks"]
+
+
 def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):
     folder = pairs(tmp_path, count=3)
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one")

@@ -177,13 +177,17 @@ def test_gpus_that_do_not_answer(tmp_path):
     assert handle in of(found, "gpus", "note")[0] and "H100" in of(found, "gpus", "ok")[0]
     found = findings(PATH=nvidia_smi(tmp_path / "lost", [H100.format(0, 0, 4), lost]), code=1)
     assert of(found, "gpus", "problem")[0].startswith("GPU 1: [GPU is lost]: it does not answer -> leave it out")
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"))
+    found = findings(run, PATH=nvidia_smi(tmp_path / "run_lost", [H100.format(0, 0, 4), lost]), code=1)
+    assert "weights 16.1 GB on 1 x 1 GPU of 85.5 GB" in of(found, "memory")[0], "that is lost runs no engine"
     assert "none of NVIDIA's" in of(findings(PATH=nvidia_smi(tmp_path / "no", ["No devices were found"])), "gpus")[0]
 
 
 def test_hidden_gpus(tmp_path):
     path = nvidia_smi(tmp_path / "bin", [H100.format(i, i, 4) for i in range(2)])
     assert of(findings(PATH=path, CUDA_VISIBLE_DEVICES="GPU-00000001"), "gpus", "ok")[0].startswith("GPU 1: ")
-    assert "hides all 2" in of(findings(PATH=path, CUDA_VISIBLE_DEVICES="7", code=1), "gpus", "problem")[0]
+    for names in ("7", "0,0", "1,0,1"):  # torch and CUDA take none of a list that repeats one
+        assert "hides all 2" in of(findings(PATH=path, CUDA_VISIBLE_DEVICES=names, code=1), "gpus", "problem")[0]
 
 
 @pytest.mark.parametrize(

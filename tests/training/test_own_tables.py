@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import train
 from tests.support.pairs import (
     BASQUE,
     ENGLISH,
@@ -93,6 +94,20 @@ def test_the_column_that_is_named_is_read_beside_source_and_target(tmp_path):
     assert load(source(path, input_column_name="text"))[0] == [Pair("", "A text of its own.", "", "", "row 1")]
     assert [row["target"] for row in stream(source(path, input_column_name="text"))] == ["A text of its own."]
     assert load(source(path))[0] == [Pair("One.", "Bat.", "English", "Basque", "row 1")]
+
+
+def test_the_default_column_that_is_given_is_read_beside_source_and_target(tmp_path):
+    path, row = tmp_path / "a.jsonl", {"source": "One.", "target": "Bat."}
+
+    def read(*more):
+        words = ["--model_name_or_path", "m", "--dataset_name_or_path", str(path), "--output_dir", "o", *more]
+        return load(DatasetSpec.from_args(train.build_parser().parse_args([*words, "--target_languages", "Basque"])))[0]
+
+    write(path, {**row, "prompt": "A text of its own."})
+    assert read("--input_column_name", "prompt") == [Pair("", "A text of its own.", "", "", "row 1")]
+    assert read() == [Pair("One.", "Bat.", "English", "Basque", "row 1")]
+    write(path, row)
+    assert read("--input_column_name", "prompt") == read(), "scripts that always pass it"
 
 
 def test_columns_of_languages_and_groups(tmp_path):

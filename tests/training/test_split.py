@@ -140,3 +140,10 @@ def test_reverse():
         pair, other, Pair("Kaixo.", "Hello.", "Basque", "English", "1"), Pair("Kaixo.", "Hi.", "Basque", "English", "1"),
     ]  # fmt: skip
     assert reverse([]) == []
+
+
+def test_pairs_that_are_there_in_both_directions_are_not_added_again(caplog):
+    pair, back = Pair("Hello.", "Kaixo.", "English", "Basque", "1"), Pair("Kaixo.", "Hello.", "Basque", "English", "2")
+    alone = replace(pair, source="Hi.")
+    assert reverse([pair, back, alone]) == [pair, back, alone, Pair("Kaixo.", "Hi.", "Basque", "English", "1")]
+    assert "2 of 3 pairs are in the data in both directions: --reverse does not add them again" in caplog.text

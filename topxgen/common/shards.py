@@ -177,15 +177,18 @@ def works(output_dir: Path) -> list[Work]:
 
 def check_files(noted: Iterable[Noted]) -> None:
     """Raise UsageError for a file that is not as its shard has left it, such as one that was cut off while it was copied."""
-    for folder, root in sorted({(one.folder, one.root) for one in noted}):
-        if not (folder / checksums.NAME).exists():
-            for path in sorted(folder.glob("manifest_*_*.json")):  # of languages that are finished
-                if read_json(path, _Manifest).get(checksums.KEY):
-                    raise UsageError(
-                        f"{folder / checksums.NAME} is missing, by which files are compared with those of the run: copy the shard again "
-                        f"with it, or move {root} away and run the shard again"
-                    )
-        for name, digest in checksums.read(folder).items():
+    for folder, root, script in sorted({(one.folder, one.root, one.note["script"]) for one in noted}):
+        digests, sums = checksums.read(folder), folder / checksums.NAME
+        finished = "manifest_*.json" if script == "main" else "manifest_*_*.json"  # of a run, or of a language
+        for path in sorted(folder.glob(finished)):
+            names = [name for name in read_json(path, _Manifest).get(checksums.KEY) or () if name.endswith(".jsonl")]
+            if lacking := next((name for name in names if name not in digests), None):
+                state = f"lacks {lacking}" if sums.exists() else "is missing"
+                raise UsageError(
+                    f"{sums} {state}, by which files are compared with those of the run: copy the shard again with it, or move {root} away "
+                    "and run the shard again"
+                )
+        for name, digest in digests.items():
             path = folder / name
             if not path.is_file() or checksums.sha256_of(path) != digest:
                 state = "was changed" if path.is_file() else "is missing"

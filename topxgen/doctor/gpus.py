@@ -40,6 +40,10 @@ class GPU:
     users: tuple[str, ...] = ()
     mig: bool = False
 
+    @property
+    def answers(self) -> bool:
+        return not self.name.startswith("[")  # such as [GPU is lost], in place of all that is asked for
+
 
 @dataclass(frozen=True)
 class GPUs:
@@ -52,6 +56,11 @@ class GPUs:
     cuda: tuple[int, int] | None = None
     problem: str = ""
     given: bool = False
+
+    @property
+    def usable(self) -> tuple[GPU, ...]:
+        """Those of `visible` that answer."""
+        return tuple(gpu for gpu in self.visible if gpu.answers)
 
 
 def of_kind(kind: str, count: int = 1) -> GPUs:
@@ -136,6 +145,8 @@ def _visible(found: list[GPU], listed: tuple[str, ...] | None) -> list[GPU]:
     if listed is None:
         return found
     chosen: list[GPU] = []
+    if len(set(listed)) < len(listed):  # as torch and CUDA take a repeated one
+        return chosen
     for name in listed:
         if name.startswith("MIG-"):  # a part of a GPU, of which nvidia-smi does not list the memory
             chosen.append(GPU(name, name, "MIG instance", None, None, None))
@@ -172,7 +183,7 @@ def check(situation) -> Iterator[Finding]:
         yield problem(
             "GPU",
             f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')} hides all {len(found.all)}",
-            "unset CUDA_VISIBLE_DEVICES, or name GPUs by numbers from 0",
+            "unset CUDA_VISIBLE_DEVICES, or name GPUs by numbers from 0, each once",
         )
     yield from map(_of_one, found.visible)
     if len(kinds := _kinds(found.visible)) > 1:
@@ -196,12 +207,12 @@ def _by_number(found: GPUs) -> bool:
 
 
 def _kinds(gpus: Iterable[GPU]) -> list[str]:
-    return list(dict.fromkeys(gpu.name for gpu in gpus if not gpu.name.startswith("[")))
+    return list(dict.fromkeys(gpu.name for gpu in gpus if gpu.answers))
 
 
 def _of_one(gpu: GPU) -> Finding:
     where = f"GPU {gpu.index}"
-    if gpu.name.startswith("["):  # such as [GPU is lost], in place of all that is asked for
+    if not gpu.answers:
         return problem(
             where, f"{gpu.name}: it does not answer", "leave it out with CUDA_VISIBLE_DEVICES, and have it reset"
         )

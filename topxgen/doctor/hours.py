@@ -87,7 +87,7 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
     if estimate.stage in ("translate", "score", "decontamination"):
         rate = _rate(command, estimate.stage, situation)
         return None if rate is None or estimate.items is None else tuple(n / rate / 3600 for n in estimate.items)
-    gpus, name = situation.gpus.visible, getattr(command.args, "model_name_or_path", None)
+    gpus, name = situation.gpus.usable, getattr(command.args, "model_name_or_path", None)
     name = name[0] if isinstance(name, list) else name
     checkpoint, card = situation.checkpoint(name), _card(situation)
     if checkpoint is None or card is None or tokens_are_paid(command):
@@ -111,7 +111,7 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
 
 def _card(situation: Situation) -> arithmetic.Card | None:
     """That of all visible GPUs; None where they are of several kinds, or divided into instances (MIG)."""
-    gpus = situation.gpus.visible
+    gpus = situation.gpus.usable
     one_kind = len({gpu.name for gpu in gpus}) == 1 and not gpus[0].mig
     return arithmetic.card(gpus[0].name) if one_kind else None
 
@@ -124,7 +124,7 @@ def _rate(command: Command, stage: str, situation: Situation) -> float | None:
         cores = args.num_workers or here
         known = cores is not None and args.near_duplicate_threshold is None
         return value["decontaminated_pairs"] * cores if known else None
-    gpus = situation.gpus.visible
+    gpus = situation.gpus.usable
     card = _card(situation)
     if card is None or card.flops is None:
         return None

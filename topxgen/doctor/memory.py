@@ -50,8 +50,8 @@ def _of_model(command: Command, name: str, situation: Situation) -> Iterator[Fin
     if checkpoint is None or not checkpoint.file_bytes:
         yield note(name, NOT_HERE)
         return
-    memory = min((gpu.memory for gpu in situation.gpus.visible if gpu.memory), default=None)
-    if situation.gpus.visible and memory is None:
+    memory = min((gpu.memory for gpu in situation.gpus.usable if gpu.memory), default=None)
+    if situation.gpus.usable and memory is None:
         yield note(name, f"{UNKNOWN}the memory of the GPU is not listed; weights take {gb(checkpoint.loaded_bytes())}")
         return
     if command.stage == "train":
@@ -78,7 +78,7 @@ def length(command: Command, checkpoint: Checkpoint) -> int:
 
 
 def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situation: Situation) -> Finding:
-    args, gpus = command.args, situation.gpus.visible
+    args, gpus = command.args, situation.gpus.usable
     weights, attention = checkpoint.loaded_bytes(float_bytes(command)), checkpoint.attention
     options = engine_args.parse(args.engine_args or ())
     pipeline = options.get("pipeline_parallel_size", 1)
@@ -134,7 +134,7 @@ def _with_cache(name: str, what: str, attention: arithmetic.Attention, tokens: i
 
 
 def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, situation: Situation) -> Finding:
-    weights, count = checkpoint.loaded_bytes(float_bytes(command)), len(situation.gpus.visible)
+    weights, count = checkpoint.loaded_bytes(float_bytes(command)), len(situation.gpus.usable)
     copies = command.args.data_parallel_size or 1
     what = f"weights {gb(weights)}, {copies} x on {count} GPU of {gb(memory)}"
     if weights * copies >= memory * count:
@@ -207,12 +207,12 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
         if need * processes > situation.free_ram:
             return problem(name, f"{what}: it does not fit", "use a GPU, a smaller model, or --use_peft")
         return ok(name, what)
-    if processes > len(situation.gpus.visible):
-        text = f"{processes} processes, {len(situation.gpus.visible)} GPUs visible here"
+    if processes > len(situation.gpus.usable):
+        text = f"{processes} processes, {len(situation.gpus.usable)} GPUs visible here"
         return note(
             name,
             f"{text}: {UNKNOWN}whether several machines are meant",
-            f"--num_processes {len(situation.gpus.visible)}",
+            f"--num_processes {len(situation.gpus.usable)}",
         )
     what = f"{how}: {gb(need)} on each GPU of {gb(memory)}, and activations"
     if need > memory:
@@ -226,7 +226,7 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
 def _others(situation: Situation) -> Iterator[Finding]:
     """Encoders, metrics and translation models, which have the machine to themselves while they run."""
     named = {name for command in situation.commands for name in models_of(command)}
-    memory = max((gpu.memory for gpu in situation.gpus.visible if gpu.memory), default=None)
+    memory = max((gpu.memory for gpu in situation.gpus.usable if gpu.memory), default=None)
     for asset in situation.assets:
         kinds = {need.kind for need in asset.needs}
         size = asset.size or situation.download_bytes(asset)

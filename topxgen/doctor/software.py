@@ -164,12 +164,12 @@ def installed(module: str) -> str | None:
 
 def _capability(command: Command, situation: Situation) -> Iterator[Finding]:
     """Flags that GPUs of this kind do not run."""
-    low = [gpu for gpu in situation.gpus.visible if gpu.capability and gpu.capability < FLASH_ATTENTION]
+    low = [gpu for gpu in situation.gpus.usable if gpu.capability and gpu.capability < FLASH_ATTENTION]
     for flag in ("use_flash_attn", "deterministic", "bf16"):
         if getattr(command.args, flag, False) and low:
             text = f"{command.name}: --{flag} needs a GPU of capability 8.0 or more; {low[0].name} has {_shown(low[0].capability)}"
             yield problem(flag, text, "use other GPUs, or drop the flag" + (" for --fp16" if flag == "bf16" else ""))
-        elif getattr(command.args, flag, False) and flag != "bf16" and not situation.gpus.visible:
+        elif getattr(command.args, flag, False) and flag != "bf16" and not situation.gpus.usable:
             yield note(
                 flag, f"{command.name}: --{flag} is for GPUs, and none is visible here", "drop the flag on a CPU"
             )

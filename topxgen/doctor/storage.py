@@ -82,7 +82,7 @@ def disk(situation: Situation) -> Iterator[Finding]:
         yield _space(name, folder, str(folder), downloads if name == "HF_HOME" else 0)
     if SHARED_MEMORY.is_dir():
         free = shutil.disk_usage(SHARED_MEMORY).free
-        several = len(situation.gpus.visible) > 1
+        several = len(situation.gpus.usable) > 1
         if free < LOW and several:
             yield problem(
                 "/dev/shm",

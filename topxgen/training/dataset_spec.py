@@ -13,7 +13,7 @@ from topxgen.text.languages import Language
 from topxgen.text.words import is_blank
 from topxgen.training.pairs import Pair, direction
 
-INPUT_COLUMN = "prompt"  # the default of --input_column_name
+INPUT_COLUMN = "prompt"  # the default of --input_column_name where there are no columns source and target
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DatasetSpec(Settings):
     allow_partial_benchmark: bool = False
     subset: str | None = None
     split: str | None = None
-    input_column_name: str = INPUT_COLUMN
+    input_column_name: str | None = None
     output_column_name: str | None = None
     percentile: float | None = None
     dataset_size: int = -1
@@ -43,16 +43,20 @@ class DatasetSpec(Settings):
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "DatasetSpec":
         src, *targets = (languages.find(name, args.languages_file) for name in (args.src, *args.target_languages))
-        return super().from_args(args, src=src, target_languages=tuple(targets))
+        column = args.input_column_name
+        if column == INPUT_COLUMN and "input_column_name" not in getattr(args, "given", ()):
+            column = None
+        return super().from_args(args, src=src, target_languages=tuple(targets), input_column_name=column)
 
     def text_columns(self, columns: Collection[str]) -> tuple[str | None, str] | None:
         """The columns of source and target among a table's `columns`; (None, column) for raw text; None if it has neither."""
+        column, named = self.input_column_name or INPUT_COLUMN, self.input_column_name in columns
         if self.output_column_name is not None:
-            sides = (self.input_column_name, self.output_column_name)
+            sides = (column, self.output_column_name)
             return sides if set(sides) <= set(columns) else None
-        if {"source", "target"} <= set(columns) and self.input_column_name == INPUT_COLUMN:
+        if {"source", "target"} <= set(columns) and column == INPUT_COLUMN and not named:
             return "source", "target"
-        return (None, self.input_column_name) if self.input_column_name in columns else None
+        return (None, column) if column in columns else None
 
 
 @dataclass

@@ -27,7 +27,7 @@ from topxgen.corpora.tables import (
 )
 from topxgen.text import languages
 from topxgen.text.words import is_blank
-from topxgen.training.dataset_spec import DatasetSpec
+from topxgen.training.dataset_spec import INPUT_COLUMN, DatasetSpec
 from topxgen.training.named_datasets import NAMED
 from topxgen.training.pairs import Pair
 
@@ -37,7 +37,7 @@ SAVED_DATASET = "dataset"  # the folder of an export that `datasets` loads
 
 
 def missing_columns(spec: DatasetSpec, columns: Collection[str], where: str) -> UsageError:
-    wanted = dict.fromkeys(filter(None, (spec.input_column_name, spec.output_column_name)))
+    wanted = dict.fromkeys(filter(None, (spec.input_column_name or INPUT_COLUMN, spec.output_column_name)))
     return UsageError(
         f"{where} has no column {' and '.join(name for name in wanted if name not in columns)}, only "
         f"{', '.join(column[:40] for column in columns)}; name them with --input_column_name and "

@@ -42,10 +42,18 @@ def by_direction(pairs: Iterable[Pair]) -> dict[str, list[int]]:
 
 
 def reverse(pairs: list[Pair]) -> list[Pair]:
-    """The pairs, followed by all of them in the other direction. Raises UsageError for raw text."""
+    """The pairs, followed by those in the other direction that are not among them. Raises UsageError for raw text."""
     if not all(pair.src for pair in pairs):
         raise UsageError("--reverse needs a target column: pass --output_column_name, or drop the flag")
-    return [*pairs, *(Pair(pair.target, pair.source, pair.tgt, pair.src, pair.group) for pair in pairs)]
+    other = [Pair(pair.target, pair.source, pair.tgt, pair.src, pair.group) for pair in pairs]
+    if not {pair.direction for pair in pairs}.isdisjoint(pair.direction for pair in other):
+        known = {(pair.source, pair.target, pair.direction) for pair in pairs}
+        other = [pair for pair in other if (pair.source, pair.target, pair.direction) not in known]
+        if repeated := len(pairs) - len(other):
+            logger.warning(
+                f"{repeated:,} of {len(pairs):,} pairs are in the data in both directions: --reverse does not add them again"
+            )
+    return [*pairs, *other]
 
 
 def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], list[Pair]]:

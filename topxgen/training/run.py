@@ -13,6 +13,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, read_jsonl, remove, write_json
 from topxgen.common.schemas import fields
+from topxgen.inference import adapters
 from topxgen.inference.costs import span
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
 from topxgen.training.flag_rules import ON_PLATEAU
@@ -143,7 +144,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     log = checkpoint = None
     try:
         trainer, stopper, log = build_trainer(args, model, rows, eval_sets, info)
-        checkpoint = resume_from(trainer, output_dir)
+        checkpoint = resume_from(trainer, args)
         if trainer.is_world_process_zero():
             if checkpoint is None:
                 remove(output_dir / SETTINGS_FILE)
@@ -286,6 +287,8 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_se
 
     def finish_checkpoint(folder: Path, state) -> None:
         (folder / checkpoints.CARD_FILE).write_text(info.card(state), encoding="utf-8")
+        if args.use_peft and trainer.sharding == "none" and state.global_step <= args.save_steps:  # the first one
+            adapters.check_fits(str(folder), args.model_name_or_path, None, args.trust_remote_code)
         # main.py prompts the model with this template, wherever the weights are moved.
         template = {"template_key": args.template_key} if model.is_decoder else {}
         write_json(folder / lineage.DATA_MANIFEST, {**template, **info.data, lineage.KEY: info.lineage})
@@ -345,11 +348,11 @@ def evaluation_sets(args: argparse.Namespace, model: TrainableModel, test: list[
     return eval_sets
 
 
-def resume_from(trainer, output_dir: Path) -> str | None:
+def resume_from(trainer, args: argparse.Namespace) -> str | None:
     """The checkpoint that all processes resume from. If there is none, the untrained model will be evaluated first."""
     from accelerate.utils import broadcast_object_list
 
-    newest = checkpoints.newest_complete(output_dir) if trainer.is_world_process_zero() else None
+    newest = checkpoints.newest_complete(args.output_dir) if trainer.is_world_process_zero() else None
     checkpoint = broadcast_object_list([newest])[0]
     if checkpoint is None:
         trainer.args.eval_on_start = trainer.args.eval_strategy != "no"
@@ -362,6 +365,8 @@ def resume_from(trainer, output_dir: Path) -> str | None:
             f"has {processes} with {sharding}: launch as before, or start in another --output_dir with "
             f"--model_name_or_path {checkpoint}"
         )
+    if args.use_peft and sharding == "none":  # of tensors that peft cannot place, layers would begin anew
+        adapters.check_fits(str(checkpoint), args.model_name_or_path, None, args.trust_remote_code)
     logger.info(f"resuming from {checkpoint}")
     return str(checkpoint)
 
