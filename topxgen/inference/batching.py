@@ -29,7 +29,7 @@ def batching(model, half: bool = False) -> Batching:
     """
     import torch
 
-    words = model.config.get_text_config().vocab_size
+    words = model.get_input_embeddings().weight.shape[0]
     prompt, other, padding = (
         torch.arange(start, start + count) % words
         for start, count in ((1, TOKENS), (TOKENS + 1, TOKENS), (2 * TOKENS, PADDING))
