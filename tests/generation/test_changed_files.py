@@ -98,3 +98,10 @@ def test_a_manifest_that_names_another_language_than_its_file_is_refused(folder,
         result = translate(folder, *flags, check=2)
         assert f"{path}: field language: expected 'Basque', as in its name, got 'Hausa'" in result.stderr
         path.write_text(whole)
+
+
+def test_a_scored_folder_may_be_scored_by_another_scorer(folder, tiny_nllb):
+    flags = ("--use_nllb", "--nllb_name_or_path", tiny_nllb, "--stages", "translate", "score")
+    for scorer in ("confidence", "none", "confidence"):
+        translate(folder, *flags, "--scorer", scorer)
+    assert [path.name for path in folder.glob("t/settings_*.json")] == ["settings_translate.json"]

@@ -329,3 +329,13 @@ def test_another_revision_of_the_base_is_refused(good, tiny_lm, tmp_path, monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(UsageError):
         check_revision("adapter", settings)
+
+
+def test_the_name_of_a_module_may_hold_that_of_a_factor():
+    import torch
+
+    from topxgen.inference.adapters import _has_effect
+
+    name = "base_model.model.self_Attention.q.lora_{}.weight"
+    tensors = {name.format(factor): torch.ones(2, 2) for factor in "AB"}
+    assert _has_effect(name.format("A"), {}, tensors) and not _has_effect(name.format("B"), {}, tensors)

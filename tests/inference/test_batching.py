@@ -58,6 +58,16 @@ def test_what_can_be_in_a_batch(model_type, dtype):
     assert batching(build(model_type, 300).to(getattr(torch, dtype))) == ARCHITECTURES[model_type][1]
 
 
+def test_in_mixed_precision_rounding_is_no_difference(gemma):
+    """Held-out sentences of a training run would be translated one by one."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.float32).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert batching(model, half=True) == ALL
+
+
 @pytest.mark.parametrize("model_type", ["recurrent_gemma", "rwkv"])
 def test_answers_are_those_of_each_prompt_alone(model_type, tiny_lm, tmp_path, caplog):
     model = saved(model_type, tiny_lm, tmp_path / "model")

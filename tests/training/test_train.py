@@ -319,6 +319,12 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_lm, tmp_path, train_here):
     assert "training has diverged. Lower --learning_rate" in result.stderr and "Traceback" not in result.stderr
 
 
+def test_weights_that_are_not_finite_are_not_translated_with(tiny_lm, tmp_path, train_here):
+    options = dict(learning_rate=100, num_warmup_steps=0, max_steps=6, logging_steps=6, eval_steps=1, save_steps=6)
+    result = train_here(*flags(tiny_lm, tmp_path / "nan", num_eval_translations=1, **options), check=2)
+    assert "the eval_loss at step" in result.stderr and "training has diverged" in result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", [True, False])
 def test_checkpoints_of_gemma_load_in_vllm_and_transformers(adapter, gemma, tmp_path):

@@ -168,6 +168,13 @@ def test_what_the_kernels_do_not_compute(given, name):
         varlen.attention(torch.nn.Identity(), *heads, None, **varlen.boundaries(torch.arange(4)[None]), **given)
 
 
+@pytest.mark.parametrize("sizes", [(264, 264), (16, 8)])
+def test_heads_that_the_kernels_do_not_compute(sizes):
+    query, value = (torch.zeros(1, 2, 4, size) for size in sizes)
+    with pytest.raises(UsageError, match=rf"heads of {sizes[0]} and {sizes[1]} dimensions; drop --use_flash_attn"):
+        varlen.attention(torch.nn.Identity(), query, query, value, None, **varlen.boundaries(torch.arange(4)[None]))
+
+
 def test_boundaries():
     found = varlen.boundaries(torch.tensor([[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]))
     assert found["cu_seq_lens_q"].tolist() == [0, 3, 5, 7, 10] and found["max_length_q"] == 3

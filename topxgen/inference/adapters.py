@@ -144,7 +144,8 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
 def _has_effect(name: str, scalings: Mapping[str, float], tensors: Mapping[str, "Tensor"]) -> bool:
     """Whether a tensor is the first factor of a product that is added to a weight, and neither factor nor its scaling is zero."""
     first = re.fullmatch(r"(.*)\.(lora_A\.weight|lora_embedding_A)", name)
-    return bool(first and scalings.get(first[1], 1) and tensors[name].any() and tensors[name.replace("_A", "_B")].any())
+    second = "_B".join(name.rsplit("_A", 1))  # modules may have it in their names, too
+    return bool(first and scalings.get(first[1], 1) and tensors[name].any() and tensors[second].any())
 
 
 def _refuse_changes_of_base(folder: str, settings: dict) -> None:

@@ -21,14 +21,15 @@ class Batching(NamedTuple):
     rows: bool  # several rows of equal length: samples and beams
 
 
-def batching(model) -> Batching:
-    """By the logits after a prompt, and after a token more: alone, beside another prompt, and behind masked tokens.
+def batching(model, half: bool = False) -> Batching:
+    """By the logits after a prompt, and after a token more: alone, beside another prompt, and behind masked tokens. `half`: its
+    products are in half precision whatever its weights are, as in mixed precision.
 
     Raises UsageError if these are no numbers, as those of Gemma 3 in float16.
     """
     import torch
 
-    words = model.config.get_text_config().vocab_size
+    words = model.get_input_embeddings().weight.shape[0]
     prompt, other, padding = (
         torch.arange(start, start + count) % words
         for start, count in ((1, TOKENS), (TOKENS + 1, TOKENS), (2 * TOKENS, PADDING))
@@ -51,7 +52,7 @@ def batching(model) -> Batching:
         raise UsageError(
             f"{type(model).__name__} computes NaN in {dtype}: pass --dtype bfloat16 or float32, or another model"
         )
-    limit = TOLERANCE if model.dtype.itemsize > 2 else HALF_TOLERANCE
+    limit = HALF_TOLERANCE if half or model.dtype.itemsize <= 2 else TOLERANCE
 
     def is_same(found: torch.Tensor) -> bool:
         return bool((found - alone).abs().mean() <= limit * alone.abs().mean().clamp_min(1e-6))

@@ -39,8 +39,8 @@ def load_tokenizer(settings: ModelSettings):
 
 def check_vocabulary(tokens: Iterable[int], config, model: str) -> None:
     """Raise UsageError if a model has no embeddings for one of its tokenizer's tokens: it would read past their end."""
-    largest, vocab_size = max(tokens, default=0), config.get_text_config().vocab_size
-    if largest >= vocab_size:
+    largest, vocab_size = max(tokens, default=0), getattr(config.get_text_config(), "vocab_size", None)
+    if vocab_size is not None and largest >= vocab_size:  # code of the model's own may name it otherwise
         raise UsageError(
             f"tokenizer and model do not match: the tokenizer has a token {largest}, {model} only {vocab_size} tokens; check "
             "--tokenizer_name_or_path, or save the model again with embeddings for all tokens"

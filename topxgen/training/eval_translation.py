@@ -52,11 +52,12 @@ def translate(
     rank: int = 0,
     world: int = 1,
     synced: bool = False,
+    half: bool = False,
 ) -> dict[int, str]:
     """Translations of the pairs' sources by their index, those that fall to process `rank` of `world`.
 
     All processes decode the same number of batches. `synced`: the weights are sharded (ZeRO-3), so all processes must also
-    take the same number of steps in each.
+    take the same number of steps in each. `half`: see batching.
     """
     import torch
 
@@ -64,7 +65,7 @@ def translate(
         rows = pair_tokenizer.prompt_ids([pair_tokenizer.prompt_and_target(pair)[0] for pair in pairs])
     else:
         rows = [pair_tokenizer.source_ids(pair) for pair in pairs]
-    batches = _batches(pairs, rows, BATCH_SENTENCES if not is_decoder or batching(model).prompts else 1)
+    batches = _batches(pairs, rows, BATCH_SENTENCES if not is_decoder or batching(model, half).prompts else 1)
     share = [batches[i % len(batches)] for i in range(rank, -(-len(batches) // world) * world, world)]
     answers: dict[int, str] = {}
     for batch in share:

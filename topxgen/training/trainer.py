@@ -165,7 +165,8 @@ class PairTrainer(Trainer):
                 metrics["eval_loss"] = sum(loss for loss, _ in sums.values()) / total
                 if len(sums) > 1:
                     metrics |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
-            if pairs := self._eval_sets.pairs:
+            # Weights that are NaN translate nothing; the log refuses their loss.
+            if (pairs := self._eval_sets.pairs) and math.isfinite(metrics.get("eval_loss", 0.0)):
                 scores = eval_translation.score(pairs, self._translate(pairs))
                 metrics |= {f"eval_{name}": value for name, value in scores.items()}
             model.train(training)
@@ -207,6 +208,7 @@ class PairTrainer(Trainer):
                 rank=self.accelerator.process_index,
                 world=world,
                 synced=world > 1 and self.sharding == "ZeRO-3",
+                half=self.args.bf16 or self.args.fp16,
             )
         by_number = dict(gather_object(list(answers.items())) if world > 1 else answers)
         return [by_number[i] for i in range(len(pairs))]

@@ -16,6 +16,7 @@ from topxgen.common.errors import UsageError
 
 NAME = "varlen"  # without "flash", which transformers takes for a package to import
 LOWEST_CAPABILITY = (8, 0)
+LARGEST_HEAD = 256
 NOT_COMPUTED = ("softcap", "s_aux", "position_bias")  # logits capped (Gemma 2), attention sinks (gpt-oss), biases (T5)
 # Before torch 2.12 the kernel shares key heads among query heads without being asked.
 SHARED_KEYS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
@@ -77,6 +78,10 @@ def attention(
         needs = "dropout" if dropout else next(name for name in NOT_COMPUTED if options.get(name) is not None)
         raise UsageError(f"{type(module).__name__} needs {needs} in attention; drop --use_flash_attn")
     rows, heads, tokens, size = query.shape
+    if size > LARGEST_HEAD or value.shape[-1] != size:  # DeepSeek's values are smaller than its queries
+        raise UsageError(
+            f"{type(module).__name__} has attention heads of {size} and {value.shape[-1]} dimensions; drop --use_flash_attn"
+        )
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     query, key, value = (x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (query, key, value))
