@@ -101,6 +101,8 @@ def _adapter(path: str, base: str, args: argparse.Namespace) -> Model:
     if not base:
         raise UsageError(f"{path} does not name its base model: pass --base_model_name_or_path")
     folder = adapters.check_adapter(path, base, args.lora_rank, args.trust_remote_code)
+    if args.inference_api == "vllm":
+        adapters.check_vllm_supports(folder)
     return Model(path, base, folder, trained_template(folder))
 
 

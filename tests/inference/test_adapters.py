@@ -243,11 +243,39 @@ def test_an_adapter_of_an_encoder_decoder(tiny_nllb, tiny_lm, tmp_path):
         check_adapter(folder, tiny_lm, 8)
 
 
+VLLM_LACKS = {
+    "DoRA": {"use_dora": True},
+    "modules_to_save": {"modules_to_save": ["lm_head"]},
+    "trained biases": {"bias": "all"},
+    "target_parameters": {"target_parameters": ["mlp.down_proj.weight"]},  # as peft's all-linear has for experts
+}
+
+
+@pytest.mark.parametrize("part", VLLM_LACKS)
+def test_main_names_what_vllm_does_not_support(part, good, tiny_lm, tmp_path):
+    """Also of the second adapter, before it translates with the first."""
+    folder, output = save_adapter(tiny_lm, tmp_path / "adapter", **VLLM_LACKS[part]), tmp_path / "out"
+    flags = options(tiny_lm, "--output_dir", output, model_name_or_path=None, inference_api="vllm")
+    result = in_process("main.py", *flags, "--model_name_or_path", good, folder)
+    assert result.returncode == 2, result.stderr
+    assert f"vLLM does not support {part}" in result.stderr and f"{folder} has: merge it into its base" in result.stderr
+    assert "Traceback" not in result.stderr and not list(output.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize("part", VLLM_LACKS)
+def test_a_dry_run_names_what_vllm_does_not_support(part, tiny_lm, tmp_path):
+    folder = save_adapter(tiny_lm, tmp_path / "adapter", **VLLM_LACKS[part])
+    settings = ModelSettings(tiny_lm, adapter_name_or_path=str(folder))
+    inference.check("hf", settings)
+    with pytest.raises(UsageError, match=f"vLLM does not support {part}"):
+        inference.check("vllm", settings)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}], ids=str)
-def test_vllm_names_what_it_does_not_support(config, tiny_lm, tmp_path):
+@pytest.mark.parametrize("part", VLLM_LACKS)
+def test_vllm_refuses_what_it_does_not_support(part, tiny_lm, tmp_path):
     pytest.importorskip("vllm")
-    folder = save_adapter(tiny_lm, tmp_path / "adapter", **config)
+    folder = save_adapter(tiny_lm, tmp_path / "adapter", **VLLM_LACKS[part])
     with pytest.raises(UsageError, match=r"vLLM does not support .* merge it into its base"):
         inference.load("vllm", ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(folder)))
 

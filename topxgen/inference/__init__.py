@@ -177,10 +177,13 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
         raise UsageError(problem)
     if backend in BACKENDS and backend not in REMOTE:
         if settings.adapter_name_or_path is not None:
-            from topxgen.inference.adapters import check_adapter, check_tokenizer
+            from topxgen.inference.adapters import check_adapter, check_tokenizer, check_vllm_supports
 
             base, trust = settings.model_name_or_path, settings.trust_remote_code
-            check_tokenizer(check_adapter(settings.adapter_name_or_path, base, settings.lora_rank, trust), settings)
+            folder = check_adapter(settings.adapter_name_or_path, base, settings.lora_rank, trust)
+            if backend == "vllm":
+                check_vllm_supports(folder)
+            check_tokenizer(folder, settings)
         return
     for name in (settings.adapter_name_or_path, settings.model_name_or_path):
         if name and (name == settings.adapter_name_or_path or (Path(name) / "adapter_config.json").is_file()):

@@ -78,6 +78,23 @@ def read_adapter(folder: str) -> dict:
     return settings
 
 
+def check_vllm_supports(folder: str) -> None:
+    """Raise UsageError if the adapter has parts that vLLM does not support."""
+    settings = read_adapter(folder)
+    unsupported = {
+        "DoRA": settings.get("use_dora"),
+        "modules_to_save": settings.get("modules_to_save"),
+        "trained biases": settings.get("bias", "none") != "none",
+        # The engine of vLLM 0.32 dies at the first request with those of Qwen3-MoE, even with enable_mixed_moe_lora_format.
+        "target_parameters (of experts)": settings.get("target_parameters"),
+    }
+    if names := [name for name, used in unsupported.items() if used]:
+        raise UsageError(
+            f"vLLM does not support {' and '.join(names)}, which the adapter {folder} has: merge it into its base "
+            "(scripts/merge_lora.py), or pass --inference_api hf"
+        )
+
+
 def check_revision(name: str, settings: dict) -> None:
     """Raise UsageError if the adapter `name` is of another revision of its base than the one that is loaded, which is main."""
     base, revision = settings.get("base_model_name_or_path") or "", settings.get("revision")

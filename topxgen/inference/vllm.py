@@ -22,7 +22,7 @@ from topxgen.inference import (
     engine_args,
     gather,
 )
-from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model, read_adapter
+from topxgen.inference.adapters import check_adapter, check_vllm_supports, end_tokens, end_tokens_of_model
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
 from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, thought_marks
@@ -151,17 +151,7 @@ class VLLMSampler:
         """The adapter's folder. Raises UsageError if it does not fit, or has parts that vLLM does not support."""
         settings = self._settings
         folder = check_adapter(adapter, settings.model_name_or_path, settings.lora_rank, settings.trust_remote_code)
-        config = read_adapter(folder)
-        unsupported = {
-            "DoRA": config.get("use_dora"),
-            "modules_to_save": config.get("modules_to_save"),
-            "trained biases": config.get("bias", "none") != "none",
-        }
-        if names := [name for name, used in unsupported.items() if used]:
-            raise UsageError(
-                f"vLLM does not support {' and '.join(names)}, which the adapter {adapter} has: merge it into its base "
-                "(scripts/merge_lora.py), or pass --inference_api hf"
-            )
+        check_vllm_supports(folder)
         return folder
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
