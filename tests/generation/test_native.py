@@ -268,6 +268,26 @@ def test_settings_that_are_removed_in_mid_run_are_written_again(tmp_path):
     assert "numbers/Basque_translate.jsonl" in result.stdout
 
 
+def test_translations_that_are_removed_before_they_are_counted(tmp_path):
+    """After their file has been closed: the run does not end with a warning that no pairs were kept."""
+    out, translator = tmp_path / "out", tmp_path / "purging.py"
+    translator.write_text(
+        "from pathlib import Path\nfrom tests.support.number_translator import Numbers\n\n\nclass Purging(Numbers):\n"
+        f"    def close(self):\n        Path({str(out / 'numbers' / 'Basque_translate.jsonl')!r}).unlink()\n"
+    )
+    flags = (
+        "--back_translator",
+        f"{translator}:Purging",
+        "--translate_dir",
+        "numbers",
+        "--stages",
+        "generate",
+        "translate",
+    )
+    result = run(out, write(tmp_path / "in.txt", UDHR[:8]), *flags, stages=(), code=2)
+    assert "files of Basque in" in result.stderr and "were removed or changed" in result.stderr
+
+
 def test_a_language_that_is_added_leaves_the_finished_one_alone(tmp_path):
     """Also one that falls short of what was asked for."""
     folder, out, stages = tmp_path / "texts", tmp_path / "out", ("--stages", "generate", "translate")

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance, rates
@@ -312,6 +313,8 @@ def translate(config: GenerationConfig) -> bool:
     if unfinished and config.selector is not None:
         _select(config, unfinished, total, done.total())
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
+        if totals[name] and not layout.translations(name).exists():
+            raise _removed(layout.translations(name), name)
         Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     accepted = args.accept_unanswered
@@ -424,10 +427,14 @@ def _check_unchanged(config: GenerationConfig, generation: dict, translation: di
             if now and stage == "translate":
                 now = funnel.before_scores(now)
             if not counts or any(now.get(key) != value for key, value in counts.items()):
-                raise UsageError(
-                    f"the files of {name} in {config.layout.manifest(stage).parent} were removed or changed while this run was "
-                    "going on: re-run the same command"
-                )
+                raise _removed(config.layout.manifest(stage), name)
+
+
+def _removed(path: Path, name: str) -> UsageError:
+    return UsageError(
+        f"the files of {name} in {path.parent} were removed or changed while this run was going on: re-run "
+        "the same command"
+    )
 
 
 def _log_retries(model) -> None:
