@@ -35,6 +35,7 @@ from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, report
 from topxgen.decontamination.run import (
     RULES,
+    check_kept,
     check_paths,
     filter_file,
     input_files,
@@ -152,6 +153,7 @@ def decontaminate(args: argparse.Namespace) -> int:
         logger.warning("not checked: %s", line)
     for line in () if args.audit else report.emptied(parts):
         logger.warning(line)
+    check_kept(parts)
     return EXIT_UNCHECKED if unchecked else 0
 
 

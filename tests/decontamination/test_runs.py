@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from tests.support.decontaminations import HOSTILE, LEAKS, LINES, SCRIPT, data, kept, record, run
-from tests.support.runs import ROOT, records, script
+from tests.support.runs import ROOT, in_process, records, script
 from tests.support.tiny_models import udhr_texts
+from topxgen.decontamination import report
 
 
 def big(path: Path, copies: int) -> None:
@@ -243,3 +244,17 @@ def test_a_damaged_manifest_is_made_again(two_languages, benchmark_dir, key):
             assert "Traceback" not in result.stderr
         again = json.loads(path.read_bytes())
         assert (again["counts"], again["input"]) == (content["counts"], content["input"])
+
+
+def test_kept_pairs_that_are_removed_meanwhile_are_no_success(planted, benchmark_dir, monkeypatch):
+    """Such as those of one language while another one is checked."""
+    output, summary = planted / "Basque_translate_filtered.jsonl", report.summary
+
+    def removing(*args):
+        output.unlink()
+        return summary(*args)
+
+    monkeypatch.setattr(report, "summary", removing)
+    flags = ("--benchmarks", "flores", "--benchmark_dir", benchmark_dir, "--allow_partial_benchmark")
+    result = in_process(SCRIPT, "--input_dir", planted, *flags)
+    assert result.returncode == 2 and f"{output} was removed while this run was going on" in result.stderr

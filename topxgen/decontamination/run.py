@@ -4,6 +4,7 @@ import argparse
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial as partial_call
 from pathlib import Path
 
@@ -216,6 +217,12 @@ def filter_file(
         "partial": [[f"{s.benchmark} {s.name}, {s.count}", s.language] for _, s in splits if s.is_partial],
         **not_checked,
     }
+
+
+def check_kept(parts: Mapping[str, dict]) -> None:
+    """Raise UsageError if a file of kept pairs has been removed since it was written."""
+    if removed := [part["output"] for part in parts.values() if part["output"] and not Path(part["output"]).exists()]:
+        raise UsageError(f"{removed[0]} was removed while this run was going on: re-run the same command")
 
 
 def _is_current(part: report.Part, manifest: Path) -> bool:
