@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.runs import in_process
 from tests.support.training_runs import flags, log, losses, timeless
 from topxgen.common.errors import UsageError
+from topxgen.inference import adapters
 from topxgen.training import checkpoints
 
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "model.safetensors", "trainer_state.json")
@@ -299,7 +300,7 @@ def test_killed_at_every_checkpoint_the_log_is_that_of_a_whole_run(trained, tiny
 @pytest.mark.medium
 def test_an_adapter_of_which_peft_would_skip_tensors_is_not_resumed_from(tiny_lm, tmp_path):
     output = tmp_path / "run"
-    lora = flags(tiny_lm, output, use_peft=None, lora_r=4, max_steps=4, save_steps=2, eval_steps=2, test_size_ratio=3)
+    lora = flags(tiny_lm, output, use_peft=True, lora_r=4, max_steps=4, save_steps=2, eval_steps=2, test_size_ratio=3)
     assert in_process("train.py", *lora).returncode == 0
     (output / "manifest_train.json").unlink()
     shutil.rmtree(output / "checkpoint-4")
@@ -307,6 +308,7 @@ def test_an_adapter_of_which_peft_would_skip_tensors_is_not_resumed_from(tiny_lm
     tensors = load_file(path)
     save_file({name.replace("q_proj", "query_proj"): tensor for name, tensor in tensors.items()}, path)
     checkpoints.mark_complete(path.parent, processes=1, sharding="none")
+    adapters.check_fits.cache_clear()  # as in a process of its own
     result = in_process("train.py", *lora)
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert f"the adapter {path.parent} does not match {tiny_lm}: the adapter lacks " in result.stderr
