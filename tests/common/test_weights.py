@@ -1,4 +1,4 @@
-"""Checkpoints that load without a word and are another model, by their files alone."""
+"""Checkpoints that would load without an error as another model: their files show it."""
 
 import json
 import shutil

@@ -252,39 +252,29 @@ def test_a_finished_run_again_changes_no_file(tmp_path):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_settings_that_are_removed_in_mid_run_are_written_again(tmp_path):
-    """As by a purge of a scratch file system: without them the finished run could not be continued."""
-    out = tmp_path / "out"
-    translator = tmp_path / "purging.py"
-    translator.write_text(
+def purging(folder: Path, method: str, name: str) -> tuple:
+    """Flags of a back-translator that removes a file of folder/out when it is loaded or closed, as a purge of scratch files may."""
+    path = folder / "purging.py"
+    path.write_text(
         "from pathlib import Path\nfrom tests.support.number_translator import Numbers\n\n\nclass Purging(Numbers):\n"
-        f"    def load(self):\n        for path in Path({str(out)!r}).rglob('settings_translate.json'):\n            path.unlink()\n"
+        f"    def {method}(self):\n        for path in Path({str(folder / 'out')!r}).rglob({name!r}):\n            path.unlink()\n"
     )
-    path = write(tmp_path / "in.txt", UDHR[:8])
-    flags = ("--back_translator", f"{translator}:Purging", "--translate_dir", "numbers")
-    run(out, path, *flags, stages=("--stages", "generate", "translate"))
+    return "--back_translator", f"{path}:Purging", "--translate_dir", "numbers", "--stages", "generate", "translate"
+
+
+def test_settings_that_are_removed_in_mid_run_are_written_again(tmp_path):
+    """Without them the finished run could not be continued."""
+    out, path = tmp_path / "out", write(tmp_path / "in.txt", UDHR[:8])
+    flags = purging(tmp_path, "load", "settings_translate.json")
+    run(out, path, *flags, stages=())
     assert json.loads((out / "numbers" / "settings_translate.json").read_text())["target_language"] == "English"
-    result = run(out, path, *flags, stages=("--stages", "generate", "translate"))
-    assert "numbers/Basque_translate.jsonl" in result.stdout
+    assert "numbers/Basque_translate.jsonl" in run(out, path, *flags, stages=()).stdout
 
 
 def test_translations_that_are_removed_before_they_are_counted(tmp_path):
     """After their file has been closed: the run does not end with a warning that no pairs were kept."""
-    out, translator = tmp_path / "out", tmp_path / "purging.py"
-    translator.write_text(
-        "from pathlib import Path\nfrom tests.support.number_translator import Numbers\n\n\nclass Purging(Numbers):\n"
-        f"    def close(self):\n        Path({str(out / 'numbers' / 'Basque_translate.jsonl')!r}).unlink()\n"
-    )
-    flags = (
-        "--back_translator",
-        f"{translator}:Purging",
-        "--translate_dir",
-        "numbers",
-        "--stages",
-        "generate",
-        "translate",
-    )
-    result = run(out, write(tmp_path / "in.txt", UDHR[:8]), *flags, stages=(), code=2)
+    flags = purging(tmp_path, "close", "Basque_translate.jsonl")
+    result = run(tmp_path / "out", write(tmp_path / "in.txt", UDHR[:8]), *flags, stages=(), code=2)
     assert "files of Basque in" in result.stderr and "were removed or changed" in result.stderr
 
 

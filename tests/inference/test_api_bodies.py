@@ -267,14 +267,14 @@ def test_prompts_follow_no_redirect_to_another_host(api, status):
 
 
 class VLLM(ApiServer):
-    """Tells, as vLLM's server does, what its chat template writes."""
+    """Reports, as vLLM's server does, what its chat template writes."""
 
     end = "<|assistant|><think>\n"
 
     async def _template(self, writer, path, body):
-        told = {"/tokenize": {"count": 3, "tokens": [1, 2, 3]}, "/detokenize": {"prompt": self.end}}
+        answers = {"/tokenize": {"count": 3, "tokens": [1, 2, 3]}, "/detokenize": {"prompt": self.end}}
         assert body["model"] == "m" and (path == "/detokenize" or body["add_generation_prompt"])
-        await self._send(writer, 200, json.dumps(told[path]).encode())
+        await self._send(writer, 200, json.dumps(answers[path]).encode())
         return True
 
 
@@ -295,14 +295,14 @@ def test_thoughts_that_a_servers_template_began_and_the_limit_cut():
 
 
 class Reading(ApiServer):
-    """Tells, as vLLM's server does, which special tokens its tokenizer adds to a plain prompt."""
+    """Reports, as vLLM's server does, which special tokens its tokenizer adds to a plain prompt."""
 
     added = ("<bos>",), ()
 
     async def _template(self, writer, path, body):
         names = ["a"] if body.get("add_special_tokens") is False else [*self.added[0], "a", *self.added[1]]
-        told = {"tokens": [len(name) for name in names], "token_strs": names, "count": len(names)}
-        await self._send(writer, 200, json.dumps(told).encode())
+        answer = {"tokens": [len(name) for name in names], "token_strs": names, "count": len(names)}
+        await self._send(writer, 200, json.dumps(answer).encode())
         return True
 
 

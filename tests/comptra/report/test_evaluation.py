@@ -1,4 +1,4 @@
-"""The section Evaluation: tables, scores of sentences and comparisons of real runs, and what is said of stale and damaged reports."""
+"""The section Evaluation: tables, scores of sentences and comparisons of real runs, and warnings about stale and damaged reports."""
 
 import json
 import re
