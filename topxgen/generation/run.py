@@ -432,8 +432,7 @@ def _check_unchanged(config: GenerationConfig, generation: dict, translation: di
 
 def _removed(path: Path, name: str) -> UsageError:
     return UsageError(
-        f"the files of {name} in {path.parent} were removed or changed while this run was going on: re-run "
-        "the same command"
+        f"the files of {name} in {path.parent} were removed or changed while this run was going on: re-run the same command"
     )
 
 
