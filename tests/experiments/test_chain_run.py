@@ -84,7 +84,7 @@ decontamination: {{benchmarks: in/bench.tsv, num_workers: 1}}
 train:
   model_name_or_path: {model}
   max_length: 400
-  max_steps: 6
+  max_steps: 30
   num_warmup_steps: 1
   test_size_ratio: 2
   per_device_train_batch_size: 1
@@ -142,6 +142,11 @@ def wait_for(process: subprocess.Popen, condition) -> None:
         time.sleep(0.01)
 
 
+def last_step(place: Path) -> int:
+    complete = place.glob("out/train/checkpoint-*/checkpoint_files.json")
+    return max((int(path.parent.name.removeprefix("checkpoint-")) for path in complete), default=0)
+
+
 @pytest.mark.medium
 def test_a_killed_and_a_stopped_run_go_on(place, start, stub, tiny_lm):
     """kill -9, then SIGTERM in training: the same files at the end, and finished stages are not run again."""
@@ -150,9 +155,9 @@ def test_a_killed_and_a_stopped_run_go_on(place, start, stub, tiny_lm):
     finish(start(*words))
     undisturbed = final_files(place / "out", count)
     (place / "out").rename(place / "undisturbed")
-    for step, number, code in ((2, signal.SIGKILL, -9), (4, signal.SIGTERM, 143)):
-        process = start(*words)
-        wait_for(process, (place / f"out/train/checkpoint-{step}/checkpoint_files.json").exists)
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        before, process = last_step(place), start(*words)
+        wait_for(process, lambda before=before: last_step(place) > before)
         process.send_signal(number)
         out = finish(process, code)
         records = {name: record(place, name) for name in ("datagen", "decontamination")}
