@@ -71,6 +71,19 @@ def test_each_file_must_have_as_many_texts_as_published(name, tmp_path):
             write(tmp_path / path, count)
 
 
+def test_a_copy_with_gaps_has_as_many_lines_but_is_partial(tmp_path):
+    folder = flores(tmp_path)
+    path = folder / "flores200_dataset/dev/eus_Latn.dev"
+    lines = path.read_text().split("\n")[:-1]
+    path.write_text("".join("\n" if i % 3 else f"{line}\n" for i, line in enumerate(lines)))
+    message = refusal(benchmarks.load, "flores", BASQUE, folder)
+    assert f"{path} is not the published file: flores dev has 333 texts instead of 997" in message
+    dev, _ = benchmarks.load("flores", BASQUE, folder, allow_partial=True)
+    assert dev.count == "333 of 997 (PARTIAL)" and len(dev.texts) == 997
+    path.write_text("".join("\n" if i == 500 else f"{line}\n" for i, line in enumerate(lines)))
+    assert not benchmarks.load("flores", BASQUE, folder)[0].is_partial
+
+
 @pytest.mark.parametrize("name", PIECES)
 def test_a_git_lfs_pointer_is_named(name, tmp_path):
     for path, count in PIECES[name]:
@@ -93,6 +106,15 @@ def test_a_pointer_in_place_of_a_file_of_ones_own(suffix, tmp_path):
     if suffix != ".txt":
         spec = DatasetSpec(str(path), ENGLISH, (BASQUE,))
         assert f"{path} is a Git LFS pointer" in refusal(lambda: list(file_datasets.open_rows(spec)[1]))
+
+
+@pytest.mark.parametrize("beginning", ["/annex", "../../.git/annex"])
+def test_a_git_annex_pointer_is_named(beginning, tmp_path):
+    path = tmp_path / "Basque.txt"
+    path.write_text(f"{beginning}/objects/MD5E-s162345--4d7a2146.txt\n")
+    assert f"{path} is a git-annex pointer, not the file itself; run git annex get" in refusal(
+        tables.read_columns, path
+    )
 
 
 def test_decontamination_says_what_was_not_checked(tmp_path):

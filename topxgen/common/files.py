@@ -24,6 +24,7 @@ from topxgen.common.schemas import decode
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_ANNEX_POINTER = re.compile(rb"(?:[./]*git)?/annex/objects/")
 MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete, such as fals or a \u escape
 
 
@@ -37,9 +38,14 @@ def refuse_stand_in(path: Path) -> None:
             f"{path} is a pipe or a device, which can be read only once or has no end; write its content to a file and pass that"
         )
     with open(path, "rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+        beginning = file.read(80)
+    for is_pointer, name, command in (
+        (beginning.startswith(_LFS_POINTER), "Git LFS", "git lfs pull"),
+        (_ANNEX_POINTER.match(beginning), "git-annex", "git annex get"),
+    ):
+        if is_pointer:
             raise UsageError(
-                f"{path} is a Git LFS pointer, not the file itself; run git lfs pull in that clone, or download it"
+                f"{path} is a {name} pointer, not the file itself; run {command} in that clone, or download it"
             )
 
 

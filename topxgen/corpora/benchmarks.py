@@ -22,6 +22,7 @@ from topxgen.corpora import hub_sets, own_benchmarks, tables
 from topxgen.corpora.tables import SUFFIXES, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
+from topxgen.text.words import is_blank
 
 # One row a benchmark: "module:function". The function takes the name, a Language and the folder of --benchmark_dir (None: the
 # Hub), and returns the splits in that language. It raises LacksLanguage, or UsageError for anything else that is wrong.
@@ -63,6 +64,7 @@ XQUAD_CODES = {
     "arb_Arab": "ar", "deu_Latn": "de", "ell_Grek": "el", "eng_Latn": "en", "spa_Latn": "es", "hin_Deva": "hi",
     "ron_Latn": "ro", "rus_Cyrl": "ru", "tha_Thai": "th", "tur_Latn": "tr", "vie_Latn": "vi", "zho_Hans": "zh",
 }  # fmt: skip
+MIN_FILLED = 0.95  # of a published split's texts; no file at hand has an empty one
 _NTREX_TEST_LINES = SIZES["ntrex"]["test"]
 _REGION_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
 _HUB_SOURCE = re.compile(r"(\w[\w.-]*/[\w.-]+)(?::([^:=]+))?(?::([^:]+=.*))?")  # org/name[:config][:mapping]
@@ -97,13 +99,19 @@ class Split:
 
     @property
     def is_partial(self) -> bool:
-        return self.published_size not in (None, len(self.texts))
+        return self.published_size not in (None, self.size)
+
+    @property
+    def size(self) -> int:
+        """The number of texts, without the empty ones where they are many: a copy with gaps is a partial one."""
+        filled = sum(not is_blank(text) for text in self.texts)
+        return filled if filled < MIN_FILLED * len(self.texts) else len(self.texts)
 
     @property
     def count(self) -> str:
         """The number of texts, for people."""
         of = f" of {self.published_size:,} (PARTIAL)" if self.is_partial else ""
-        return f"{len(self.texts):,}{of}"
+        return f"{self.size:,}{of}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,7 +144,7 @@ def load(
         for split in splits:
             if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
-            check_size(name, split.name, len(split.texts), split.source, allow_partial)
+            check_size(name, split.name, split.size, split.source, allow_partial)
     except LacksLanguage:
         raise
     except UsageError as error:

@@ -87,7 +87,7 @@ class BenchmarkTexts:
                 "benchmark": split.benchmark,
                 "split": split.name,
                 "language": split.language,
-                "texts": len(split.texts),
+                "texts": split.size,
                 **({"published_texts": split.published_size} if split.is_partial else {}),
                 "source": split.source,
                 "sha256": split.fingerprint,

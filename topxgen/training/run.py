@@ -80,7 +80,9 @@ def log_examples(args: argparse.Namespace, model: TrainableModel, texts: Tokeniz
     loss = "(loss on this part only)" if args.targets_only else "(loss on both parts)"
     for i in range(min(2, len(texts)) if model.is_decoder else 0):
         ids, prompt = texts[i].tolist(), int(texts.prompts[i])
-        prompt_text, target_text = model.tokenizer.decode(ids[:prompt]), model.tokenizer.decode(ids[prompt:])
+        prompt_text, target_text = (
+            model.tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (ids[:prompt], ids[prompt:])
+        )
         logger.info(f"--- text {i + 1}\n{prompt_text}\n--- {loss}\n{target_text}")
 
 
