@@ -110,6 +110,7 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         ),
         (dict(loss_chunk_size=-1), "'-1' is not a whole number of 0 or more"),
         (dict(test_size_ratio=1000), "--test_size_ratio"),
+        (dict(max_length=128, test_size_ratio=2), "all held-out pairs are longer than --max_length 128 tokens"),
         (dict(max_length=4096), "--max_length 4096 exceeds the 2048 tokens"),
         (dict(eos_token_id=800), "--eos_token_id 800 is not in the model's vocabulary"),
         (dict(target_languages="Bask"), "did you mean Bashkir, Basque"),
