@@ -166,8 +166,7 @@ def build_parser() -> Parser:
 def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
     """What a command loads that does not come with the package."""
     return [
-        *wanted.models(args.model_name_or_path),
-        *wanted.tokenizers(args.tokenizer_name_or_path),
+        *wanted.models(args.model_name_or_path, tokenizer=args.tokenizer_name_or_path),
         *named_datasets.needs(DatasetSpec.from_args(args)),
     ]
 

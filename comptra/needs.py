@@ -25,8 +25,8 @@ def of_translation(
     """What a command of main.py needs, in these directions."""
     found: list[Need] = []
     if checks.uses_llm(args) and args.inference_api not in inference.REMOTE:
-        found += needs.models(*(args.model_name_or_path or ()), args.base_model_name_or_path)
-        found += needs.tokenizers(args.tokenizer_name_or_path)
+        names = *(args.model_name_or_path or ()), args.base_model_name_or_path
+        found += needs.models(*names, tokenizer=args.tokenizer_name_or_path)
     if args.method_translate in ("nllb", "refine"):
         found += needs.models(args.nllb_name_or_path)
     if checks.uses_blaser(args):
@@ -71,7 +71,7 @@ def of_evaluation(args: argparse.Namespace, names: Iterable[str] = ()) -> list[N
         found += of_metric(name, settings)
     judge = settings.judge
     if judge is not None and judge.inference_api not in inference.REMOTE:
-        found += needs.models(judge.model.model_name_or_path) + needs.tokenizers(judge.model.tokenizer_name_or_path)
+        found += needs.models(judge.model.model_name_or_path, tokenizer=judge.model.tokenizer_name_or_path)
     return list(dict.fromkeys(found))
 
 

@@ -118,8 +118,8 @@ def run(args: argparse.Namespace) -> int:
     is_remote = args.inference_api in inference.REMOTE
     hub.require(
         [
-            *needs.tokenizers(args.tokenizer, None if is_remote else args.tokenizer_name_or_path),
-            *needs.models(None if is_remote else args.judge_model_name_or_path),
+            *needs.tokenizers(args.tokenizer),
+            *(() if is_remote else needs.models(args.judge_model_name_or_path, tokenizer=args.tokenizer_name_or_path)),
             *(sonar.needs(args.sonar_name_or_path) if args.encoder == "sonar" else ()),
         ]
     )

@@ -89,6 +89,7 @@ COPIES = ["README.md", "pytorch_model.bin", "pytorch_model.bin.index.json", "fla
         (Need(MODEL, "a/b"), ["config.json", "pytorch_model.bin", "rust_model.ot"], ["config.json", "pytorch_model.bin"]),
         (Need(MODEL, "a/b"), ["consolidated.safetensors", "model.safetensors"], ["model.safetensors"]),
         (Need(MODEL, "a/b"), ["adapter_config.json", "adapter_model.safetensors"], ["adapter_config.json", "adapter_model.safetensors"]),
+        (Need(TOKENIZER, "a/b"), ["config.json", "source.spm", "target.spm", "vocab.json", "tf_model.h5"], ["config.json", "source.spm", "target.spm", "vocab.json"]),  # Marian
         (Need(COMET, "a/b"), ["hparams.yaml", "checkpoints/model.ckpt", "LICENSE"], ["checkpoints/model.ckpt", "hparams.yaml"]),
         (Need(FILES, "a/b", files=("model.pt",)), ["model.pt", "README.md"], ["model.pt"]),
         (Need(DATASET, "a/b"), ["README.md", "test.parquet"], ["README.md", "test.parquet"]),
@@ -145,6 +146,10 @@ def test_what_a_folder_lacks(tmp_path):
         assert hub_files.problem(need, tmp_path) == "model-00001-of-00002.safetensors is cut off or damaged"
     assert hub_files.problem(Need(TOKENIZER, "a/b"), tmp_path) == "it has no tokenizer"
     assert hub_files.problem(Need(FILES, "a/b", files=("model.bin",)), tmp_path) == "it has no model.bin"
+    config = tmp_path / "tokenizer_config.json"
+    for text, problem in (("{}", "it has no tokenizer"), ('{"tokenizer_class": "ByT5Tokenizer"}', "")):
+        config.write_text(text)
+        assert hub_files.problem(Need(TOKENIZER, "a/b"), tmp_path) == problem
     (tmp_path / "model.bin").symlink_to(tmp_path / "blob")
     assert (
         hub_files.problem(Need(FILES, "a/b", files=("model.bin",)), tmp_path)

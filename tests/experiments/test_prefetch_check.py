@@ -68,6 +68,7 @@ def test_all_that_a_cache_made_by_hand_lacks_is_said_at_once(run_file, tmp_path)
     [
         ("config.json", '{"model_type": "lla'),
         ("config.json", ""),
+        ("tokenizer.json", None),
         ("tokenizer.json", "<html>Access denied</html>"),
         ("tokenizer_config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
     ],
@@ -79,9 +80,10 @@ def test_configuration_and_tokenizer_that_are_half_there(run_file, tiny_lm, tmp_
     run_file.write_text(run_file.read_text().replace("org/writer", str(folder)))
     before = in_process("scripts/prefetch.py", run_file, "--folder", tmp_path / "home", "--check").stdout
     assert "2 of 3 missing" in before and f"{folder} (for" not in before
-    (folder / name).write_text(content)
+    problem = "it has no tokenizer" if content is None else f"{name} is cut off or damaged"
+    (folder / name).unlink() if content is None else (folder / name).write_text(content)
     result = in_process("scripts/prefetch.py", run_file, "--folder", tmp_path / "home", "--check")
-    assert result.returncode == 3 and f"{folder} (for datagen, train): {name} is cut off or damaged" in result.stdout
+    assert result.returncode == 3 and f"{folder} (for datagen, train): {problem}" in result.stdout
 
 
 @pytest.fixture(scope="module")

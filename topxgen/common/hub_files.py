@@ -14,8 +14,9 @@ from topxgen.common.needs import COMET, DATASET, FILES, MODEL, TOKENIZER, Need
 
 CARD = "README.md"
 # Configuration and tokenizer; *.py: --trust_remote_code.
-SMALL = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
-TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")  # a repository with a tokenizer has one of these
+SMALL = ("*.json", "*.jinja", "*.model", "*.spm", "*.txt", "*.codes", "*.tiktoken", "*.py")
+TOKENIZERS = ("tokenizer.json", "tekken.json", "*.model", "*.spm", "vocab.*", "*.tiktoken")  # each holds a vocabulary
+WITHOUT_VOCABULARY = ("ByT5Tokenizer", "auto_map")  # bytes; code of the repository
 # The formats of weights; the first that there is. The others hold the same.
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.gguf")
 LOADED_JSON = ("*config.json", "*.index.json", "tokenizer.json", "special_tokens_map.json", "vocab.json")
@@ -125,8 +126,16 @@ def problem(need: Need, folder: Path) -> str:
     if cut := sorted(name for name, path in top.items() if _matches(name, LOADED_JSON) and not _is_closed(path)):
         return f"{cut[0]} is cut off or damaged"
     if need.kind == TOKENIZER:
-        return "" if any(_matches(name, TOKENIZERS) for name in top) else "it has no tokenizer"
+        return "" if has_tokenizer(top) or "adapter_config.json" in top else "it has no tokenizer"
     return _problem_of_weights(top)
+
+
+def has_tokenizer(files: dict[str, Path]) -> bool:
+    """Whether the files of a model, by name, hold a tokenizer: a vocabulary (GGUF weights have it in them), or one without a vocabulary."""
+    if any(_matches(name, (*TOKENIZERS, "*.gguf")) for name in files):
+        return True
+    config = files.get("tokenizer_config.json")
+    return config is not None and any(name in config.read_text(encoding="utf-8") for name in WITHOUT_VOCABULARY)
 
 
 def _problem_of_data(need: Need, files: dict[str, Path]) -> str:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-MODEL = "model"  # configuration, tokenizer and weights; or a LoRA adapter
+MODEL = "model"  # configuration and weights; or a LoRA adapter
 TOKENIZER = "tokenizer"  # with the configuration
 FILES = "files"  # certain files of a repository
 COMET = "COMET checkpoint"
@@ -50,9 +50,10 @@ class Need:
         return self.kind in ON_HUB and not self.is_local and bool(HUB_ID.fullmatch(self.name))
 
 
-def models(*names: str | None) -> list[Need]:
-    """Models with their tokenizers; None is a flag that was not given."""
-    return [Need(MODEL, name) for name in dict.fromkeys(names) if name]
+def models(*names: str | None, tokenizer: str | None = None) -> list[Need]:
+    """Models with their tokenizers, or with `tokenizer` in their place; None is a flag that was not given."""
+    chosen = [name for name in dict.fromkeys(names) if name]
+    return [Need(MODEL, name) for name in chosen] + tokenizers(*([tokenizer] if tokenizer and chosen else chosen))
 
 
 def tokenizers(*names: str | None) -> list[Need]:

@@ -142,11 +142,12 @@ def followed(need: Need, folder: Path | None) -> list[Need]:
         return []
     if need.kind == needs.COMET and (folder / "hparams.yaml").is_file():
         return [comet_models.encoder_of(comet_models.read_hparams(folder / "hparams.yaml"))]
-    if need.kind == needs.MODEL and (folder / "adapter_config.json").is_file():
+    if need.kind in (needs.MODEL, needs.TOKENIZER) and (folder / "adapter_config.json").is_file():
+        if need.kind == needs.TOKENIZER and hub_files.has_tokenizer({path.name: path for path in folder.iterdir()}):
+            return []
         settings = read_json(folder / "adapter_config.json")
-        revision = settings.get("revision") or ""
-        found = needs.models(settings.get("base_model_name_or_path"))
-        return [replace(need, revision="" if revision == "main" else revision) for need in found]
+        base, revision = settings.get("base_model_name_or_path"), settings.get("revision") or ""
+        return [Need(need.kind, base, revision="" if revision == "main" else revision)] if base else []
     return []
 
 

@@ -110,8 +110,8 @@ class GenerationConfig:
         args, translator, found = self.args, self.back_translator, []
         translates, is_local = "translate" in args.stages, args.inference_api not in inference.REMOTE
         if is_local and (self.prompts or (translates and translator == "llm")):
-            found += needs.models(args.model_name_or_path, args.adapter_name_or_path)
-            found += needs.tokenizers(args.tokenizer_name_or_path)
+            names = args.adapter_name_or_path, args.model_name_or_path
+            found += needs.models(*names, tokenizer=args.tokenizer_name_or_path)
         if self.prompts and checks.encodes_with_sonar(args):
             found += sonar.needs(args.sonar_name_or_path)
         if translates:
