@@ -415,6 +415,17 @@ def test_more_prompts_than_topics_reuses_them_and_says_so(tiny_lm, tmp_path, dat
     assert set(topics_used) == {"Wine", "Bread", "Milk"} and len(set(ordered[:3])) == len(set(ordered[3:6])) == 3
 
 
+def test_a_finished_run_again_counts_the_prompts_that_were_sent(tiny_lm, tmp_path, datagen_here):
+    """Local responses that were in flight at the end are not waited for, and their prompts not forgotten."""
+    words = tiny(tiny_lm, tmp_path, "--number_of_instructions", 3, "--stages", "generate")
+    assert datagen_here(*words).returncode == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json*")}
+    manifest = json.loads(before["manifest_generate_Basque.json"])
+    assert manifest["prompts_asked"] > manifest["counts"]["prompts"] >= 3
+    assert re.search(rf"prompts sent +{manifest['prompts_asked']}\n", datagen_here(*words).stdout)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
+
+
 def test_a_key_is_never_written(tiny_lm, tmp_path, datagen_here):
     arguments = tiny(tiny_lm, tmp_path, "--number_of_instructions", 2, "--stages", "generate", "--api_key", "sk-secret")
     result = datagen_here(*arguments)
