@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TypedDict
 
 import psutil
 
 from topxgen.common import hub, hub_files, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
-from topxgen.common.lines import split_lines
 from topxgen.common.needs import DATASET
 from topxgen.common.provenance import values_of_flag
+from topxgen.common.schemas import fields
 from topxgen.doctor import UNKNOWN, checkpoints, gpus
 from topxgen.experiments import stages
 from topxgen.experiments.assets import Asset, assets
@@ -144,24 +143,10 @@ def quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-class _DeepSpeed(TypedDict, total=False):
-    zero_stage: int | None
-    deepspeed_config_file: str | None
-
-
-class _Accelerate(TypedDict, total=False):
-    """Of a configuration of accelerate launch."""
-
-    num_processes: int | None
-    deepspeed_config: _DeepSpeed | None
-
-
-class _Zero(TypedDict, total=False):
-    stage: int | None
-
-
-class _DeepSpeedFile(TypedDict, total=False):
-    zero_optimization: _Zero | None
+# Of a configuration of accelerate launch, and of one of DeepSpeed.
+_DeepSpeed = fields(zero_stage=int | None, deepspeed_config_file=str | None)
+_Accelerate = fields(num_processes=int | None, deepspeed_config=_DeepSpeed | None)
+_DeepSpeedFile = fields(zero_optimization=fields(stage=int | None) | None)
 
 
 @dataclass(frozen=True)
@@ -189,13 +174,7 @@ def launch(command: Command) -> Launch:
 
 
 def _read_yaml(path: Path) -> _Accelerate:
-    import ruamel.yaml
-
     try:
-        tree = ruamel.yaml.YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
-        schemas.check(tree, _Accelerate)
-    except (OSError, ValueError, ruamel.yaml.error.YAMLError) as error:
-        raise UsageError(
-            f"{path} is no configuration of accelerate ({split_lines(str(error))[0]}); see configs/"
-        ) from None
-    return tree
+        return schemas.decode_yaml(path.read_text(encoding="utf-8"), _Accelerate)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no configuration of accelerate ({error}); see configs/") from None
