@@ -1,10 +1,8 @@
 """What the checks examine: the commands of a run file, and this machine."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from topxgen.common import hub, hub_files, schemas
+from topxgen.common.console import quiet
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.needs import DATASET
@@ -131,16 +130,6 @@ class Situation:
 def runs_llm(command: Command) -> bool:
     """Whether it loads a language model to write with."""
     return command.stage in ("datagen", "main") and command.args.inference_api in ("vllm", "hf")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the messages that the stages would log."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 # Of a configuration of accelerate launch, and of one of DeepSpeed.

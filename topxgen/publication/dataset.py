@@ -242,13 +242,9 @@ def _write_lineage(part: Part, folder: Path, selection: Selection) -> None:
     for flag, value in flags.items():
         if value is not None:
             scorer = next(iter(part.measured.scorers)) or None
-            found = {
-                "what": "training data",
-                "metric": scorer,
-                "flag": f"{flag} {value:g}",
-                "where": part.config.folder,
-            }
-            link["selections"].append(found | {"kept": part.measured.kept, "of": part.measured.pairs})
+            numbers = part.measured.kept, part.measured.pairs
+            flag = f"{flag} {value:g}"
+            link["selections"].append(lineage.selection("training data", scorer, flag, part.config.folder, *numbers))
     names = [f"{name}.parquet" for name in part.rows]
     own = folder / part.config.folder
     files.write_json(
