@@ -124,6 +124,32 @@ def test_the_first_reason_counts():
             "Bi. Asha na Dkt. Juma walikuja. Bw. Ali pia.",
             ["Bi. Asha na Dkt. Juma walikuja.", "Bw. Ali pia."],
         ),
+        # Abbreviations before numbers and letters that stand for words
+        (
+            "Swahili",
+            "Bei ni Tsh. 10,000. Nyumba Na. 15. Siyo Tsh. Hii.",
+            ["Bei ni Tsh. 10,000.", "Nyumba Na. 15.", "Siyo Tsh.", "Hii."],
+        ),
+        (
+            "Sundanese",
+            "Di Jl. Merdeka, Rp. 10.000 (hal. 5). Ti jl. Asep.",
+            ["Di Jl. Merdeka, Rp. 10.000 (hal. 5).", "Ti jl.", "Asep."],
+        ),
+        (
+            "Modern Standard Arabic",
+            "جاء د. خالد من م.ت.ف. أمس. كان أبًا. ثم غادر.",
+            ["جاء د. خالد من م.ت.ف. أمس.", "كان أبًا.", "ثم غادر."],
+        ),
+        (
+            "Urdu",
+            "ڈی۔این۔اے اہم ہے۔ ایم۔ اے۔ جناح پی۔ایچ۔ڈی تھے۔",
+            ["ڈی۔این۔اے اہم ہے۔", "ایم۔ اے۔ جناح پی۔ایچ۔ڈی تھے۔"],
+        ),
+        (
+            "Urdu",
+            "وہ آئی۔ بی بی سی نے کہا۔ ا۔ب۔ خان آئے۔جی ہاں۔",
+            ["وہ آئی۔", "بی بی سی نے کہا۔", "ا۔ب۔", "خان آئے۔", "جی ہاں۔"],
+        ),
         ("Basque", "Mutilak bi. Bi. Gero joan ziren.", ["Mutilak bi.", "Bi.", "Gero joan ziren."]),
         ("Xhosa", "UNks. Dlamini ufikile. Wahamba.", ["UNks. Dlamini ufikile.", "Wahamba."]),
         ("Hausa", "Ms. Maurice ta zo. Ta tafi.", ["Ms. Maurice ta zo.", "Ta tafi."]),

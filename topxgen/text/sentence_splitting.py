@@ -55,7 +55,9 @@ _SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "
 _ABBREVIATIONS = frozenset(["al", "approx", "ca", "esp", "etc", "fig", "ing", "prof", "ref", "univ", "vol"])
 # Forms of address and the like that stand before names, for languages without rules of their own
 _TITLES = "Mr Mrs Ms Dr Prof St Rev Hon Gen Sen Rep Gov Capt Lt Col Sgt Ir"
+_INDONESIAN_TITLES = "Drs Hj KH Jl Jln"
 _OWN_TITLES = {
+    **dict.fromkeys(("ind", "jav", "min", "sun", "zsm"), _INDONESIAN_TITLES),
     "eus": "Jn And",
     "hau": "Alh Mal Dkt Inj",
     "ibo": "Maz",
@@ -63,6 +65,22 @@ _OWN_TITLES = {
     "swh": "Bi Bw Bwn Dk Dkt Mh Mhe Jen",
     "xho": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Gqr uGqr UGqr",
     "zul": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Dkt uDkt UDkt",
+}
+# Currencies and the like, and in a language "number" or "page", where a number follows
+_BEFORE_NUMBERS = "No Nr Nos Rp Rs Sh Shs Tsh TSh Ksh KSh Ush USh Frw Art Vol pp"
+_OWN_BEFORE_NUMBERS = {
+    **dict.fromkeys(("ind", "jav", "min", "sun", "zsm"), "hal Pasal"),
+    "eus": "zk orr or",
+    "swh": "Na Uk uk",
+}
+_NOTHING, _ARABIC_LETTER = re.compile(r"(?!)"), re.compile(r"(?:^|[\s.])[ء-ے]\Z")
+_NUMBER_NEXT = re.compile(r"\s*\d")
+# The names of Latin letters in Urdu, of which abbreviations and initials consist: ڈی۔این۔اے
+_LETTER_NAMES = (
+    r"(?:اے|بی|سی|ڈی|ای|ایف|جی|ایچ|آئی|جے|کے|ایل|ایم|این|او|پی|کیو|آر|ایس|ٹی|یو|وی|ڈبلیو|ایکس|وائی|زیڈ|[ء-ے])"
+)
+_SPELLED = {
+    "urd": re.compile(rf"(?<![^\s۔(])(?:(?:{_LETTER_NAMES}۔ )+{_LETTER_NAMES}۔|(?:{_LETTER_NAMES}۔)+{_LETTER_NAMES}\b)")
 }
 _OPENING_QUOTATION = re.compile(r"\s+[“\"«]")
 _FULL_STOPS = "۔।॥።။។։᱾᱿"
@@ -81,7 +99,8 @@ class Sentencex:
     - A Japanese or Korean sentence goes on if a particle follows a quotation (「…。」と); "(1)" begins a sentence.
     - Small letters before a full stop and a capital letter are a word, no initial ("ndị a. Ụlọ") nor one of the English
       abbreviations that sentencex applies to every language without rules ("36 ne. Ban", Nebraska).
-    - A title ("Bi. Asha") is no end, nor is "." after a letter where the paragraph has । or the like ("डा. राम गए।").
+    - A title ("Bi. Asha") is no end, nor an abbreviation before a number ("Rp. 500"), nor an Arabic letter ("د. خالد"), nor the
+      names of letters in Urdu ("ڈی۔این۔اے"), nor "." after a letter where the paragraph has । or the like ("डा. राम गए।").
     """
 
     def __init__(self, language: Language, paragraphs: Iterable[str] = ()):
@@ -94,10 +113,12 @@ class Sentencex:
         patterns = [f"[{marks}]"] if marks else []
         if language.script == "Ethi":  # two word separators, typed for ።
             patterns.append("፡፡")
-        self._own_marks = re.compile("|".join(patterns) or r"(?!)")
+        self._own_marks = re.compile("|".join(patterns)) if patterns else _NOTHING
         native_stops = "".join(mark for mark in _FULL_STOPS if mark in language.terminators)
-        self._native_stop = re.compile(f"[{native_stops}]" if native_stops else r"(?!)")
+        self._native_stop = re.compile(f"[{native_stops}]") if native_stops else _NOTHING
         self._titles = frozenset(f"{_TITLES} {_OWN_TITLES.get(language.iso639_3, '')}".split())
+        self._before_numbers = frozenset(f"{_BEFORE_NUMBERS} {_OWN_BEFORE_NUMBERS.get(language.iso639_3, '')}".split())
+        self._spelled = _SPELLED.get(language.iso639_3, _NOTHING)
         self._goes_on = _GOES_ON.get(language.script)
         self._reports = _REPORTS.get(language.iso639_3)
         self._final_words = _FINAL_WORDS.get(language.iso639_3, ())
@@ -161,18 +182,23 @@ class Sentencex:
             if plain[match.end() : match.end() + 1] not in self._terminators:  # the last of a run
                 found.add(match.end() - 1)
         found |= {match.end() - 1 for match in _WORD.finditer(plain) if self._is_word(match)}
+        for match in self._spelled.finditer(plain):
+            found.difference_update(range(*match.span()))
         has_native_stop = bool(self._native_stop.search(plain))
-        return {
-            last for last in found if plain[last] != "." or not self._is_abbreviation(plain[:last], has_native_stop)
-        }
+        return {last for last in found if plain[last] != "." or not self._is_abbreviation(plain, last, has_native_stop)}
 
-    def _is_abbreviation(self, before: str, has_native_stop: bool) -> bool:
-        """Whether the full stop after `before` ends a title, or a word of a script that has a full stop of its own."""
-        word = _LAST_WORD.search(before[-40:])
+    def _is_abbreviation(self, plain: str, last: int, has_native_stop: bool) -> bool:
+        """Whether the full stop at `last` ends a title, an abbreviation before a number, or a word of a script that has a full
+        stop of its own."""
+        word = _LAST_WORD.search(plain[max(last - 40, 0) : last])
         letters = word[0] if word else ""
         if has_native_stop and any(unicodedata.category(char) == "Lo" for char in letters):
             return True
-        return not self._own_rules and letters in self._titles
+        if letters in self._before_numbers and _NUMBER_NEXT.match(plain, last + 1):
+            return True
+        return bool(_ARABIC_LETTER.search(plain[max(last - 2, 0) : last])) or (
+            not self._own_rules and letters in self._titles
+        )
 
     def _is_word(self, match: re.Match) -> bool:
         """Whether what stands before a full stop is no abbreviation, as far as that can be seen."""
