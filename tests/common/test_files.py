@@ -134,6 +134,13 @@ def test_records_without_ids_get_the_same_ones_each_time():
     assert names[2:] == ["mine", "mine#2"], "an id that stood before gets its count behind it"
 
 
+@pytest.mark.parametrize("given", ["A A#2 A A#2", "A A A#2", "A A#2 A#3 A A A", "A-1.0 A-1.0 A-1.0#2 A-1.0#2 A-1.0"])
+def test_ids_of_concatenated_files_are_unique_also_where_some_have_counts(given):
+    names = [name for name, _ in with_ids([{"id": name} for name in given.split()], "text")]
+    assert len(set(names)) == len(names) and names[0] == given.split()[0]
+    assert [name for name, _ in with_ids([{"id": name} for name in names], "text")] == names
+
+
 def test_example_sources_from_folders(tmp_path):
     basque = languages.find("Basque")
     (tmp_path / "dev").mkdir()

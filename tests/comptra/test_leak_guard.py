@@ -199,3 +199,5 @@ def test_what_counts_as_a_leak():
     assert twice == {(0, 0): "partial", (1, 0): "partial"}
     equal_tests = leak_guard.leaks(["A b.", "a B", "c"], ["a, b", "c"], "Latn")
     assert equal_tests == {(0, 0): "equal", (1, 0): "equal", (2, 1): "equal"}
+    alike = [" ".join([*words[:10], *(f"{i}v{j}" for j in range(9))]) for i in range(30)]  # half of each is in all
+    assert len(leak_guard.leaks(alike, [f"{around} {' '.join(words[:10])}"], "Latn")) == 30

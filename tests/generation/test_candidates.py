@@ -415,3 +415,5 @@ def test_an_llm_resumes_from_its_responses(tiny_lm, tmp_path):
         (folder / "t" / name).unlink()
     datagen(*command)
     assert (folder / "t/Basque_translate_answers.jsonl").read_bytes() == answers and files(folder) == whole
+    result = datagen(*command, "--seed", 7, check=2)  # samples of another seed, and the saved ones of this
+    assert "settings (seed was 122, now 7)" in result.stderr and files(folder) == whole

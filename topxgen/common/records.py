@@ -134,9 +134,11 @@ def with_ids(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict
         name = record.get("id")
         if name is None:
             name = hashlib.sha256(str(record.get(text_key)).encode("utf-8", "replace")).hexdigest()[:16]
-        name = str(name)
+        name = unique = str(name)
         count = seen.add(name)
-        yield name if count == 1 else f"{name}#{count}", record
+        while count > 1 and seen.add(unique := f"{name}#{count}") > 1:  # a file that was translated has such ids itself
+            count = seen.add(name)
+        yield unique, record
 
 
 def replace_surrogates(text: str) -> str:

@@ -222,6 +222,9 @@ def generate(config: GenerationConfig) -> bool:
                 sampler.close()
         else:
             progress.restart_clock()  # what is read from disk says nothing about the rate
+            for name in config.languages:  # with those whose responses were not waited for
+                earlier = language_manifest(layout, "generate", name).get("prompts_asked") or 0
+                generation.requested_by_language[name] = max(generation.requested_by_language[name], earlier)
         config.pipeline.finish()
         complete, failed = generation.complete, generation.failed_prompts()  # while its files are open
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 
-VERSION = 2  # of what counts as a leak
+VERSION = 3  # of what counts as a leak
 NGRAM_WORDS = 10  # as in decontamination.py
 # Of a test text, in runs of NGRAM_WORDS; a shorter text (from six words on) has to be in the other one as a whole.
 MIN_SHARED = 0.5
@@ -37,7 +37,7 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
     near_duplicates = NearDuplicates(NEAR_DUPLICATE_F1, lambda text: list(tokens(text)))
     for entry in entries:
         near_duplicates.add(entry.id, entry.text)
-    shared = ContaminationIndex(entries, n).find(pool)
+    shared = ContaminationIndex(entries, n, max_owners_per_ngram=None).find(pool)
     found: dict[tuple[int, int], str] = {}
     for number, text in enumerate(pool):
         kinds = dict.fromkeys((int(id) for id, _ in near_duplicates.matches(text)), "near_duplicate")

@@ -68,7 +68,7 @@ class ContaminationIndex:
     `n`: tokens of an n-gram. `tokenizer`: a name in ngram_hashes.TOKENIZERS. `near_duplicate_threshold`: ROUGE-L F1 above
     which texts are near-duplicates, None to not look for them. `short_text_rule`: where benchmark texts of fewer than n
     tokens count, one of SHORT_TEXT_RULES. `split_sentences`: a text can be a near-duplicate of one sentence of an entry,
-    too. Raises ValueError for n below 1.
+    too. `max_owners_per_ngram`: how many texts of a split are found by one n-gram, None for all. Raises ValueError for n below 1.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class ContaminationIndex:
         near_duplicate_threshold: float | None = None,
         short_text_rule: str = "inside",
         split_sentences: Callable[[str], list[str]] = lambda text: [text],
+        max_owners_per_ngram: int | None = MAX_OWNERS_PER_NGRAM,
     ):
         if n < 1:
             raise ValueError(f"an n-gram has at least 1 token, not {n}")
@@ -106,7 +107,7 @@ class ContaminationIndex:
             in_one_text = np.arange(len(block_ngrams)) + n <= bounds[text_of_ngram + 1]
             ngrams.append(block_ngrams[in_one_text])
             owners.append(text_of_ngram[in_one_text] + first)
-        self._ngrams = HashTable(np.concatenate(ngrams), np.concatenate(owners), self._splits, MAX_OWNERS_PER_NGRAM)
+        self._ngrams = HashTable(np.concatenate(ngrams), np.concatenate(owners), self._splits, max_owners_per_ngram)
         short = np.flatnonzero((self._lengths > 0) & (self._lengths < n) & (short_text_rule != "ignore"))
         self._short_texts = HashTable(self._text_hashes[short], short, self._splits, MAX_OWNERS_PER_NGRAM)
         # No limit on equal prefixes: many texts may begin alike and differ after that.

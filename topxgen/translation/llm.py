@@ -122,7 +122,11 @@ class LLM:
             "demonstration_pool": self._settings.demonstration_pool,
             "retriever_tokens": self._settings.retriever_tokens,
             "num_beams": self._settings.num_beams,
-            **({"candidate_temperature": self._settings.candidate_temperature} if self._samples else {}),
+            **(
+                {"candidate_temperature": self._settings.candidate_temperature, "seed": self._model.seed}
+                if self._samples
+                else {}
+            ),
             "decoding": inference.decoding(self._settings.inference_api, self._model),
         }
 

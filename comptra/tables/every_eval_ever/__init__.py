@@ -23,6 +23,7 @@ from topxgen.common import checksums
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
+from topxgen.common.translation_folders import asks_llm
 from topxgen.corpora import benchmarks
 
 SCHEMA = Path(__file__).with_name("eval.schema.json")
@@ -198,6 +199,7 @@ def _score(value: dict, score: float, row: dict, report: dict) -> dict:
 
 def _generation(row: dict) -> dict:
     settings = row.get("settings") or {}
+    settings = settings if asks_llm(settings) else {}
     chosen = {"temperature": settings.get("temperature"), "top_p": settings.get("top_p")}
     chosen |= {"max_tokens": settings.get("max_new_tokens")}
     known = {key: value for key, value in chosen.items() if finite(value) is not None}
