@@ -88,7 +88,7 @@ def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def add_set_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-                        help="values instead of the file's: name=value of one at the top, section.flag=value; null is none")  # fmt: skip
+                        help="values instead of the file's: name=value for a key at the top, section.flag=value for a flag; null: not given")  # fmt: skip
 
 
 def stops(code: int, allow_incomplete: bool) -> bool:
