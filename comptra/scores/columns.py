@@ -6,6 +6,8 @@ from pathlib import Path
 
 from comptra import methods
 from topxgen import retrieval
+from topxgen.common.translation_folders import asks_llm
+from topxgen.translation.nllb import NUM_BEAMS
 
 COLUMNS = ("model", "method", "k", "retriever", "template", "selection", "decoding", "checkpoint", "seed")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -26,12 +28,13 @@ def columns_of(settings: Mapping, path: Path) -> dict[str, str]:
     checkpoint = _CHECKPOINT.fullmatch(path.parent.name)
     translate = values.get("method_translate", "vanilla")
     has_examples = bool(values.get("k")) and translate not in methods.WITHOUT_DEMONSTRATIONS
+    template = str(values.get("template_key", "")) if asks_llm(values) else ""
     return {
         "model": _model(values) if checkpoint else path.parent.name,
         "method": _method(values, translate, has_examples),
         "k": str(values.get("k", "")) if has_examples or translate == "vanilla" else "",
         "retriever": values.get("retriever_type", "") if has_examples else "",
-        "template": "chat" if values.get("prompt_style") == "chat" else str(values.get("template_key", "")),
+        "template": "chat" if values.get("prompt_style") == "chat" else template,
         "selection": _selection(values),
         "decoding": _decoding(values),
         "checkpoint": checkpoint[1] if checkpoint else "",
@@ -71,6 +74,8 @@ def _decoding(values: Mapping) -> str:
         return "the model's temperature"
     if "temperature" not in values:
         return ""
+    if not asks_llm(values):
+        return f"beam {NUM_BEAMS}"
     beams, temperature = values.get("num_beams", 1), values["temperature"]
     parts = [f"beam {beams}" if beams > 1 else f"T={temperature:g}" if temperature else "greedy"]
     if temperature and values.get("top_p", 1) != 1:

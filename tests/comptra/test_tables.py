@@ -63,6 +63,10 @@ def test_settings_tell_systems_apart():
     assert columns_of(reports.COMMON | {"num_return_sequences": 8}, RUN)["selection"] == "", "the first one of 8"
     beams = columns_of(reports.COMMON | {"num_beams": 4, "selection_method": "bleu", "repetition_penalty": 1.1}, RUN)
     assert (beams["selection"], beams["decoding"]) == ("bleu of 4", "beam 4, penalty 1.1")
+    encoder_decoder = columns_of(
+        {"method_translate": "nllb", "temperature": 0.0, "template_key": "11", "k": 0, "steps": 0}, RUN
+    )
+    assert (encoder_decoder["decoding"], encoder_decoder["template"]) == ("beam 5", "")
     nested = reports.COMMON | {
         "steps": 2,
         "method_divide": "llm",

@@ -41,6 +41,17 @@ def test_clean_answer():
         "Basque: Kaixo mundua.",
         "**Translation:** Kaixo mundua.",
         "<think>Hm.</think>\n\n**Basque:** “Kaixo mundua.”\n\nNote: short.",
+        "**Thinking:**\nHm.\nHm.\n\n**Answer:**\nKaixo mundua.",
+        "### Reasoning\nHm.\n### Translation\nKaixo mundua.",
+        "Thought process: Hm.\nFinal answer: Kaixo mundua.",
+        "think\nHm.\nanswer\nKaixo mundua.",  # s1 without special tokens
+        "```thinking\nHm.\n```\n```\nKaixo mundua.\n```",
+        "Kaixo mundua.<｜end▁of▁sentence｜><｜User｜>Bye",
+        "Kaixo mundua.<|END_OF_TURN_TOKEN|>",
+        "<|header_start|>assistant<|header_end|>\n\nKaixo mundua.<|eot|>",
+        "<role>ASSISTANT</role>Kaixo mundua.<|role_end|>",
+        "Kaixo mundua.[e~[",
+        "<think>Hm.</think><answer>It is <|begin_of_box|>Kaixo mundua.<|end_of_box|></answer>",
         "Basque translation: Kaixo mundua.",
         "**Translation (Basque):** Kaixo mundua.",
         "Here is the translation: Kaixo mundua.",
@@ -157,6 +168,8 @@ def test_numbers_objects_and_boxes_of_a_source(answer, source):
         "- Kaixo mundua.\n- Aupa mundua.",
         '<tool_call>\n{"name": "translate", "arguments": {"text": "Kaixo mundua."}}\n</tool_call>',
         '[TOOL_CALLS][{"name": "translate", "arguments": {}}]',
+        "<steps_of_mine>Hm.\nHm.</steps_of_mine>\nKaixo mundua.",
+        "Thinking: it greets the world.",
     ],
 )
 def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):

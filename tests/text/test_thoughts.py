@@ -22,6 +22,20 @@ from topxgen.text.thoughts import begun_in, is_mark, without_thoughts
         "<|channel>thought\nHm.<channel|>Kaixo.",  # Gemma 4
         "<unused94>thought\nHm.<unused95>Kaixo.",  # MedGemma
         "Here is my thought process: Hm.\n\nHere is my response:\nKaixo.",  # Granite
+        "<longcat_think>\nHm.\n</longcat_think>\nKaixo.",
+        "<inner_monologue>Hm.</inner_monologue><final_translation>Kaixo.</final_translation>",
+        "<SUMMARY>Hm.</SUMMARY>\n<REASONING>Hm.</REASONING>\n<CONCLUSION>Kaixo.</CONCLUSION>",  # LLaVA-CoT
+        "< think >Hm.</ think >Kaixo.",
+        "<思考>Hm.</思考>Kaixo.",
+        "<think>Hm.</think><|begin_of_box|>Kaixo.<|end_of_box|>",  # GLM 4.5V
+        "Here are my reasoning steps:\nHm.\n[BEGIN FINAL RESPONSE]\nKaixo.\n[END FINAL RESPONSE]",  # Apriel
+        "<|im_start|>think\nHm.\n<|im_start|>answer\nKaixo.",  # s1
+        "<|think|>Hm.<|end|><|begin|>assistant<|content|>Kaixo.",  # Solar Open
+        "<|think|>Hm.assistant<|content|>Kaixo.",
+        "<|im_start|>assistant/think\nHm.<|im_end|>\n<|im_start|>assistant\nKaixo.",  # HyperCLOVA X
+        "<|thought_start|>Hm<|thought_end|>Kaixo.",
+        "<｜begin▁of▁thought｜>Hm<｜end▁of▁thought｜>Kaixo.",
+        '<details type="reasoning">\n<summary>Thought for 5 seconds</summary>\n> Hm\n</details>\nKaixo.',
         "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.<|return|>",
         "<|channel|>analysis<|message|>final<|end|><|start|>assistant<|channel|>final <|constrain|>text<|message|>Kaixo.",
         "Hm.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.",
@@ -47,6 +61,9 @@ def test_what_follows_thoughts(text):
         "<think>It says hello",
         "<thinking>a<reflection>b</reflection>so it is",
         "[THINK]Okay",
+        "<longcat_think>\nOkay",
+        "Here are my reasoning steps:\nHm.",
+        "<|im_start|>assistant/think\nHm.",
         "◁think▷Okay",
         "<|channel|>analysis<|message|>The user",
         "<|channel|>ana",

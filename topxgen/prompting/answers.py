@@ -12,6 +12,9 @@ from topxgen.text.words import unicode_words
 
 MIN_REPETITIONS = 8  # of a word bigram, as in the published system
 _FENCED = re.compile(r"\A(?:[^\n]*\n)?\s*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
+_FENCED_THOUGHTS = re.compile(
+    r"\A\s*```(?:think|thinking|thoughts?|reasoning)[ \t]*\n.*?^```[ \t]*$", re.M | re.S | re.I
+)
 _NOTE = re.compile(r"[*_> ]*(?:[(\[（]|---|\*\*\*|(?:note|literal(?:ly)?|explanation|in english)\b)", re.IGNORECASE)
 _NOTE_BEHIND = re.compile(r"\s*[(\[](?:note|literal(?:ly)?|in english)\b[^()\[\]]*[)\]]\Z", re.IGNORECASE)
 # What English-speaking models say before a translation: on a line of its own, or before a colon
@@ -21,15 +24,24 @@ _ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECA
 _PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}[:：][*_]*\s*(?=\S)", re.IGNORECASE)
 _BLOCK_MARK, _BULLET = re.compile(r"(?:>|#{1,6}|[-*•])\s+(?=\S)"), re.compile(r"\s*[-*•]\s")
 # Marks of chat templates that a server decodes as text: of a turn's beginning, and of its end.
+_TOKEN = r"<[|｜][^|｜<>\n]{1,40}[|｜]>"  # <|im_end|>, <｜end▁of▁sentence｜>
 _TURN_BEGINS = re.compile(
-    r"\A\s*(?:<(?:s|bos)>\s*)?(?:<\|im_start\|>\s*assistant|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>|<start_of_turn>\s*model"
-    r"|<\|assistant\|>|\[/INST\]|<s>|<bos>|assistant[ \t]*\n)\s*"
+    rf"\A\s*(?:<(?:s|bos)>\s*)?(?:(?:(?!<[|｜](?:user|human|system|im_end|end(?:_?of_?\w+)?[|｜]|eo|return)){_TOKEN}\s*(?:assistant\b\s*)?)+|<start_of_turn>\s*model"
+    r"|\[/INST\]|<s>|<bos>|<role>assistant</role>|assistant[ \t]*\n)\s*",
+    re.IGNORECASE,
 )
 _TURN_ENDS = re.compile(
-    r"<\|(?:im_end|im_start|eot_id|eom_id|end|endoftext|end_of_text|user|return)\|>|<(?:end|start)_of_turn>|</s>|<eos>|\[/?INST\]"
+    rf"{_TOKEN}|<(?:end|start)_of_turn>|</s>|<eos>|<eoa>|<_end>|<reserved_\d+>|\[e~\[|<role>|\[/?INST\]|^### Instruction:",
+    re.MULTILINE,
+)
+# "Thinking: ... Answer: ..." and the same as headings
+_THOUGHT_LABEL = re.compile(
+    r"\A[\s*_#>]*(?:think|thinking|thoughts?|reasoning|analysis|rationale)(?: process)?[ \t*_]*([:：]|\n)",
+    re.IGNORECASE,
 )
 _TOOL_CALL = re.compile(r"\s*(?:<tool_call>|\[TOOL_CALLS?\]|<\|python_tag\|>|<function)")
 _TAGGED = re.compile(r"\A\s*<([\w-]+)(?:\s[^<>\n]*)?>(.*)</\1>\s*\Z", re.DOTALL)  # all of an answer
+_OPEN_TAG = re.compile(r"<([\w-]{3,})(?:\s[^<>\n]*)?>(?!.*</\1>)")  # all that is left of an answer in an unknown layout
 _SEPARATOR = re.compile(r"\s*(?:[-*_=~]{3,}|\"{3}|'{3})\s*")
 _ARROW = re.compile(r"\s*(?:→|⇒|[-=]+>|=)\s*(?=\S)")
 _INVISIBLE = "\u200b\u2060\ufeff"
@@ -72,7 +84,8 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     """
     own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
     names = rf"(?:{own}(?:final )?(?:translation|translated (?:text|sentence|version)|answer|output|result|response)\b) ?(?:\([^()\n]{{1,30}}\))?"
-    line = _first_line(_lines_of_translation(_content(text, source), source, target, names))
+    text = _behind_thoughts(_content(text, source), source, target, names)
+    line = _first_line(_lines_of_translation(text, source, target, names))
     for fence in ("```", '"""'):
         line = line.removeprefix(fence).removesuffix(fence)
     line = unwrapped(line, source)
@@ -86,7 +99,22 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
         line = _behind(re.compile(rf"[*_]*{names}[*_]*\s*[:：][*_]*\s*(?=\S)", re.IGNORECASE), line)
     if not _NOTE_BEHIND.search(source):
         line = _NOTE_BEHIND.sub("", line)
-    return unwrapped(line, source)
+    line = unwrapped(line, source)
+    return "" if "<" not in source and _OPEN_TAG.match(line) else line
+
+
+def _behind_thoughts(text: str, source: str, target: str, names: str) -> str:
+    """What follows the last "Answer:" of a text that begins with "Thinking:"; "" if there is none, and `text` without thoughts."""
+    label = _THOUGHT_LABEL.match(text)
+    if (
+        not label
+        or _THOUGHT_LABEL.match(f"{source}\n")
+        or (label[1] != "\n" and re.match(r"[^:：]{1,30}[:：]", source))
+    ):
+        return text
+    answer = rf"(?im)^[ \t*_#>]*(?:{names}|solution)[ \t*_]*(?:[:：][ \t*_]*|$)"
+    _, *answers = re.split(answer, text)
+    return answers[-1] if answers else "" if label[1] != "\n" and target != "English" else text
 
 
 def _content(text: str, source: str) -> str:
@@ -101,6 +129,7 @@ def _content(text: str, source: str) -> str:
         text = tagged[2]
     if not _BOX.search(source) and _BOX.search(text):
         text = _boxed(text)
+    text = _FENCED_THOUGHTS.sub("", text)
     fenced = _FENCED.match(text)
     return fenced[2] if fenced and fenced[2].strip() else text
 

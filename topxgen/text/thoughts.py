@@ -8,35 +8,48 @@ import re
 
 from topxgen.common.lines import unix_lines
 
-# <think>, [THINK], ◁think▷, <|think|>, <seed:think>, <thinking effort="low"> and, with a slash, the end of each
+# <think>, [THINK], ◁think▷, <|think|>, <seed:think>, <longcat_think>, <thinking effort="low"> and, with a slash, the end of each
 _TAG = (
-    r"(?:<\|?|◁)(?P<end>/?)(?:\w+:)?(?P<tag>think|thinking|thoughts?|reason|reasoning|reflection|rationale|analysis|scratchpad)"
-    r"(?:\s[^<>\n]*)?(?:\|?>|▷)|\[(?P<end2>/?)(?P<tag2>think|thinking|thoughts?)\]"
+    r"(?:<\|?|◁) ?(?P<end>/?) ?(?:\w+[:_-])?(?P<tag>think|thinking|thoughts?|reason|reasoning|reflection|rationale|analysis|scratchpad"
+    r"|monologue|planning|cot|思考)(?:_(?:process|steps|content|fast))?(?:\s[^<>\n]*)?(?:\|?>|▷)"
+    r"|\[(?P<end2>/?)(?P<tag2>think|thinking|thoughts?|reasoning)\]"
 )
+_THOUGHT, _BEGIN, _END = r"(?:think|thinking|thoughts?|reasoning)", r"(?:begin[_▁]of|begin|start)", r"end(?:[_▁]of)?"
 _PAIRS = (  # beginning, end
-    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1
-    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A Reasoning
+    # Sky-T1: <|begin_of_thought|>, Command A Reasoning: <|START_THINKING|>; <|thinking_start|>, <｜begin▁of▁thought｜>
+    tuple(rf"<[|｜](?:{word}[_▁]{_THOUGHT}|{_THOUGHT}_{word})[|｜]>" for word in (_BEGIN, _END)),
+    (r"<\|im_start\|>\s*think\b", r"<\|im_start\|>\s*answer\b"),  # s1
+    (r"<\|im_start\|>assistant/think\b", r"(?!)"),  # HyperCLOVA X Think, without an end
+    (r"<details\b[^<>\n]*>", r"</details>"),  # Open WebUI
+    (r"(?m:^)Here are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]"),  # Apriel
     (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
     (r"<\|channel>", r"<channel\|>"),  # Gemma 4
     (r"<unused94>", r"<unused95>"),  # MedGemma
     (r"(?m:^)[*# ]*Here is my thought process:", r"(?m:^)[*# ]*Here is my response:\**"),  # Granite
 )
 _MARK = re.compile(
-    "|".join([_TAG, *(f"(?P<open_{i}>{a})|(?P<close_{i}>{b})" for i, (a, b) in enumerate(_PAIRS))]), re.IGNORECASE
+    "|".join([*(f"(?P<open_{i}>{a})|(?P<close_{i}>{b})" for i, (a, b) in enumerate(_PAIRS)), _TAG]), re.IGNORECASE
 )
-_BEGINNINGS, _HERE = ("<", "[", "◁"), "here is my "  # of all marks, those around answers included: most texts have none
+# Of all marks, those around answers included: most texts have none.
+_BEGINNINGS, _HERE = ("<", "[", "◁"), re.compile(r"here (?:is|are) my ", re.IGNORECASE)
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w*)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_OPEN = re.compile(r"<\|channel\|>(?!\s*final)[^<]*(?:<\|message\|>)?\s*$")
-_CHANNEL_TOKENS = ("<|channel|>", "<|message|>", "<|constrain|>")
+_CHANNEL_TOKENS = ("<|channel|>", "<|message|>", "<|constrain|>", "<|content|>")
+# Thoughts in a turn of their own: Solar Open's <|think|>…<|end|><|begin|>assistant<|content|>Kaixo, and HyperCLOVA X's.
+_TURN_OF_THOUGHTS = re.compile(
+    r"<\|think\|>.*?(?:<\|end\|>\s*<\|begin\|>)?assistant<\|content\|>"
+    r"|<\|im_start\|>assistant/think\b.*?<\|im_end\|>\s*<\|im_start\|>assistant\b(?!/)",
+    re.DOTALL,
+)
 # The same decoded without special tokens: analysisThe user wants …assistantfinalKaixo.
 _BARE_CHANNEL = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=(\S))")
 _BARE_FINAL = re.compile(r"\s*(?:assistant)?final(?=([^\W\d_]))")
 # Marks around the answer itself, alone or after a preface.
 _ANSWER = re.compile(
-    r"^[ \t]*(?:<(answer|final_answer|final|response|output|solution|translation|result)>"
-    r"|<\|(?:begin_of_solution|START_RESPONSE|START_TEXT)\|>)"
-    r"(.*?)(?:</\1>|<\|(?:end_of_solution|END_RESPONSE|END_TEXT)\|>|\Z)",
+    r"(?:(?:^|(?<=>))[ \t]*(?:<((?:final_)?(?:answer|translation|response)|final|output|solution|result|conclusion)>"
+    r"|<\|(?:begin_of_solution|START_RESPONSE|START_TEXT)\|>)|<\|begin_of_box\|>)"
+    r"(.*?)(?:</\1>|<\|(?:end_of_solution|END_RESPONSE|END_TEXT|end_of_box)\|>|\[END FINAL RESPONSE\]|\Z)",
     re.IGNORECASE | re.DOTALL | re.MULTILINE,
 )
 _ANSWER_TOKEN = re.compile(r"<\|(?:begin_of_solution|end_of_solution|(?:START|END)_(?:RESPONSE|TEXT))\|>")
@@ -48,8 +61,8 @@ def without_thoughts(text: str) -> str:
     An end without a beginning (the prompt began the thoughts) ends all that stands before it. A beginning in mid-line is
     text if nothing ends it on that last line: a sentence may be about such marks.
     """
-    text = _of_final_channel(unix_lines(text))
-    if not any(begins in text for begins in _BEGINNINGS) and _HERE not in text.casefold():
+    text = _TURN_OF_THOUGHTS.sub("", _of_final_channel(unix_lines(text)))
+    if not any(begins in text for begins in _BEGINNINGS) and not _HERE.search(text):
         return text.strip()
     answers, start, open_marks = [], 0, []
     for match in _MARK.finditer(text):
@@ -70,9 +83,9 @@ def without_thoughts(text: str) -> str:
     if not open_marks:
         answers.append(text[start:])
     answer = next((part for part in reversed(answers) if part.strip()), "")
-    if marked := list(_ANSWER.finditer(answer)):
+    while marked := list(_ANSWER.finditer(answer)):
         answer = marked[-1][2]
-    return answer.strip()
+    return answer.partition("[END FINAL RESPONSE]")[0].strip()
 
 
 def begun_in(prompt: str) -> str:
