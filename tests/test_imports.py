@@ -46,7 +46,7 @@ PARSERS = {
     "scripts.prefetch": ["scripts/prefetch.py"],
     "scripts.doctor": ["scripts/doctor.py"],
 }
-HELP_LIMIT_S = 1.0
+HELP_LIMIT_S, NUMPY_S = 1.0, 0.1  # of a help text, and of `import numpy` on the same machine
 
 
 @functools.cache
@@ -165,20 +165,22 @@ def test_templates_are_importable_where_they_were_published():
     assert get_template.__module__ == "topxgen.prompting.mt_templates"
 
 
+def processor_time(*words: str) -> tuple[float, subprocess.CompletedProcess]:
+    """Of Python with these words, in seconds; it hardly depends on what else the machine does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, result
+
+
 @pytest.mark.parametrize("module", PARSERS)
 def test_help_is_quick(module):
-    """In processor time, which does not depend on what else the machine does."""
-    seconds = []
     for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = subprocess.run(
-            [sys.executable, *PARSERS[module], "--help"], cwd=ROOT, check=True, capture_output=True, text=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        if seconds[-1] < HELP_LIMIT_S:
+        seconds, result = processor_time(*PARSERS[module], "--help")
+        if seconds < HELP_LIMIT_S:
             break
-    assert min(seconds) < HELP_LIMIT_S
+    else:  # a slow machine?
+        assert seconds < HELP_LIMIT_S * processor_time("-c", "import numpy")[0] / NUMPY_S
     assert result.stdout.startswith("usage: ") and "exit codes:" in result.stdout and not result.stderr
 
 

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from comptra import methods
+from comptra.methods import maps
 from topxgen import retrieval
+from topxgen.common.translation_folders import asks_llm
+from topxgen.translation.nllb import NUM_BEAMS
 
 COLUMNS = ("model", "method", "k", "retriever", "template", "selection", "decoding", "checkpoint", "seed")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -13,6 +16,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _RUN = re.compile(
     r"_(?P<k>\d+)_shot_seed_(?P<seed>\d+)(?:_(?P<divider>.+)_(?P<merge>[^_]+)_\w+_(?P<steps>\d+)_(?P<refining>\d+))?$"
 )
+MAPS_CANDIDATES = len(maps.KINDS) + 1  # with the zero-shot one
 _NAMED_FOLDERS = 6  # above a run of the original code, that may name a method or a retriever
 
 
@@ -26,12 +30,13 @@ def columns_of(settings: Mapping, path: Path) -> dict[str, str]:
     checkpoint = _CHECKPOINT.fullmatch(path.parent.name)
     translate = values.get("method_translate", "vanilla")
     has_examples = bool(values.get("k")) and translate not in methods.WITHOUT_DEMONSTRATIONS
+    template = str(values.get("template_key", "")) if asks_llm(values) else ""
     return {
         "model": _model(values) if checkpoint else path.parent.name,
         "method": _method(values, translate, has_examples),
         "k": str(values.get("k", "")) if has_examples or translate == "vanilla" else "",
         "retriever": values.get("retriever_type", "") if has_examples else "",
-        "template": "chat" if values.get("prompt_style") == "chat" else str(values.get("template_key", "")),
+        "template": "chat" if values.get("prompt_style") == "chat" else template,
         "selection": _selection(values),
         "decoding": _decoding(values),
         "checkpoint": checkpoint[1] if checkpoint else "",
@@ -61,9 +66,10 @@ def _method(values: Mapping, translate: str, has_examples: bool) -> str:
 
 
 def _selection(values: Mapping) -> str:
-    candidates = max(values.get("num_return_sequences", 1), values.get("num_beams", 1))
-    method = values.get("selection_method", "greedy")
-    return f"{method} of {candidates}" if candidates > 1 and method != "greedy" else ""
+    candidates, method = values.get("num_return_sequences", 1), values.get("selection_method", "")
+    if method and values.get("method_translate") == "maps":  # by BLASER, unless another metric is chosen
+        candidates, method = candidates * MAPS_CANDIDATES, method.replace("greedy", "blaser")
+    return f"{method} of {candidates}" if candidates > 1 and method not in ("", "greedy") else ""
 
 
 def _decoding(values: Mapping) -> str:
@@ -71,6 +77,8 @@ def _decoding(values: Mapping) -> str:
         return "the model's temperature"
     if "temperature" not in values:
         return ""
+    if not asks_llm(values):
+        return f"beam {NUM_BEAMS}"
     beams, temperature = values.get("num_beams", 1), values["temperature"]
     parts = [f"beam {beams}" if beams > 1 else f"T={temperature:g}" if temperature else "greedy"]
     if temperature and values.get("top_p", 1) != 1:

@@ -93,7 +93,7 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
         result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 2, result.stderr
     # Two tries of 5 s, and the start on a busy machine; the Hub's clients would take minutes.
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120
     *before, error = result.stderr.splitlines()
     assert len(before) <= 1 and "Retrying" not in result.stderr and "Traceback" not in result.stderr
     assert ("cannot be reached" in before[0]) if before else offline

@@ -166,11 +166,8 @@ def test_killed_in_the_second_direction_and_resumed(steps, main_here, tiny_lm, t
     more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2) * bool(steps)
     command = ("main.py", *options(tiny_lm, *more, tgt=None), *TABLE, "--request_batch_size", 1)
     assert in_process(*command, "--output_dir", tmp_path / "whole").returncode == 0
-
-    def answers() -> int:
-        return sum(lines_in(path) for path in (tmp_path / "killed").glob("*/English_to_Swahili_*/answers.jsonl"))
-
-    script(*command, "--output_dir", tmp_path / "killed", kill_when=lambda: answers() >= 2)
+    answers = tmp_path / "killed" / "*" / "English_to_Swahili_*" / "answers.jsonl"
+    script(*command, "--output_dir", tmp_path / "killed", killed_at=(answers, 2))
     done = folders(tmp_path / "killed")
     assert (done["English_to_Basque"] / "manifest_translate.json").is_file() and "English_to_Hausa" not in done
     first = (done["English_to_Basque"] / "manifest_translate.json").read_bytes()

@@ -167,10 +167,9 @@ def test_a_killed_run_pays_for_no_answer_twice(systems, tmp_path):
     )
     with ApiServer(respond=lambda prompt: str(len(translation_in(prompt)) % 100), delay=0.02) as server:
         command = (*command, "--judge_base_url", server.url("openai"))
-        script(*command, kill_when=lambda: sum(server.delivered.values()) >= 5)
+        script(*command, killed_at=(tmp_path / "cache" / "answers" / "**" / "*.jsonl", 5))
         server.settle()
-        before = len(server.arrivals)
-        assert 5 <= before < len(systems)
+        assert 5 <= len(server.arrivals) < len(systems)
         script(*command)
         assert len(server.arrivals) <= len(systems) + 1, "at most the one in flight is asked for again"
     assert [row["gemba-da"] for row in records(tmp_path / "s.jsonl")] == [len(text) % 100 for text in systems]

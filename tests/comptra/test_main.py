@@ -303,6 +303,7 @@ def test_an_encoder_decoder_is_no_llm(main_here, tiny_nllb, tmp_path, monkeypatc
     cached = snapshot(tmp_path / "hub", "org/nllb", monkeypatch)
     (cached / "config.json").write_text('{"model_type": "m2m_100", "is_encoder_decoder": true}')
     (cached / "pytorch_model.bin").write_bytes(b"weights")
+    (cached / "tokenizer.json").write_text("{}")
     for name in (tiny_nllb, "org/nllb"):
         result = main_here("--model_name_or_path", name, "--output_dir", tmp_path / "out")
         assert result.returncode == 2 and "pass --method_translate nllb --nllb_name_or_path" in result.stderr

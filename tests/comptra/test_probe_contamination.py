@@ -142,7 +142,7 @@ def test_the_files(flags, other, tmp_path):
 def test_a_killed_probe_resumes(flags, memorised, tmp_path):
     words = flags(memorised, "--request_batch_size", 1)
     answers = tmp_path / "out" / "translations" / Path(memorised).name / RUN / "answers.jsonl"
-    script("scripts/probe_contamination.py", *words, kill_when=lambda: lines_in(answers) >= 20)
+    script("scripts/probe_contamination.py", *words, killed_at=(answers, 20))
     assert 20 <= lines_in(answers) < 108 and not (tmp_path / "out" / "contamination_report.json").exists()
     kept = answers.read_bytes().rpartition(b"\n")[0]
     assert probe(*words).returncode == 0

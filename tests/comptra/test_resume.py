@@ -35,8 +35,7 @@ def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, i
     assert whole_run(*command, "--output_dir", whole).returncode == 0
     folder, other = (output / Path(model).name / "run" for output in (killed, whole))
     for count in counts:
-        kill_when = lambda count=count: lines_in(folder / "answers.jsonl") >= count  # noqa: E731
-        script(*command, "--output_dir", killed, kill_when=kill_when)
+        script(*command, "--output_dir", killed, killed_at=(folder / "answers.jsonl", count))
         assert not (folder / "manifest_translate.json").exists()
     assert whole_run(*command, "--output_dir", killed).returncode == 0
     made = [{path.name: path.read_bytes() for path in one.glob("*_[0-9]*.jsonl")} for one in (folder, other)]

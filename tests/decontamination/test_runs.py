@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from tests.support.decontaminations import HOSTILE, LEAKS, LINES, SCRIPT, data, kept, record, run
-from tests.support.runs import ROOT, in_process, records, script
+from tests.support.processes import await_stop
+from tests.support.runs import ROOT, in_process, records, script, signalled
 from tests.support.tiny_models import udhr_texts
 from topxgen.decontamination import report
 
@@ -42,9 +43,6 @@ def test_a_killed_run_starts_again_and_the_number_of_workers_changes_nothing(tmp
     killed = tmp_path / "killed"
     kept_so_far = killed / "Basque_translate_filtered.jsonl.partial"
 
-    def under_way() -> bool:
-        return kept_so_far.exists() and kept_so_far.stat().st_size > 0
-
     # What an unfinished run of an older version leaves behind is ignored.
     killed.mkdir()
     old = {
@@ -55,7 +53,7 @@ def test_a_killed_run_starts_again_and_the_number_of_workers_changes_nothing(tmp
     }
     (killed / "manifest_decontaminate_Basque.json").write_text(json.dumps(old))
     (killed / "Basque_translate_contaminated.jsonl.partial").write_text("x")
-    script(SCRIPT, "--input_dir", path.parent, "--output_dir", killed, *flags, 1, kill_when=under_way)
+    script(SCRIPT, "--input_dir", path.parent, "--output_dir", killed, *flags, 1, killed_at=(kept_so_far, 1))
     assert not list(killed.glob("*.jsonl"))
     assert json.loads((killed / "manifest_decontaminate_Basque.json").read_text()) == old
     for name, workers in (("killed", 1), ("one", 1), ("three", 3)):
@@ -83,7 +81,9 @@ def test_a_killed_run_starts_again_and_the_number_of_workers_changes_nothing(tmp
 )
 def test_no_worker_outlives_the_run_and_a_killed_worker_ends_it(tmp_path, benchmark_dir, victim, how, code):
     big(tmp_path / "in" / "Basque_translate.jsonl", 15_000)
-    command = [sys.executable, SCRIPT, "--input_dir", tmp_path / "in", "--benchmarks", "flores", "--num_workers", "2"]
+    stop = signalled(tmp_path / "in" / "Basque_translate_filtered.jsonl.partial", 1, "SIGSTOP")
+    command = [sys.executable, *stop, SCRIPT, "--input_dir", tmp_path / "in", "--benchmarks", "flores"]
+    command += ["--num_workers", "2"]
     with subprocess.Popen(
         [*map(str, command), "--benchmark_dir", str(benchmark_dir), "--allow_partial_benchmark"],
         cwd=ROOT,
@@ -91,19 +91,16 @@ def test_no_worker_outlives_the_run_and_a_killed_worker_ends_it(tmp_path, benchm
         text=True,
         start_new_session=True,
     ) as process:
-        workers = []
-        while len(workers) < 2:
-            assert process.poll() is None
-            # Python's resource tracker is a child, too.
-            children = psutil.Process(process.pid).children()
-            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        if how == signal.SIGKILL:  # a worker that is still starting would print that its parent is gone
-            while not (tmp_path / "in" / "Basque_translate_filtered.jsonl.partial").stat().st_size:
-                assert process.poll() is None
+        await_stop(process)
+        # Python's resource tracker is a child, too.
+        children = psutil.Process(process.pid).children()
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        assert len(workers) == 2
         if victim == "group":  # as Ctrl-C in a terminal does
             os.killpg(process.pid, how)
         else:
             os.kill(process.pid if victim == "run" else workers[1].pid, how)
+        process.send_signal(signal.SIGCONT)
         err = process.stderr.read()
     assert process.returncode == code
     assert "Traceback" not in err
@@ -179,21 +176,21 @@ def test_the_report_holds_all_languages_however_they_were_run(two_languages, ben
 
 @pytest.mark.medium
 def test_two_languages_at_once_and_one_twice(tmp_path, two_languages, benchmark_dir):
-    big(tmp_path / "big" / "of.jsonl", 15_000)
+    big(tmp_path / "big" / "of.jsonl", 3_000)
     for language in LINES:
         shutil.copy(tmp_path / "big" / "of.jsonl", two_languages / f"{language}_translate.jsonl")
 
-    def start(language: str) -> subprocess.Popen:
-        command = [sys.executable, SCRIPT, "--input_dir", two_languages, "--benchmarks", "flores", "--num_workers", 1]
+    def start(language: str, *before: str) -> subprocess.Popen:
+        command = [sys.executable, *before, SCRIPT, "--input_dir", two_languages, "--benchmarks", "flores"]
+        command += ["--num_workers", 1]
         command += ["--benchmark_dir", benchmark_dir, "--allow_partial_benchmark", "--languages", language]
         return subprocess.Popen(
             [*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    processes = [start(language) for language in LINES]
-    while not (two_languages / "Basque_translate_filtered.jsonl.partial").exists():
-        assert processes[0].poll() is None
-    processes[0].send_signal(signal.SIGSTOP)
+    stop = signalled(two_languages / "Basque_translate_filtered.jsonl.partial", 0, "SIGSTOP")
+    processes = [start("Basque", *stop), start("Hausa")]
+    await_stop(processes[0])
     twice = start("Basque")
     _, err = twice.communicate()
     assert twice.returncode == 2 and "Basque in" in err and "is in use by process" in err and err.count("error:") == 1
@@ -205,7 +202,7 @@ def test_two_languages_at_once_and_one_twice(tmp_path, two_languages, benchmark_
     assert list(report["languages"]) == ["Basque", "Hausa"]
     for language in LINES:
         manifest = json.loads((two_languages / f"manifest_decontaminate_{language}.json").read_text())
-        assert manifest["counts"]["records"] == 15_000 == report["languages"][language]["counts"]["records"]
+        assert manifest["counts"]["records"] == 3_000 == report["languages"][language]["counts"]["records"]
 
 
 @pytest.mark.parametrize(

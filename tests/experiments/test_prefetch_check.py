@@ -20,7 +20,7 @@ from topxgen.experiments import fetching
 def test_all_that_is_missing_is_said_at_once_without_a_network(run_file, tmp_path):
     began = time.monotonic()
     result = prefetch(None, run_file, "--folder", tmp_path / "none", "--check")
-    assert result.returncode == 3 and time.monotonic() - began < 30
+    assert result.returncode == 3 and time.monotonic() - began < 120
     assert "3 of 3 missing" in result.stdout
     for line in (
         "model org/writer (for datagen, train): not downloaded; scripts/prefetch.py downloads it",

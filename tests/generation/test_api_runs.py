@@ -4,10 +4,8 @@ import itertools
 import json
 import random
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 
@@ -16,7 +14,7 @@ import pytest
 from tests.attack.table import SELECTOR
 from tests.support import api_server
 from tests.support.api_server import KEY
-from tests.support.runs import ROOT, contents, datagen, in_process, lines_in, records
+from tests.support.runs import ROOT, contents, datagen, in_process, lines_in, records, script, signalled
 from tests.support.writer import Writer, answer, command, digest
 
 pytestmark = pytest.mark.usefixtures("answers")
@@ -36,7 +34,7 @@ def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
 
     # Again, killed while it back-translates.
     with Writer(delay=0.05) as server:
-        datagen(*command(server, tmp_path), kill_when=lambda: lines_in(translated) >= 10)
+        datagen(*command(server, tmp_path), killed_at=(translated, 10))
         paid += server.given
         in_flight_at_the_kill = server.given.total() + 9 - lines_in(answers) - lines_in(translated)
     assert lines_in(tmp_path / "Basque.jsonl") == 40 and 0 <= in_flight_at_the_kill <= 6
@@ -101,15 +99,8 @@ def test_every_response_is_saved_and_counted_however_the_run_ends(tmp_path, end,
     delays = itertools.count(0.05, 0.02)
     with Writer(delay=lambda _: next(delays)) as server:
         flags = command(server, tmp_path, "--stages", "generate", *(("--budget", 0.0120) if end == "budget" else ()))
-        with subprocess.Popen(
-            [sys.executable, "datagen.py", *map(str, flags)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        ) as process:
-            if end == "signal":
-                while server.given.total() < 8 and process.poll() is None:
-                    time.sleep(0.01)
-                process.send_signal(signal.SIGTERM)
-            _, stderr = process.communicate()
-        assert process.returncode == code, stderr
+        stop = signalled(tmp_path / "Basque_answers.jsonl", 8, "SIGTERM") if end == "signal" else ()
+        script(*stop, "datagen.py", *flags, check=code)
         server.settle()
         paid, sent = server.given.total(), len(server.arrivals)
     assert 8 <= paid == sent == lines_in(tmp_path / "Basque_answers.jsonl"), "no request was cancelled"
@@ -248,20 +239,21 @@ def test_a_setting_that_older_versions_did_not_record_leaves_their_manifests(tmp
     assert json.loads((tmp_path / "manifest_generate_Basque.json").read_text())["started"] != "then"
 
 
-@pytest.mark.parametrize("name", ["Basque.jsonl", "Basque_answers.jsonl", "writer-1/Basque_translate.jsonl"])
-def test_a_file_that_is_removed_meanwhile_is_no_success(tmp_path, name):
-    path, removed = tmp_path / name, threading.Event()
+@pytest.mark.parametrize(
+    ("name", "lines"), [("Basque.jsonl", 1), ("Basque_answers.jsonl", 1), ("writer-1/Basque_translate.jsonl", 0)]
+)
+def test_a_file_that_is_removed_meanwhile_is_no_success(tmp_path, name, lines):
+    path, removed = tmp_path / name, []
 
-    def remove():
-        while not lines_in(path):
-            time.sleep(0.002)
-        path.unlink()
-        removed.set()
+    def remove_once(_) -> float:
+        if not removed and path.exists() and lines_in(path) >= lines:
+            path.unlink()
+            removed.append(path)
+        return 0.05
 
-    with Writer(delay=0.05) as server:
-        threading.Thread(target=remove, daemon=True).start()
+    with Writer(delay=remove_once) as server:
         result = datagen(*command(server, tmp_path), check=2)
-    assert removed.is_set() and "Traceback" not in result.stderr
+    assert removed and "Traceback" not in result.stderr
     assert re.search(f"{name.split('/')[-1]} was removed or replaced|files of Basque in .* were removed", result.stderr)
 
 

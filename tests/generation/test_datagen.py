@@ -159,11 +159,11 @@ def test_killed_at_random_points_and_resumed(finished, back, tiny_lm, tmp_path):
     translated = tmp_path / TRANSLATED / "Basque_translate.jsonl"
     rng = random.Random(5)
     first, second = rng.randint(1, 8), rng.randint(20, 35)
-    datagen(*arguments, kill_when=lambda: lines_in(answers) >= first)
+    datagen(*arguments, killed_at=(answers, first))
     assert lines_in(answers) >= first
-    datagen(*arguments, kill_when=lambda: lines_in(kept) >= second)
+    datagen(*arguments, killed_at=(kept, second))
     assert second <= lines_in(kept) <= 40
-    datagen(*arguments, kill_when=translated.exists)
+    datagen(*arguments, killed_at=(translated, 0))
     datagen(*arguments)
     assert contents(tmp_path) == contents(whole)
     assert json.loads((tmp_path / "manifest_generate.json").read_text())["complete"]
@@ -232,7 +232,7 @@ def test_a_second_process_is_refused(tiny_lm, tmp_path):
     ]
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        while not (tmp_path / ".lock-Basque").exists() or not (tmp_path / ".lock-Basque").read_text():
+        while first.poll() is None and not [lock for lock in tmp_path.glob(".lock-Basque") if lock.stat().st_size]:
             time.sleep(0.1)
         result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5, "--stages", "generate"), check=2)
         assert f"in use by process {first.pid} on {os.uname().nodename}" in result.stderr

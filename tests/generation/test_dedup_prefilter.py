@@ -2,12 +2,14 @@
 
 import json
 import random
+import signal
 
 import numpy as np
 import pytest
 
-from tests.support.processes import kill_when, start
-from tests.support.runs import in_process, lines_in, records
+from tests.support.processes import start
+from tests.support.runs import in_process, records
+from tests.support.signalled import Signalled
 from topxgen.common.files import read_json
 from topxgen.generation import deduplication
 from topxgen.text import minhash
@@ -84,22 +86,23 @@ def test_a_stopped_run_decides_as_one_that_was_not(tmp_path, source, exact_at_fi
     assert manifest(folder)["dedup_recall"] == recall
 
 
-def run_with_few_exact(folder, source) -> None:
+def run_until(lines: int, folder, source) -> None:
+    """kill -9 of this process once that many decisions are on disk."""
     minhash.EXACT_TEXTS = 100
+    Signalled(f"{folder}/Basque*.jsonl", lines, signal.SIGKILL).install()
     run(folder, source, *MINHASH)
 
 
 def killed_after(lines: int, folder, source) -> bool:
-    """Run in a process of its own, and kill -9 it once the decisions on disk are that many; whether it was still running."""
-    decisions = folder / "Basque.jsonl", folder / "Basque_rejects.jsonl"
-    return kill_when(start(run_with_few_exact, folder, source), lambda: sum(map(lines_in, decisions)) >= lines)
+    process = start(run_until, lines, folder, source)
+    process.join(300)
+    return process.exitcode == -signal.SIGKILL
 
 
 def test_killed_before_and_behind_the_texts_that_are_compared_exactly(tmp_path, source, exact_at_first):
     run(tmp_path / "whole", source, *MINHASH)
     folder = tmp_path / "killed"
-    kills = sum(killed_after(lines, folder, source) for lines in (30, 90, 102, 180, 300, 450))
-    assert kills >= 4
+    assert all(killed_after(lines, folder, source) for lines in (30, 90, 102, 180, 300, 450))
     run(folder, source, *MINHASH)
     assert files(folder) == files(tmp_path / "whole")
     assert manifest(folder)["dedup_recall"] == manifest(tmp_path / "whole")["dedup_recall"]

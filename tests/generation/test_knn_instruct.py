@@ -6,14 +6,13 @@ import os
 import random
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.knn_parts import Encoder, Fuse, Killed, Model
-from tests.support.runs import TOPICS, datagen, in_process, lines_in, records, script
+from tests.support.runs import TOPICS, datagen, in_process, records, script
 from tests.support.tiny_models import udhr_texts
 from tests.support.tiny_sonar import build_sonar
 from topxgen.common.provenance import weights_id
@@ -185,8 +184,7 @@ def test_one_run_killed_again_and_again(tmp_path):
     count, killed = len(records(tmp_path / "whole" / "Basque_1.jsonl")), tmp_path / "killed"
     moments = [*random.Random(2).sample(range(1, 6 * count), 11), count, 3 * count]  # responses; the ends of two rounds
     for moment in sorted(moments):
-        reached = partial(lambda moment: lines_in(killed / "Basque_answers.jsonl") >= moment, moment)
-        script("datagen.py", *command(seeds, killed), kill_when=reached)
+        script("datagen.py", *command(seeds, killed), killed_at=(killed / "Basque_answers.jsonl", moment))
     script("datagen.py", *command(seeds, killed))
     assert (
         finished(killed) == finished(tmp_path / "whole") and len(finished(killed)["Basque_3.bin"]) == 4 * count * 32 * 4

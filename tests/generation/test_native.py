@@ -4,15 +4,13 @@ import json
 import random
 import shutil
 import subprocess
-import sys
-import time
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.support import number_translator
-from tests.support.runs import BENCHMARKS, ROOT, TOPICS, in_process, lines_in, records, script
+from tests.support.runs import BENCHMARKS, TOPICS, in_process, records, script, signalled
 from tests.support.tiny_models import udhr_texts
 from topxgen.corpora.monolingual import open_source
 from topxgen.text import languages
@@ -150,9 +148,7 @@ def test_killed_by_signal_and_resumed_through_all_stages(tmp_path):
     script("datagen.py", *flags, "--output_dir", tmp_path / "whole")
     written = tmp_path / "killed" / "Basque.jsonl"
     for lines in (1, 300, 600):
-        script(
-            "datagen.py", *flags, "--output_dir", tmp_path / "killed", kill_when=lambda n=lines: lines_in(written) >= n
-        )
+        script("datagen.py", *flags, "--output_dir", tmp_path / "killed", killed_at=(written, lines))
     result = script("datagen.py", *flags, "--output_dir", tmp_path / "killed")
     assert "800/800 paragraphs" in result.stderr
     for name in (
@@ -463,14 +459,18 @@ def test_a_signal_stops_it_in_order(tmp_path):
     """Exit code 143, whole files, and the same command goes on."""
     words = " ".join(UDHR).split()
     source = write(tmp_path / "a.txt", [" ".join(random.Random(i).sample(words, 40)) for i in range(3000)])
-    command = ("datagen.py", "--paragraphs", source, "--languages", "Basque", *GENERATE, "--output_dir")
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command), str(tmp_path / "out")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    command = (
+        "datagen.py",
+        "--paragraphs",
+        source,
+        "--languages",
+        "Basque",
+        *GENERATE,
+        "--output_dir",
+        tmp_path / "out",
     )
-    while process.poll() is None and lines_in(tmp_path / "out/Basque.jsonl") < 100:
-        time.sleep(0.002)
-    process.terminate()
-    assert "re-run the same command" in process.communicate()[1] and process.returncode == 143
+    stopped = script(*signalled(tmp_path / "out/Basque.jsonl", 100, "SIGTERM"), *command, check=143)
+    assert "re-run the same command" in stopped.stderr
     first = (tmp_path / "out/Basque.jsonl").read_bytes()
     assert 100 <= first.count(b"\n") < 3000 and first.endswith(b"\n")
     run(tmp_path / "out", source)

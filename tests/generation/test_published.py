@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny_models, tiny_sonar
-from tests.support.runs import TOPICS, contents, datagen, lines_in, records
+from tests.support.runs import TOPICS, contents, datagen, records
 from topxgen.text import languages
 
 LANGUAGES = ("Basque", "Swahili")
@@ -108,8 +108,8 @@ def test_killed_in_the_later_stages(whole, tmp_path):
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(DIRECTORY))
     arguments = [copy if argument == folder else argument for argument in arguments]
     later = copy / DIRECTORY
-    datagen(*arguments, kill_when=lambda: lines_in(later / "Basque_translate.jsonl") > 0)
-    datagen(*arguments, kill_when=(later / "manifest_translate.json").exists)  # while the scorer loads
+    datagen(*arguments, killed_at=(later / "Basque_translate.jsonl", 1))
+    datagen(*arguments, killed_at=(later / "manifest_translate.json", 0))  # while the scorer loads
     datagen(*arguments)
     found, wanted = contents(copy), contents(folder)
     for files in (found, wanted):

@@ -25,7 +25,7 @@ def test_ctrl_c_leaves_the_client_in_order(caplog):
     for _ in range(12):
         with ApiServer(delay=0.003) as server:
             sampler = load("openai", server)
-            answers = sampler.generate(from_list(chats(500)), SamplingSettings())
+            answers = sampler.generate(from_list(chats(20_000)), SamplingSettings())
             with pytest.raises(KeyboardInterrupt):
                 threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
                 list(answers)

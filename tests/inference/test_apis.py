@@ -149,10 +149,10 @@ def test_requests_are_pulled_as_answers_are_taken(api):
 
 def test_the_callers_time_is_not_the_providers():
     with ApiServer(delay=lambda name: 0 if name == "p0" else LATER) as server:
-        sampler = load("openai", server, request_timeout=4 * LATER)
+        sampler = load("openai", server, request_timeout=8 * LATER)
         for answer in sampler.generate(from_list(chats(4)), SamplingSettings()):
             if answer.id == "p0":
-                time.sleep(5 * LATER)
+                time.sleep(9 * LATER)
         sampler.close()
     assert not sampler.retries
 

@@ -177,7 +177,7 @@ with signals.handled():
 
 def left_of(engines: list) -> list:
     """Those that are alive after a while; they are killed."""
-    _, alive = psutil.wait_procs(engines, timeout=20)
+    _, alive = psutil.wait_procs(engines, timeout=120)
     for process in alive:
         process.kill()
     return alive
@@ -202,7 +202,7 @@ def test_engines_end_with_their_parent(tiny_lm, number):
 @pytest.mark.medium
 def test_the_parent_killed_while_engines_load(tiny_lm):
     with subprocess.Popen([sys.executable, "-c", PROGRAM, tiny_lm], stdout=subprocess.PIPE, text=True) as process:
-        engines, until = [], time.monotonic() + 60
+        engines, until = [], time.monotonic() + 300
         while not engines and time.monotonic() < until:
             engines = psutil.Process(process.pid).children()
             time.sleep(0.05)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from topxgen.inference import Request, SamplingSettings, cut_at_stop, from_list, gather
+from topxgen.inference import Answer, Request, SamplingSettings, cut_at_stop, from_list, gather
 from topxgen.inference.beam_search import BeamSearch
 
 
@@ -24,6 +24,12 @@ def test_prompts_up_to_the_models_length():
 )
 def test_the_first_stop_string_ends_a_text(stops, text):
     assert cut_at_stop("a b c b", stops) == text
+
+
+def test_half_a_character_at_the_limit_is_left_out():
+    """hf decoded its first bytes, vLLM does not."""
+    answer = Answer("1", ["नेपा\ufffd\ufffd", "नेपा\ufffd", "\ufffd"], finish_reasons=("length", "stop"))
+    assert answer.texts == ["नेपा", "नेपा\ufffd", "\ufffd"]
 
 
 def test_do_sample_false_is_greedy():

@@ -362,7 +362,7 @@ def test_hostile_texts_and_names(tmp_path):
 def test_a_kill_leaves_no_folder_that_looks_whole(tmp_path):
     folder = make_run(tmp_path / "run", {"Basque": [record(n, pairs=3) for n in range(800)]})
     out, half = tmp_path / "out", tmp_path / "out.partial"
-    script("scripts/publish.py", folder, "--out", out, kill_when=lambda: any(half.rglob("*.parquet")))
+    script("scripts/publish.py", folder, "--out", out, killed_at=(half / "**" / "*.parquet", 0))
     assert half.is_dir() and not out.exists() and not (half / "SHA256SUMS").exists()
     script("scripts/publish.py", folder, "--out", out)
     assert not half.exists() and checksums.read(out)

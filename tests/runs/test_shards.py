@@ -161,7 +161,7 @@ from pathlib import Path
 from topxgen.common.locks import OutputLock
 lock = OutputLock(Path(sys.argv[1]), "Basque")
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

@@ -350,7 +350,7 @@ def test_a_real_run_that_is_killed_and_run_again(tmp_path):
     (tmp_path / "own.py").write_text(slow.replace("load(self): ...", "load(self): __import__('time').sleep(0.5)"))
     command = ("--paragraphs", source, "--languages", "Basque", "--output_dir", out, "--back_translator", f"{tmp_path / 'own.py'}:Numbers",
                "--translate_dir", "own", "--scorer", "none", "--threshold", "1")  # fmt: skip
-    datagen(*command, kill_when=lambda: (out / "own" / "settings_translate.json").exists())  # before a pair is written
+    datagen(*command, killed_at=(out / "own" / "settings_translate.json", 0))  # before a pair is written
     stages = look(out)
     assert (stages["generate"].state, stages["generate"].done) == ("finished", 12)
     assert stages["translate"].state == "killed" and stages["translate"].done < 12 == stages["translate"].of

@@ -142,7 +142,7 @@ def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(run_folder,
         assert result.returncode == 4 and lines_in(file) == 7, result.stderr
         server.faults, server.delay = lambda *_: None, lambda _: 0.05
         command = options(server, run_folder, out, "--max_concurrent_requests", 2)
-        script("scripts/data_stats.py", *command, kill_when=lambda: lines_in(file) >= 12)
+        script("scripts/data_stats.py", *command, killed_at=(file, 12))
         server.settle()
         saved, sent = lines_in(file), server.delivered.total()
         assert 12 <= saved < 24 and sent <= saved + 2, "at most those in flight are lost"

@@ -4,6 +4,8 @@ That one has threads (servers, progress bars, BLAS): a fork of it can wait for e
 """
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +50,12 @@ def kill_when(process: BaseProcess, condition: Callable[[], bool], delay: float 
     process.kill()
     process.join()
     return process.exitcode < 0
+
+
+def await_stop(process: subprocess.Popen) -> None:
+    """Until a process has sent itself SIGSTOP (see tests/support/signalled.py)."""
+    state = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert state.si_status == signal.SIGSTOP, f"it has ended: {state}"
 
 
 @contextmanager

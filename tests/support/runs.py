@@ -16,9 +16,15 @@ GEMMA = ROOT / "models" / "gemma-3-270m"
 BENCHMARKS = ROOT.parent / "shared" / "benchmarks"
 
 
-def script(name: str, *args, kill_when=None, check: int | None = 0) -> subprocess.CompletedProcess:
-    """Run a script as a user does; kill -9 it as soon as `kill_when()` is true."""
-    command = [sys.executable, name, *map(str, args)]
+def signalled(files: Path | str, lines: int, name: str = "SIGKILL") -> tuple[str, ...]:
+    """Words before a script's: it sends itself this signal once the files of this pattern have so many lines (0: exist)."""
+    return "tests/support/signalled.py", str(files), str(lines), name
+
+
+def script(name: str, *args, killed_at=(), kill_when=None, check: int | None = 0) -> subprocess.CompletedProcess:
+    """Run a script as a user does; kill -9 it at so many lines of a file (`signalled`) or as soon as `kill_when()` is true."""
+    command = [sys.executable, *(signalled(*killed_at) if killed_at else ()), name, *map(str, args)]
+    check = -signal.SIGKILL if killed_at else check
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         if kill_when is not None:
             while process.poll() is None and not kill_when():
@@ -43,9 +49,9 @@ def in_process(name: str, *args) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
-def datagen(*args, kill_when=None, check: int = 0) -> subprocess.CompletedProcess:
-    if kill_when is not None:
-        return script("datagen.py", *args, kill_when=kill_when)
+def datagen(*args, killed_at=(), kill_when=None, check: int = 0) -> subprocess.CompletedProcess:
+    if killed_at or kill_when is not None:
+        return script("datagen.py", *args, killed_at=killed_at, kill_when=kill_when)
     result = in_process("datagen.py", *args)
     assert result.returncode == check, result.stderr
     return result

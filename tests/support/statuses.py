@@ -17,7 +17,7 @@ sys.path.insert(0, {root!r})
 from topxgen.common.locks import OutputLock
 locks = [OutputLock(Path(folder), part, note=note) for folder, part, note in json.loads(sys.argv[1])]
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

@@ -240,6 +240,8 @@ kept = ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU", "HF_HUB_OFFLINE", "MASTER_
 record = {{"args": sys.argv[1:], "ignored": ignored, "environment": {{k: os.environ[k] for k in kept if k in os.environ}}}}
 (folder / (name + ".partial")).write_text(json.dumps(record))
 os.rename(folder / (name + ".partial"), folder / (name + ".json"))
+while "UNTIL_ASKED" in os.environ and not (folder / "calls").exists():
+    time.sleep(0.05)
 time.sleep(float(os.environ.get("SECONDS_OF_WORK", 0)))
 sys.exit(int(os.environ.get("CODE", 0)))
 """
@@ -381,7 +383,7 @@ def slurm(folder: Path, *args: str, nodes: int = 2, usr1: bool = False, **variab
         ["bash", copy, *args], env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as job:
         if usr1:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while len(list(folder.glob("rank*.json"))) < nodes and time.monotonic() < deadline:
                 time.sleep(0.05)
             os.kill(job.pid, signal.SIGUSR1)
@@ -424,13 +426,13 @@ SAVE, REQUEUE = "scancel --signal=USR1 54321", "scontrol requeue 54321"
 
 
 def test_slurm_saves_and_requeues_when_the_time_is_up(tmp_path):
-    code, output, calls = slurm(tmp_path, usr1=True, SECONDS_OF_WORK="60")
+    code, output, calls = slurm(tmp_path, usr1=True, SECONDS_OF_WORK="400")
     assert calls == [SAVE, REQUEUE] and code == 1, output
     assert "the time limit is near" in output and "requeuing the job" in output
 
 
 def test_slurm_does_not_requeue_what_is_done(tmp_path):
-    code, output, calls = slurm(tmp_path, usr1=True, SECONDS_OF_WORK="2", SAVES="0")
+    code, output, calls = slurm(tmp_path, usr1=True, UNTIL_ASKED="1", SAVES="0")
     assert calls == [SAVE] and code == 0, output
 
 
@@ -441,7 +443,7 @@ def test_slurm_requeues_what_does_not_leave(tmp_path):
 
 
 def test_slurm_does_not_go_round_for_ever(tmp_path):
-    code, output, calls = slurm(tmp_path, usr1=True, SECONDS_OF_WORK="60", SLURM_RESTART_COUNT="50")
+    code, output, calls = slurm(tmp_path, usr1=True, SECONDS_OF_WORK="400", SLURM_RESTART_COUNT="50")
     assert calls == [SAVE] and code == 1 and "MAX_RESTARTS" in output
 
 

@@ -5,12 +5,11 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.runs import ROOT, in_process, lines_in
+from tests.support.runs import ROOT, in_process, signalled
 from tests.support.training_runs import flags, log
 
 pytest.importorskip("trackio", reason="trackio is not installed")
@@ -36,15 +35,9 @@ def environment(tmp_path) -> dict[str, str]:
     return {**os.environ, **variables, "HF_HUB_OFFLINE": "0"}
 
 
-def train(environment: dict, words: list[str], kill_when=None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "train.py", *words]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=-1, text=True) as process:
-        while kill_when and process.poll() is None and not kill_when():
-            time.sleep(0.01)
-        if kill_when:
-            process.kill()
-        out, err = process.communicate()
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+def train(environment: dict, words: list[str], before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    command = [sys.executable, *before, "train.py", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def runs(folder: Path) -> dict[str, list[dict]]:
@@ -60,7 +53,7 @@ def runs(folder: Path) -> dict[str, list[dict]]:
 def test_a_killed_run_has_every_step_once_and_nothing_left_the_machine(tiny_lm, tmp_path, environment):
     output = tmp_path / "run"
     words = flags(tiny_lm, output, report_to="trackio", save_steps=4, eval_steps=4, max_steps=12)
-    killed = train(environment, words, kill_when=lambda: lines_in(output / "train_log.jsonl") >= 9)
+    killed = train(environment, words, signalled(output / "train_log.jsonl", 9))
     assert killed.returncode == -9 and (output / "checkpoint-4").is_dir()
     result = train(environment, words)
     assert result.returncode == 0, result.stderr

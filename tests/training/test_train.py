@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import train
-from tests.support.runs import ROOT, in_process, lines_in, script
+from tests.support.runs import ROOT, in_process, script, signalled
 from tests.support.training_runs import flags, log, losses, timeless
 
 
@@ -99,10 +98,10 @@ def test_a_finished_run_is_not_changed_and_other_settings_are_rejected(finished,
 def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "killed"
-    script("train.py", *noisy(tiny_lm, output), kill_when=lambda: lines_in(output / "train_log.jsonl") >= 8)
+    script("train.py", *noisy(tiny_lm, output), killed_at=(output / "train_log.jsonl", 8))
     assert (output / "checkpoint-4").is_dir() and not (output / "manifest_train.json").exists()
     # In the second epoch, which begins after 9 steps, and while a checkpoint is written.
-    script("train.py", *noisy(tiny_lm, output), kill_when=(output / "checkpoint-14" / "optimizer.pt").exists)
+    script("train.py", *noisy(tiny_lm, output), killed_at=(output / "checkpoint-14" / "optimizer.pt", 0))
     result = train_here(*noisy(tiny_lm, output))
     assert f"resuming from {output / 'checkpoint-1'}" in result.stderr
     assert timeless(log(output)) == timeless(log(undisturbed))
@@ -152,17 +151,25 @@ def test_a_run_killed_before_its_best_model_was_copied_only_copies_it(finished, 
 def test_a_signal_saves_and_the_run_resumes(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "signalled"
-    command = [sys.executable, "train.py", *noisy(tiny_lm, output)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        while process.poll() is None and lines_in(output / "train_log.jsonl") < 4:
-            pass
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate()
-    assert process.returncode == 143, err
+    stop = signalled(output / "train_log.jsonl", 4, "SIGTERM")
+    err = script(*stop, "train.py", *noisy(tiny_lm, output), check=143).stderr
     saved = max(int(path.name.rpartition("-")[2]) for path in output.glob("checkpoint-*"))
     assert f"stopped by a signal after saving step {saved}" in err
     train_here(*noisy(tiny_lm, output))
     assert losses(output) == losses(undisturbed)
+
+
+def test_a_signal_does_not_change_which_checkpoint_is_the_best(tiny_lm, tmp_path, train_here, monkeypatch):
+    """Without it, step 1 would have been evaluated but not saved."""
+    rising = dict(learning_rate=30, num_warmup_steps=100, max_steps=2, eval_steps=1, save_steps=2)
+    words = flags(tiny_lm, tmp_path / "run", test_size_ratio=2, **rising)
+    with monkeypatch.context() as patch:
+        patch.setattr("topxgen.common.signals.stop_requested", lambda: True)
+        assert "stopped by a signal after saving step 1" in train_here(*words, check=143).stderr
+    train_here(*words)
+    evaluated = [entry["eval_loss"] for entry in log(tmp_path / "run") if "eval_loss" in entry]
+    manifest = json.loads((tmp_path / "run" / "manifest_train.json").read_text())
+    assert evaluated[1] < evaluated[2] == manifest["best_metric"] and manifest["best_checkpoint"] == "checkpoint-2"
 
 
 def test_full_training_learns_and_keeps_the_limit(tiny_lm, tmp_path, train_here):

@@ -177,6 +177,8 @@ def _watch(reading: int) -> None:
                     began, quiet_until = now, now + REPEATED_S
                 elif now > quiet_until:
                     _end("stopped at once by a second signal")
+            if began is not None and False in _state.finishing:
+                began = now  # what comes after it has its time, too
             if began is None or False in _state.finishing:
                 continue
             if now > began + FINISH_S + CLOSE_S:

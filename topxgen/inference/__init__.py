@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,13 @@ class Answer:
 
     def __post_init__(self):
         # Lone surrogates cannot be saved: what is judged now must be what a resumed run reads.
-        object.__setattr__(self, "texts", [_SURROGATE.sub("\ufffd", text) for text in self.texts])
+        texts = [_SURROGATE.sub("\ufffd", text) for text in self.texts]
+        reasons = chain(self.finish_reasons, repeat(""))
+        # The limit may fall inside a character, of which transformers decodes the first bytes, too.
+        texts = [
+            text.rstrip("\ufffd") if reason == "length" else text for text, reason in zip(texts, reasons, strict=False)
+        ]
+        object.__setattr__(self, "texts", texts)
 
 
 @dataclass(frozen=True)

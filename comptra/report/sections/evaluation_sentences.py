@@ -43,7 +43,7 @@ class SegmentLine(TypedDict):
     reference: str | None
 
 
-Key = tuple[str, str, str]  # direction, source, translation
+Key = tuple[str, str, str, str]  # direction, source, translation, reference
 
 
 @dataclass
@@ -294,7 +294,8 @@ def _other_scores(
     """Metrics besides chrF++, and their scores of `numbers` by system: those in files of --segments, then those that the reports
     have and the cache of comptra.evaluate keeps."""
     known = [
-        [segment_scores.get((group.direction, *_pair(one, number)), {}) for number in numbers] for one in group.systems
+        [segment_scores.get((group.direction, *_scored(one, number)), {}) for number in numbers]
+        for one in group.systems
     ]
     for name in dict.fromkeys(name for own in known for scores in own for name in scores):
         yield name, [[scores.get(name) for scores in own] for own in known]
@@ -320,16 +321,19 @@ def _other_scores(
             yield name, values
 
 
-def _pair(one: Translations, number: int) -> tuple[str, str]:
+def _scored(one: Translations, number: int) -> tuple[str, str, str]:
+    """Source, translation and reference of a sentence; empty ones where it is not translated yet."""
     system = one.system
-    return (system.sentences[number], system.translations[number]) if number < len(system.sentences) else ("", "")
+    if number >= len(system.sentences):
+        return "", "", ""
+    return system.sentences[number], system.translations[number], system.references[number] if system.references else ""
 
 
 def _kept(name: str, signature: str, one: Translations, numbers: Sequence[int]) -> list[float | None]:
     """The scores of the cache; None for sentences that are not translated yet, too."""
     system = one.system
     done = [number for number in numbers if number < len(system.sentences)]
-    asked = [Segment(*_pair(one, number), system.references[number] if system.references else None) for number in done]
+    asked = [Segment(*_scored(one, number)) for number in done]
     values = segments.kept(name, signature, asked, system.src, system.tgt, default_folder()) or []
     return [*values, *[None] * (len(numbers) - len(values))]
 
@@ -339,26 +343,36 @@ def _kept(name: str, signature: str, one: Translations, numbers: Sequence[int]) 
 
 def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> dict[Key, dict[str, float]]:
     """The scores of these groups' translations in files of --segments beside the reports; by what was scored, so that scores of
-    translations that have changed are not among them."""
+    translations or references that have changed are not among them."""
     wanted = {
-        (group.direction, source, translation)
+        (group.direction, *_scored(one, number))
         for group in groups
         for one in group.systems
-        for source, translation in zip(one.system.sentences, one.system.translations, strict=True)
+        for number in range(len(one.system.sentences))
     }
     found: dict[Key, dict[str, float]] = {}
+    differing: set[str] = set()
     for path in _segment_files({run.root, *(report.parent for report in run.evaluations)}):
         try:
             for line in _lines(path):
-                if (key := (line["direction"], line["source"], line["translation"])) in wanted:
-                    values = {
-                        name: finite(value) for name, value in line.items() if name not in SegmentLine.__annotations__
-                    }
+                scored = line["direction"], line["source"], line["translation"]
+                # Without references here, those of the file are taken as they are.
+                for key in wanted & {(*scored, line["reference"] or ""), (*scored, "")}:
                     own = found.setdefault(key, {})
-                    own |= {name: value for name, value in values.items() if value is not None and name != LEADING}
+                    for name in line:
+                        is_score = name not in SegmentLine.__annotations__ and name != LEADING
+                        value = finite(line[name]) if is_score else None
+                        if value is not None and own.setdefault(name, value) != value:
+                            differing.add(name)
         except (UsageError, OSError, csv.Error, ValueError) as error:
             options.notice("problem", NAME, " ".join(str(error).split()))
-    return found
+    for name in sorted(
+        differing
+    ):  # by other weights, another tokenizer or another baseline, which these files do not name
+        options.notice(
+            "missing", NAME, f"scores of sentences by {name} differ between the files of --segments: not shown"
+        )
+    return {key: {name: own[name] for name in own if name not in differing} for key, own in found.items()}
 
 
 def _segment_files(folders: Iterable[Path]) -> list[Path]:

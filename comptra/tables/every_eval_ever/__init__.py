@@ -23,6 +23,7 @@ from topxgen.common import checksums
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
+from topxgen.common.translation_folders import asks_llm
 from topxgen.corpora import benchmarks
 
 SCHEMA = Path(__file__).with_name("eval.schema.json")
@@ -149,7 +150,9 @@ def _source(group: dict) -> dict:
     digests = {name: group.get(name) for name in ("sources_digest", "references_digest")}
     details = _texts({"src": group["src"], "tgt": group["tgt"], "sentences": group["sentences"], **digests})
     found = {"dataset_name": group["dataset"] or "not named", "source_type": "hf_dataset" if repo else "other"}
-    found |= {"hf_repo": repo, "hf_split": "test", "samples_number": group["sentences"]} if repo else {}
+    if repo:  # the format knows train, val and test
+        split = "val" if dataset.test[1] == "dev" else "test"
+        found |= {"hf_repo": repo, "hf_split": split, "samples_number": group["sentences"]}
     return found | {"additional_details": details}
 
 
@@ -198,6 +201,7 @@ def _score(value: dict, score: float, row: dict, report: dict) -> dict:
 
 def _generation(row: dict) -> dict:
     settings = row.get("settings") or {}
+    settings = settings if asks_llm(settings) else {}
     chosen = {"temperature": settings.get("temperature"), "top_p": settings.get("top_p")}
     chosen |= {"max_tokens": settings.get("max_new_tokens")}
     known = {key: value for key, value in chosen.items() if finite(value) is not None}

@@ -148,6 +148,35 @@ def test_a_changed_translation_makes_its_scores_stale(two):
     assert system["scores"]["bleu"][2] is not None, "segments are matched by what was scored"
 
 
+def test_segments_are_those_of_the_same_references_and_metric(tmp_path):
+    test, names = udhr(), ("sources.txt", "references.txt")
+    files = [tmp_path / name for name in names]
+    for file, texts in zip(files, (test.sources, test.references), strict=True):
+        file.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    of_files = settings("files")
+    folder = write(
+        tmp_path / "t" / "m" / RUN.format("English", "Basque"), test.sources, worse(test.references, 0.2), of_files
+    )
+    manifest = folder / "manifest_translate.json"
+    sides = dict(zip(("sources", "references"), ({"from": str(file)} for file in files), strict=True))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"test_set": {"test": sides}}))
+    scored(tmp_path / "t", "--segments", tmp_path / "t" / "segments.jsonl")
+    lines = [line | {"lang": line["lang"] + 1} for line in records(tmp_path / "t" / "segments.jsonl")]
+    other = tmp_path / "t" / "others.jsonl"  # by another identifier
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    data, options = collected(tmp_path / "t")
+    assert data["sentences"][0]["systems"][0]["scores"].keys() == {"chrf", "bleu"}
+    assert "by lang differ between the files" in notices(options, "missing")
+    other.unlink()
+    files[1].write_text("\n".join(["Beste erreferentzia bat.", *test.references[1:]]) + "\n", encoding="utf-8")
+    (group,) = collected(tmp_path / "t")[0]["sentences"]
+    bleu = group["systems"][0]["scores"]["bleu"]
+    assert bleu[0] is None and None not in bleu[1:]
+    files[1].unlink()
+    (group,) = collected(tmp_path / "t")[0]["sentences"]
+    assert None not in group["systems"][0]["scores"]["bleu"], "without references here"
+
+
 def test_what_was_computed_with_a_stale_system_goes_with_it():
     report = with_all_marks()
     baseline, stale = report["groups"][0]["systems"][0]["path"], report["groups"][0]["systems"][4]["path"]
