@@ -40,14 +40,12 @@ def refuse_stand_in(path: Path) -> None:
         )
     with open(path, "rb") as file:
         beginning = file.read(80)
-    for is_pointer, name, command in (
-        (beginning.startswith(_LFS_POINTER), "Git LFS", "git lfs pull"),
-        (_ANNEX_POINTER.match(beginning), "git-annex", "git annex get"),
-    ):
-        if is_pointer:
-            raise UsageError(
-                f"{path} is a {name} pointer, not the file itself; run {command} in that clone, or download it"
-            )
+    if beginning.startswith(_LFS_POINTER):
+        raise UsageError(
+            f"{path} is a Git LFS pointer, not the file itself; run git lfs pull in that clone, or download it"
+        )
+    if _ANNEX_POINTER.match(beginning):
+        raise UsageError(f"{path} is a git-annex pointer, not the file itself; run git annex get in that clone")
 
 
 def read_jsonl(
