@@ -220,6 +220,7 @@ def test_results_of_other_flags_are_refused_before_anything_runs(place):
     """Flags that decide no result may change, and translations with another template have a folder of their own."""
     write(place, TRAIN.format(steps=9, more="num_workers"), MAIN.format(tokens=9, more="max_samples"))
     train, main = (command.args for command in chain.commands(RunFile.read(place / "run.yaml")))
+    arguments.set_defaults(train)
     folder = place / "out/translations/m/English_to_Basque_0_shot_seed_122_llm_vanilla_None_0_0"
     for path, settings in (
         (place / "out/train/settings_train.json", arguments.result_settings(train, "data") | {"bf16": True}),
@@ -265,7 +266,8 @@ def test_results_of_a_schedule_that_follows_the_metric_are_continued(place):
     )
     (train,) = (command.args for command in chain.commands(RunFile.read(place / "run.yaml")))
     (place / "out/train").mkdir(parents=True)
-    settings = arguments.result_settings(train, "data") | {"metric_for_best_model": "loss"}
+    arguments.set_defaults(train)
+    settings = arguments.result_settings(train, "data")
     (place / "out/train/settings_train.json").write_text(json.dumps(settings))
     (place / "out/train/model.safetensors").write_text("x")
     assert run("--dry_run").returncode == 0

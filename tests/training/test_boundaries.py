@@ -428,27 +428,38 @@ def test_what_does_not_decide_the_result_are_flags():
     assert len(set(names)) == len(names) and set(names) <= set(vars(flags()))
 
 
+def settings(*words: str) -> dict:
+    args = flags("--target_languages", "Basque", *words)
+    arguments.set_defaults(args)
+    return arguments.result_settings(args, "digest")
+
+
 def test_what_decides_the_result(monkeypatch):
-    settings = arguments.result_settings(flags("--target_languages", "Basque"), "digest")
-    assert settings["data"] == "digest" and settings["effective_batch_rows"] == 16 and settings["learning_rate"] == 5e-6
-    assert not set(settings) & set(arguments.NOT_PART_OF_THE_RESULT)
-    halved = flags("--target_languages", "Basque", "--per_device_train_batch_size", "2", "--output_dir", "other")
+    default = settings()
+    assert default["data"] == "digest" and default["effective_batch_rows"] == 16 and default["learning_rate"] == 5e-6
+    assert not set(default) & set(arguments.NOT_PART_OF_THE_RESULT)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert arguments.result_settings(halved, "digest") == settings, "as many rows per step on two devices"
-    on_plateau = arguments.result_settings(flags("--lr_scheduler_type", "reduce_lr_on_plateau"), "digest")
-    assert set(arguments.PLATEAU_FLAGS) <= set(on_plateau)
+    halved = settings("--per_device_train_batch_size", "2", "--output_dir", "other")
+    assert halved == default, "as many rows per step on two devices"
+    assert set(arguments.EVALUATION_FLAGS) <= set(settings("--lr_scheduler_type", "reduce_lr_on_plateau"))
+
+
+def test_the_best_checkpoint_is_chosen_by_one_metric():
+    by_loss, by_chrf = settings(), settings("--num_eval_translations", "2")
+    assert (by_loss["metric_for_best_model"], by_chrf["metric_for_best_model"]) == ("loss", "chrf")
+    assert by_chrf != settings("--num_eval_translations", "3"), "scores of other sentences"
+    assert by_loss == settings("--num_eval_translations", "3", "--metric_for_best_model", "loss")
 
 
 def test_a_run_of_an_older_version_is_resumed(tmp_path):
-    settings = arguments.result_settings(flags("--packing", "concat"), "digest")
-    older = {**settings, "packing": "original"}
-    (tmp_path / "settings_train.json").write_text(json.dumps(older))
+    current = settings("--packing", "concat")
+    (tmp_path / "settings_train.json").write_text(json.dumps({**current, "packing": "original"}))
     (tmp_path / "checkpoint-1").mkdir()
-    run.check_output_dir(tmp_path, {**settings, "weights": "an id that older versions did not record"})
+    run.check_output_dir(tmp_path, {**current, "weights": "an id that older versions did not record"})
     with pytest.raises(UsageError, match="packing was 'concat', now 'bestfit'"):
-        run.check_output_dir(tmp_path, {**settings, "packing": "bestfit"})
+        run.check_output_dir(tmp_path, {**current, "packing": "bestfit"})
     with pytest.raises(UsageError, match="holds results of other settings"):
-        run.check_output_dir(tmp_path, {**settings, "data": "other"})
+        run.check_output_dir(tmp_path, {**current, "data": "other"})
 
 
 @pytest.mark.parametrize(

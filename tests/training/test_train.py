@@ -159,6 +159,19 @@ def test_a_signal_saves_and_the_run_resumes(finished, tiny_lm, tmp_path, train_h
     assert losses(output) == losses(undisturbed)
 
 
+def test_a_signal_does_not_change_which_checkpoint_is_the_best(tiny_lm, tmp_path, train_here, monkeypatch):
+    """Without it, step 1 would have been evaluated but not saved."""
+    rising = dict(learning_rate=30, num_warmup_steps=100, max_steps=2, eval_steps=1, save_steps=2)
+    words = flags(tiny_lm, tmp_path / "run", test_size_ratio=2, **rising)
+    with monkeypatch.context() as patch:
+        patch.setattr("topxgen.common.signals.stop_requested", lambda: True)
+        assert "stopped by a signal after saving step 1" in train_here(*words, check=143).stderr
+    train_here(*words)
+    evaluated = [entry["eval_loss"] for entry in log(tmp_path / "run") if "eval_loss" in entry]
+    manifest = json.loads((tmp_path / "run" / "manifest_train.json").read_text())
+    assert evaluated[1] < evaluated[2] == manifest["best_metric"] and manifest["best_checkpoint"] == "checkpoint-2"
+
+
 def test_full_training_learns_and_keeps_the_limit(tiny_lm, tmp_path, train_here):
     from transformers import AutoModelForCausalLM
 

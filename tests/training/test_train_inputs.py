@@ -15,8 +15,8 @@ from tests.support.training_runs import flags, log, timeless
     [
         (dict(packing="concat"), "padding;"),
         (
-            dict(packing="concat", max_length=64),
-            "held-out English to Basque pairs longer than --max_length 64 tokens are skipped",
+            dict(packing="concat", max_length=160),
+            "3 held-out English to Basque pairs longer than --max_length 160 tokens are skipped",
         ),
         (dict(packing="none"), "padding;"),
         (dict(targets_only=None, reverse=None), "parameters, attention"),
@@ -55,6 +55,12 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         train_here(*flags(tiny_lm, tmp_path / name, **streamed))
     assert timeless(log(tmp_path / "streamed")) == timeless(log(tmp_path / "again"))
     again = flags(tiny_lm, tmp_path / "again", **streamed)
+    read = data.read_text(encoding="utf-8")
+    data.write_text(read + json.dumps({"en": "A line more.", "eu": "Lerro bat gehiago."}) + "\n", encoding="utf-8")
+    assert "(data was " in train_here(*again, check=2).stderr, (
+        "the rows already trained on would be skipped in another order"
+    )
+    data.write_text(read, encoding="utf-8")
     (tmp_path / "again" / "manifest_train.json").unlink()
     (tmp_path / "again" / "checkpoint-4" / "trainer_state.json").unlink()
     too_few = flags(tiny_lm, tmp_path / "few", **{**streamed, "size_valid_set": 1000})
@@ -110,6 +116,7 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         ),
         (dict(loss_chunk_size=-1), "'-1' is not a whole number of 0 or more"),
         (dict(test_size_ratio=1000), "--test_size_ratio"),
+        (dict(max_length=128, test_size_ratio=2), "all held-out pairs are longer than --max_length 128 tokens"),
         (dict(max_length=4096), "--max_length 4096 exceeds the 2048 tokens"),
         (dict(eos_token_id=800), "--eos_token_id 800 is not in the model's vocabulary"),
         (dict(target_languages="Bask"), "did you mean Bashkir, Basque"),

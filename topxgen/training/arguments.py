@@ -34,7 +34,7 @@ SCHEDULERS: dict[str, str | None] = {
     "greedy": "min_lr",
 }
 TRACKERS = ("tensorboard", "trackio", "wandb")
-PLATEAU_FLAGS = ("eval_steps", "save_steps", "metric_for_best_model", "num_eval_translations")
+EVALUATION_FLAGS = ("eval_steps", "save_steps", "num_eval_translations")
 # Flags that may change when a run is resumed. Batch sizes count by their product.
 NOT_PART_OF_THE_RESULT = (
     *("output_dir", "data_dir", "allow_partial_benchmark", "languages_file", "trust_remote_code"),
@@ -42,7 +42,7 @@ NOT_PART_OF_THE_RESULT = (
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_workers"),
     *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "loss_chunk_size", "torch_compile", "deepspeed"),
     *("logging_steps", "save_total_limit", "early_stopping_patience", "report_to", "push_to_hub", "hub_model_id"),
-    *PLATEAU_FLAGS,
+    *EVALUATION_FLAGS,
 )
 
 
@@ -209,7 +209,9 @@ def result_settings(args: argparse.Namespace, data_digest: str) -> dict:
     """The settings that decide which model comes out; a run resumes only with the same ones."""
     excluded = set(NOT_PART_OF_THE_RESULT)
     if args.lr_scheduler_type in ON_PLATEAU:
-        excluded -= set(PLATEAU_FLAGS)
+        excluded -= set(EVALUATION_FLAGS)
+    if args.metric_for_best_model != "loss":  # scores of other sentences do not compare
+        excluded.discard("num_eval_translations")
     settings = provenance.result_settings(args, excluded)
     if weights := provenance.weights_id(args.model_name_or_path):
         settings["weights"] = weights

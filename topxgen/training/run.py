@@ -343,7 +343,7 @@ def evaluation_sets(args: argparse.Namespace, model: TrainableModel, test: list[
         raise UsageError(
             f"--lr_scheduler_type {args.lr_scheduler_type} depends on evaluations, but nothing is held out: raise --test_size_ratio"
         )
-    if args.metric_for_best_model == "loss" and eval_sets.pairs and not eval_sets.rows:
+    if args.metric_for_best_model == "loss" and test and not eval_sets.rows:
         raise UsageError(f"all held-out pairs are longer than --max_length {args.max_length} tokens: raise it")
     return eval_sets
 

@@ -66,6 +66,7 @@ class PairTrainer(Trainer):
             inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             self.token_loss = TokenLoss(inner, decoder, loss_chunk_size)
         self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
+        self.saves_for_signal = False  # only: not at this step without one
         self._sums_are_known = True  # not so after a resume from a checkpoint of an earlier version
 
     # Loss
@@ -214,8 +215,9 @@ class PairTrainer(Trainer):
         return [by_number[i] for i in range(len(pairs))]
 
     def _determine_best_metric(self, metrics, trial) -> bool:
-        """Only an evaluation at a step that is saved can be the best one, so that its checkpoint exists."""
-        return self.control.should_save and super()._determine_best_metric(metrics, trial)
+        """Only an evaluation at a step that is saved, with or without a signal, can be the best one, so that its checkpoint exists."""
+        saves = self.control.should_save and not self.saves_for_signal
+        return saves and super()._determine_best_metric(metrics, trial)
 
     # Checkpoints
 
@@ -328,6 +330,7 @@ class StopAndSaveCallback(TrainerCallback):
         self.has_begun = True
 
     def on_step_end(self, args, state, control, **kwargs):
+        due = state.global_step % state.save_steps == 0
         if self.trainer is not None:
             accelerator = self.trainer.accelerator
             if signals.stop_requested():
@@ -335,7 +338,7 @@ class StopAndSaveCallback(TrainerCallback):
             if accelerator.check_trigger() and state.global_step < state.max_steps:
                 self.stopped_by = "signal"
                 control.should_save = control.should_training_stop = True
-        due = state.global_step % state.save_steps == 0  # also without the signal
+            self.trainer.saves_for_signal = self.stopped_by == "signal" and not due
         if control.should_save and self._evaluates and (due or self.stopped_by != "signal"):
             control.should_evaluate = True
         return control
@@ -350,6 +353,8 @@ class StopAndSaveCallback(TrainerCallback):
         if state.global_step and self.out_of_patience(state.log_history):
             self.stopped_by = "patience"
             control.should_save = control.should_training_stop = True
+            if self.trainer is not None:
+                self.trainer.saves_for_signal = False
         return control
 
     def out_of_patience(self, history: list[dict]) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import random
+from collections.abc import Iterable
 
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
@@ -29,18 +30,22 @@ def open_stream(args: argparse.Namespace) -> tuple[object, list[Pair], dict]:
     """The same for a stream: its first --size_valid_set pairs are the test set, the rest is shuffled in a buffer."""
     from topxgen.training.streaming import windows
 
-    pairs = stream(DatasetSpec.from_args(args))
+    spec = DatasetSpec.from_args(args)
+    pairs = stream(spec)
     test = [pair for window in windows(pairs.take(args.size_valid_set), 1000) for pair in window]
     if args.reverse:
         test = reverse(test)
     train = pairs.skip(args.size_valid_set).shuffle(seed=args.seed, buffer_size=args.shuffle_buffer)
-    return train, test, {"streamed": args.dataset_name_or_path, "test_pairs": len(test), "sha256": digest([], test)}
+    local = file_datasets.local_path(spec.dataset_name_or_path)
+    samples = map(provenance.weights_id, file_datasets.open_rows(spec)[0] if local else ())
+    facts = {"streamed": args.dataset_name_or_path, "test_pairs": len(test), "sha256": digest([], test, samples)}
+    return train, test, facts
 
 
-def digest(train: list[Pair], test: list[Pair]) -> str:
-    """A digest of both sets, in order."""
+def digest(train: list[Pair], test: list[Pair], files: Iterable[str] = ()) -> str:
+    """A digest of both sets, in order, and of `files`, digests of what is streamed."""
     lines = [f"{pair.src}\t{pair.tgt}\t{pair.source}\t{pair.target}" for pair in (*train, *test)]
-    return provenance.digest([str(len(train)), *lines])
+    return provenance.digest([str(len(train)), *lines, *files])
 
 
 def load(spec: DatasetSpec) -> tuple[list[Pair], dict]:
