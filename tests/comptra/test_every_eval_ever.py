@@ -58,6 +58,17 @@ def test_a_record_for_each_system_with_all_its_scores():
     assert comet["reliability_status"] == "weak"
 
 
+def test_flores_dev_is_the_validation_split():
+    found = []
+    for name in ("flores", "validation"):
+        of_set = with_all_marks()
+        for one in of_set["groups"]:
+            one["dataset"] = name
+        results = [made["evaluation_results"][0] for made in dict(every_eval_ever.records(of_set, NOW)).values()]
+        found.append({result["source_data"]["hf_split"] for result in results})
+    assert found == [{"test"}, {"val"}]
+
+
 def test_the_same_results_have_the_same_files_and_others_have_others():
     first, again = (dict(every_eval_ever.records(with_all_marks(), at)) for at in (NOW, NOW + 9))
     assert list(first) == list(again)

@@ -130,6 +130,34 @@ def test_half_of_the_rejects_written(run, tmp_path):
         assert state(folder) == state(tmp_path / "whole"), at
 
 
+def test_a_paragraph_that_is_translated_again_is_not_rejected_twice(run, tmp_path):
+    (tmp_path / "again.py").write_text(
+        "from topxgen.translation import Translation\n"
+        "class Again:\n"
+        "    version, settings, block_size = '1', {}, 9\n"
+        "    def __init__(self, settings): pass\n"
+        "    def check(self, source, target): pass\n"
+        "    load = close = lambda self: None\n"
+        "    def translate(self, sentences, source, target, on_done):\n"
+        "        text = 'The first sentence in the file is number {} of those that we translated.'\n"
+        "        return [Translation(text.format(i), i % 2 / 2) for i, _ in enumerate(sentences)]\n"
+    )
+    write(tmp_path)
+    for path in (
+        translations := tmp_path / "t/Basque_translate.jsonl",
+        rejects := tmp_path / "t/Basque_translate_rejects.jsonl",
+    ):
+        path.unlink()
+    words = ("--min_score", "0.5", "--back_translator", tmp_path / "again.py:Again")
+    assert run(tmp_path, *words, stages=("translate", "score")).returncode == 0
+    before, lines = state(tmp_path), translations.read_text().splitlines(keepends=True)
+    assert "score_below_min" in rejects.read_text()
+    translations.write_text("".join(lines[1:]))
+    assert run(tmp_path, *words, stages=("translate", "score")).returncode == 0
+    assert sorted(translations.read_text().splitlines(keepends=True)) == sorted(lines)
+    assert state(tmp_path)[1] == before[1] and state(tmp_path)[0][1:] == before[0][1:]
+
+
 def test_equal_pairs_of_a_paragraph(run, tmp_path):
     folder = write(tmp_path)
     path = folder / "t/Basque_translate.jsonl"

@@ -93,6 +93,7 @@ def test_the_column_that_is_named_is_read_beside_source_and_target(tmp_path):
     path = write(tmp_path / "a.jsonl", {"source": "One.", "target": "Bat.", "text": "A text of its own."})
     assert load(source(path, input_column_name="text"))[0] == [Pair("", "A text of its own.", "", "", "row 1")]
     assert [row["target"] for row in stream(source(path, input_column_name="text"))] == ["A text of its own."]
+    assert "has no column texts, only source" in refusal(load, source(path, input_column_name="texts"))
     assert load(source(path))[0] == [Pair("One.", "Bat.", "English", "Basque", "row 1")]
 
 

@@ -96,6 +96,11 @@ def test_what_is_cut_at_the_limit_is_marked(engine, tiny_nllb, cache, monkeypatc
     tokenizer = AutoTokenizer.from_pretrained(tiny_nllb, src_lang="eus_Latn")
     model = AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb)
     sources = [*dict.fromkeys(sentence.split()[0] for sentence in SENTENCES[:12]), *SENTENCES[:4]]
+    sources += [
+        "ordezkarien",
+        "ahaleginaz",
+        "irabazietan",
+    ]  # whose translations end with the last token that is allowed
     ended = []
     for source in sources:
         inputs = tokenizer(source, return_tensors="pt")

@@ -13,7 +13,7 @@ from topxgen.common.console import ONCE, Progress, show
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
-from topxgen.common.records import target_language_of
+from topxgen.common.records import Layout, target_language_of
 from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.back_translation import (
     UNANSWERED,
@@ -145,8 +145,13 @@ def repair_files(config: GenerationConfig) -> None:
     for name in config.languages:
         for path in config.layout.jsonl_files(name):
             repair_tail(path)
-        if config.layout.settings("score").exists():
-            min_score.remove_rejected(config.layout, name)
+        _drop_again(config.layout, name)
+
+
+def _drop_again(layout: Layout, name: str) -> None:
+    """Remove the pairs that --min_score has dropped: after a kill, and of a paragraph that was translated again."""
+    if layout.settings("score").exists():
+        min_score.remove_rejected(layout, name)
 
 
 def begin_shard(config: GenerationConfig) -> None:
@@ -315,6 +320,8 @@ def translate(config: GenerationConfig) -> bool:
             translator.close()
     if unfinished and config.selector is not None:
         _select(config, unfinished, total, done.total())
+    for language in unfinished:
+        _drop_again(layout, language.name)
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
         if totals[name] and not layout.translations(name).exists():
             raise _removed(layout.translations(name), name)

@@ -351,20 +351,28 @@ def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> di
         for number in range(len(one.system.sentences))
     }
     found: dict[Key, dict[str, float]] = {}
+    differing: set[str] = set()
     for path in _segment_files({run.root, *(report.parent for report in run.evaluations)}):
         try:
             for line in _lines(path):
                 scored = line["direction"], line["source"], line["translation"]
                 # Without references here, those of the file are taken as they are.
                 for key in wanted & {(*scored, line["reference"] or ""), (*scored, "")}:
-                    values = {
-                        name: finite(value) for name, value in line.items() if name not in SegmentLine.__annotations__
-                    }
                     own = found.setdefault(key, {})
-                    own |= {name: value for name, value in values.items() if value is not None and name != LEADING}
+                    for name in line:
+                        is_score = name not in SegmentLine.__annotations__ and name != LEADING
+                        value = finite(line[name]) if is_score else None
+                        if value is not None and own.setdefault(name, value) != value:
+                            differing.add(name)
         except (UsageError, OSError, csv.Error, ValueError) as error:
             options.notice("problem", NAME, " ".join(str(error).split()))
-    return found
+    for name in sorted(
+        differing
+    ):  # by other weights, another tokenizer or another baseline, which these files do not name
+        options.notice(
+            "missing", NAME, f"scores of sentences by {name} differ between the files of --segments: not shown"
+        )
+    return {key: {name: own[name] for name in own if name not in differing} for key, own in found.items()}
 
 
 def _segment_files(folders: Iterable[Path]) -> list[Path]:

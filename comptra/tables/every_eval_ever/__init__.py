@@ -150,7 +150,9 @@ def _source(group: dict) -> dict:
     digests = {name: group.get(name) for name in ("sources_digest", "references_digest")}
     details = _texts({"src": group["src"], "tgt": group["tgt"], "sentences": group["sentences"], **digests})
     found = {"dataset_name": group["dataset"] or "not named", "source_type": "hf_dataset" if repo else "other"}
-    found |= {"hf_repo": repo, "hf_split": "test", "samples_number": group["sentences"]} if repo else {}
+    if repo:  # the format knows train, val and test
+        split = "val" if dataset.test[1] == "dev" else "test"
+        found |= {"hf_repo": repo, "hf_split": split, "samples_number": group["sentences"]}
     return found | {"additional_details": details}
 
 

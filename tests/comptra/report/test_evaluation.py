@@ -148,7 +148,7 @@ def test_a_changed_translation_makes_its_scores_stale(two):
     assert system["scores"]["bleu"][2] is not None, "segments are matched by what was scored"
 
 
-def test_segments_are_those_of_the_same_references(tmp_path):
+def test_segments_are_those_of_the_same_references_and_metric(tmp_path):
     test, names = udhr(), ("sources.txt", "references.txt")
     files = [tmp_path / name for name in names]
     for file, texts in zip(files, (test.sources, test.references), strict=True):
@@ -161,6 +161,13 @@ def test_segments_are_those_of_the_same_references(tmp_path):
     sides = dict(zip(("sources", "references"), ({"from": str(file)} for file in files), strict=True))
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"test_set": {"test": sides}}))
     scored(tmp_path / "t", "--segments", tmp_path / "t" / "segments.jsonl")
+    lines = [line | {"lang": line["lang"] + 1} for line in records(tmp_path / "t" / "segments.jsonl")]
+    other = tmp_path / "t" / "others.jsonl"  # by another identifier
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    data, options = collected(tmp_path / "t")
+    assert data["sentences"][0]["systems"][0]["scores"].keys() == {"chrf", "bleu"}
+    assert "by lang differ between the files" in notices(options, "missing")
+    other.unlink()
     files[1].write_text("\n".join(["Beste erreferentzia bat.", *test.references[1:]]) + "\n", encoding="utf-8")
     (group,) = collected(tmp_path / "t")[0]["sentences"]
     bleu = group["systems"][0]["scores"]["bleu"]
