@@ -33,7 +33,7 @@ from comptra.scores.systems import System, find_runs, loader_of_test_sets, read_
 from comptra.significance import averages
 from comptra.tables import every_eval_ever, export, model_card, series, title_of
 from topxgen.common import checksums, flag_rules, hub, provenance
-from topxgen.common.cli import FLAG, Parser, choice, count, int_range, limit, run_main
+from topxgen.common.cli import EXIT_INCOMPLETE, FLAG, Parser, choice, count, int_range, limit, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, csv_text, to_line, write_atomic, write_json
@@ -44,7 +44,6 @@ from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
-EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be computed
 # Of the files to write: an earlier one is replaced, another file is not.
 BEGINNINGS = {
     "--csv": "dataset,src,tgt,step,system,",

@@ -18,6 +18,7 @@ from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, UNDIVIDED, UNREADABLE, 
 from comptra.settings import division_settings, flag_settings, run_settings
 from topxgen import inference
 from topxgen.common import checksums, hub, lineage, provenance, rates, shards, translation_folders
+from topxgen.common.cli import EXIT_INCOMPLETE
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, remove, write_json
@@ -33,7 +34,6 @@ from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
 
-EXIT_INCOMPLETE = 3  # some sentences have no translation
 FILES = ("translate_*.jsonl", "draft_*.jsonl", RESPONSES, SETTINGS)  # of a run, beside its manifest
 MAX_SHOWN_PROMPTS = 2  # of a dry run
 

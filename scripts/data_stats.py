@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import flags, inference
 from topxgen.common import checksums, flag_rules, hub, needs, provenance
-from topxgen.common.cli import Parser, count, int_range, run_main
+from topxgen.common.cli import EXIT_INCOMPLETE, Parser, count, int_range, run_main
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic, write_json
@@ -43,7 +43,6 @@ from topxgen.statistics.corpus import STAGES, Corpus, Sources, read_all
 from topxgen.statistics.describe import Options, describe, encoding, token_counter
 
 logger = logging.getLogger("topxgen.data_stats")
-EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that the judge did not answer
 JUDGE_FLAGS = ("output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", *flags.MODEL_FLAGS)
 RECORDED = (
     *("sample", "seed", "tokenizer", "sonar_name_or_path"),

@@ -8,7 +8,7 @@
 Python, GPUs and driver, packages, COMET's environment; with a run file, an experiment or rounds also memory for the models, disk,
 file locks, models and data that are missing, access to gated ones, and hours and cost of each stage. Each problem has a remedy.
 The Hub is asked for the size of models that are not downloaded; with HF_HUB_OFFLINE=1 no network is used. What cannot be
-determined is reported as unknown and counted in the last line. Nothing is downloaded, no file left. docs/hardware.md explains the arithmetic.
+determined is reported as unknown and counted in the last line. Nothing is downloaded, and no file is left behind. docs/hardware.md explains the arithmetic.
 """
 
 import argparse

@@ -29,12 +29,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import shards
-from topxgen.common.cli import Parser, run_main
+from topxgen.common.cli import EXIT_INCOMPLETE, Parser, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.experiments.stages import STAGES
 
-EXIT_INCOMPLETE = 3
 STAGES_OF_SHARDS = ("generate", "translate", "score", "decontamination", "main")
 
 

@@ -14,7 +14,6 @@ in float32 with a --dtype other than auto.
 
 import argparse
 import json
-import os
 import re
 import shutil
 import sys
@@ -105,10 +104,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         merged.config.get_text_config().eos_token_id = tokenizer.eos_token_id
         merged.generation_config.eos_token_id = [token for token in eos if token is not None]
 
-    partial = files.partial(output)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()  # not a link
-    try:
+    with files.replacing_folder(output) as partial:
         merged.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if (adapter / "data_manifest.json").is_file():  # it names the template that main.py prompts with
@@ -117,10 +113,6 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
             card = (adapter / "README.md").read_text(encoding="utf-8", errors="replace")
             (partial / "README.md").write_text(model_card(card, output.name), encoding="utf-8")
         write_manifest(partial, [lineage.of_model(str(adapter)), lineage.of_model(base)])
-        os.rename(partial, output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return f"merged {adapter} into {base}: {output} ({merged.num_parameters():,} parameters, {merged.dtype})"
 
 
@@ -233,19 +225,13 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
 
 def export(model: str, args: argparse.Namespace, links: list[lineage.Link]) -> None:
     """Write `model`, made from `links`, as a CTranslate2 model, and compare their translations."""
-    partial = files.partial(args.output)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with files.replacing_folder(args.output) as partial:
         conversion.convert(model, partial, args.ctranslate2, args.trust_remote_code)
         if (card := Path(args.adapter) / "README.md").is_file():
             text = model_card(card.read_text(encoding="utf-8", errors="replace"), args.output.name)
             text = text.replace("library_name: transformers\n", "library_name: ctranslate2\n", 1)
             (partial / "README.md").write_text(text, encoding="utf-8")
         write_manifest(partial, links, {"ctranslate2": args.ctranslate2})
-        os.rename(partial, args.output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     show(f"{args.output}: a CTranslate2 model ({args.ctranslate2})")
     if args.check_sentences:
         show(comparison(model, args))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules
-from topxgen.common.cli import FLAG, Parser, run_main
+from topxgen.common.cli import EXIT_INCOMPLETE, FLAG, Parser, run_main
 from topxgen.common.console import aligned, show
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
@@ -24,7 +24,6 @@ from topxgen.experiments import fetching
 from topxgen.experiments.assets import Asset, assets, read_commands
 from topxgen.experiments.chain import add_set_flag
 
-EXIT_INCOMPLETE = 3
 RULES = (Rule(("hashes",), "--check", lambda args: args.check),)
 
 

@@ -1,4 +1,4 @@
-"""Was a test set in a model's training data? Compare how it translates the test set and twins of it, which nobody has seen.
+"""Was a test set in a model's training data? Compare how it translates the test set and twins of it, which no model has seen.
 
     python scripts/probe_contamination.py --model_name_or_path outputs/my-run --base_model_name_or_path BASE \\
         --dataset_name_or_path ntrex --benchmark_dir /data/benchmarks --src Basque --tgt English --output_dir outputs/probe

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules, hub
-from topxgen.common.cli import FLAG, Parser, choices_help, count, float_range, int_range, run_main
+from topxgen.common.cli import EXIT_INCOMPLETE, FLAG, Parser, choices_help, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
@@ -34,7 +34,6 @@ from topxgen.retrieval.encoders import EncoderSettings
 from topxgen.runs.folders import find
 
 logger = logging.getLogger("topxgen.publish")
-EXIT_INCOMPLETE = 3
 RULES = (
     Rule(("encoder", "atlas_pairs"), "--atlas", lambda args: args.atlas),
     Rule(

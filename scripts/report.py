@@ -21,14 +21,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import checksums
-from topxgen.common.cli import Parser, count, float_range, int_range, run_main
+from topxgen.common.cli import EXIT_INCOMPLETE, Parser, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic
 from topxgen.common.provenance import command_line
 
 logger = logging.getLogger("topxgen.report")
-EXIT_INCOMPLETE = 3
 MB = 1_000_000
 
 

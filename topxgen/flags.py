@@ -80,7 +80,7 @@ def add_model_flags(add) -> None:
     add("--request_batch_size",
         **count(1, "hf: prompts per batch; datagen.py: also topics per generation step", 4, 4096))
     add("--max_concurrent_requests", type=in_flight, metavar="N",
-        help="requests in flight at a time for vllm and APIs; auto: as many as vLLM takes by the GPU's memory, 16 for APIs [auto]")
+        help="requests in flight at a time for vllm and APIs; auto: as many as vLLM has GPU memory for, 16 for APIs [auto]")
     add("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto",
         help="precision of the weights; auto: as the checkpoint was saved")
     add("--max_model_len", type=int_range(16), metavar="TOKENS",
@@ -165,7 +165,7 @@ def add_api_flags(add) -> None:
 def add_cost_flags(add) -> None:
     add("--prices", "--price_per_million_tokens", nargs="+", type=float_range(0), metavar="USD",
         help="IN OUT [CACHED]: USD for a million prompt tokens, new tokens, and prompt tokens that the provider had cached "
-             "[CACHED as IN]; for estimates (--dry_run), the running total and --budget")
+             "[CACHED as IN]; for estimates, the running total and --budget")
     add("--budget", type=float_range(0), metavar="USD",
         help="send no request that could make the responses of the output directory, those of earlier runs included, cost more: "
              "the run ends with exit code 4 and can be resumed; needs --prices")

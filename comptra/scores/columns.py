@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from comptra import methods
+from comptra.methods import maps
 from topxgen import retrieval
 from topxgen.common.translation_folders import asks_llm
 from topxgen.translation.nllb import NUM_BEAMS
@@ -15,6 +16,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _RUN = re.compile(
     r"_(?P<k>\d+)_shot_seed_(?P<seed>\d+)(?:_(?P<divider>.+)_(?P<merge>[^_]+)_\w+_(?P<steps>\d+)_(?P<refining>\d+))?$"
 )
+MAPS_CANDIDATES = len(maps.KINDS) + 1  # with the zero-shot one
 _NAMED_FOLDERS = 6  # above a run of the original code, that may name a method or a retriever
 
 
@@ -64,9 +66,10 @@ def _method(values: Mapping, translate: str, has_examples: bool) -> str:
 
 
 def _selection(values: Mapping) -> str:
-    candidates = max(values.get("num_return_sequences", 1), values.get("num_beams", 1))
-    method = values.get("selection_method", "greedy")
-    return f"{method} of {candidates}" if candidates > 1 and method != "greedy" else ""
+    candidates, method = values.get("num_return_sequences", 1), values.get("selection_method", "")
+    if method and values.get("method_translate") == "maps":  # by BLASER, unless another metric is chosen
+        candidates, method = candidates * MAPS_CANDIDATES, method.replace("greedy", "blaser")
+    return f"{method} of {candidates}" if candidates > 1 and method not in ("", "greedy") else ""
 
 
 def _decoding(values: Mapping) -> str:

@@ -43,7 +43,7 @@ WORST = 25  # errors beyond this sum do not count
 ANSWERS = "answers"  # folder of the responses, in --cache_dir
 READING = 2  # version of the rules that read a response; cached scores of another version are not used
 PREFIX = "judge_"  # of the flags
-_NAMED = "inference_api|base_url|prompt_style|prices|budget|model_name_or_path|tokenizer_name_or_path"
+_NAMED = "inference_api|base_url|engine_args|prompt_style|prices|budget|model_name_or_path|tokenizer_name_or_path"
 
 _SCORE = re.compile(
     r"(?:(?:final |overall )?(?:score|rating)\s*[:=]\s*)?(\d{1,3}(?:\.\d+)?)(?:\s*/\s*100|\s+out of 100|\s*%)?\.?",
@@ -129,7 +129,7 @@ def add_flags(add) -> None:
 
     def prefixed(name: str, *names, **options) -> None:
         if name not in ("--api_key", "--lora_rank"):
-            add(f"--{PREFIX}{name.removeprefix('--')}", **options)
+            add(f"--{PREFIX}{name.removeprefix('--')}", **{**options, "help": _with_prefix(options["help"])})
 
     prefixed(
         "--model_name_or_path",
@@ -300,6 +300,10 @@ def _listed(errors: dict[str, list[str]]) -> str:
     return "\n".join(f"{name}: {line.lstrip('-*• ')}" for name, lines in errors.items() for line in lines) or "none"
 
 
+def _with_prefix(text: str) -> str:
+    return re.sub(rf"--(?=(?:{_NAMED})\b)", f"--{PREFIX}", text)
+
+
 @contextmanager
 def _flags_named():
     """A UsageError about a flag of the judge names it as comptra.evaluate does."""
@@ -307,4 +311,4 @@ def _flags_named():
         yield
     except UsageError as error:
         text = re.sub(r" \(or pass --api_key[^)]*\)", "", str(error))
-        raise type(error)(re.sub(rf"--(?=(?:{_NAMED})\b)", f"--{PREFIX}", text)) from None
+        raise type(error)(_with_prefix(text)) from None

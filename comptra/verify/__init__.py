@@ -1,11 +1,9 @@
 """Whether the files of a run are what manifests, checksums, reports and cards claim (scripts/verify.py). A kind of claim is a row of
 CHECKS: a function that is called for each folder with the names of its files, and tells an Audit what it finds."""
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,24 +178,13 @@ class Audit:
         return Path(named) if Path(named).exists() else None
 
 
-def begins(path: Path, start: bytes) -> bool:
-    """Whether a file begins so; False if it cannot be read."""
+def begins(path: Path, *starts: bytes) -> bool:
+    """Whether a file begins in one of these ways; False if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(start)) == start
+            return file.read(max(map(len, starts))).startswith(starts)
     except OSError:
         return False
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the messages of stages that are only computed again."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _absolute(path: Path) -> Path:

@@ -5,9 +5,10 @@ from statistics import fmean
 
 from comptra.scores.metrics import METRICS
 from comptra.tables import variants
-from comptra.verify import Audit, quiet
+from comptra.verify import Audit
 from comptra.verify.evaluations import metric_flags, near_equal
 from comptra.verify.translations import arguments, can_load
+from topxgen.common.console import quiet
 from topxgen.experiments.rounds import FILE as ROUNDS
 
 RESULT = "comparison"

@@ -14,8 +14,9 @@ from comptra.scores.metrics import ALIASES, METRICS, TOKENIZERS
 from comptra.scores.systems import system_names
 from comptra.significance import averages
 from comptra.tables import export
-from comptra.verify import Audit, quiet
+from comptra.verify import Audit, begins
 from comptra.verify.translations import arguments, can_load, test_files
+from topxgen.common.console import quiet
 from topxgen.common.files import refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 
@@ -256,14 +257,7 @@ def _report_of(rows: list[dict]) -> dict:
 
 
 def _is_segments(path: Path) -> bool:
-    if path.suffix not in (".jsonl", ".csv"):
-        return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(60)
-    except OSError:
-        return False
-    return head.startswith((b'{"dataset": ', b"dataset,direction,system,index,"))
+    return path.suffix in (".jsonl", ".csv") and begins(path, b'{"dataset": ', b"dataset,direction,system,index,")
 
 
 def _check_segments(audit: Audit, path: Path, again: list[dict]) -> None:

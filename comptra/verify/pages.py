@@ -6,8 +6,9 @@ from comptra.report import Options, packing
 from comptra.report import page as pages
 from comptra.report.sources import watching
 from comptra.scores.metrics import METRICS
-from comptra.verify import Audit, quiet, why_unclaimed
+from comptra.verify import Audit, why_unclaimed
 from topxgen.common import hub
+from topxgen.common.console import quiet
 from topxgen.runs.folders import find
 
 

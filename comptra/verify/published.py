@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
-from comptra.verify import Audit, quiet
+from comptra.verify import Audit
 from topxgen.common import provenance
+from topxgen.common.console import quiet
 from topxgen.corpora.tables import parquet_rows
 from topxgen.publication import atlas, dataset, moses, tmx
 from topxgen.publication.dataset import CARD, MANIFEST

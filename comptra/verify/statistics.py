@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from comptra.verify import Audit, T, begins, quiet
+from comptra.verify import Audit, T, begins
 from comptra.verify.evaluations import near_equal
 from comptra.verify.translations import can_load
 from topxgen.common import hub
+from topxgen.common.console import quiet
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.corpora.topics import read_categories, read_topics

@@ -6,7 +6,8 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from comptra.tables.model_card import load
-from comptra.verify import Audit, quiet
+from comptra.verify import Audit
+from topxgen.common.console import quiet
 from topxgen.common.files import read_jsonl
 from topxgen.common.lineage import GENERATED, KEY, MERGE_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.provenance import weights_id

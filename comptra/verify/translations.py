@@ -7,7 +7,8 @@ from pathlib import Path
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE
 from comptra.scores.systems import loader_of_test_sets, read_system
-from comptra.verify import Audit, quiet
+from comptra.verify import Audit
+from topxgen.common.console import quiet
 from topxgen.common.files import read_jsonl
 from topxgen.common.lineage import KEY
 from topxgen.common.provenance import TRANSLATE_MANIFEST, weights_id

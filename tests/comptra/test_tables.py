@@ -61,8 +61,12 @@ def test_settings_tell_systems_apart():
     best = columns_of(reports.COMMON | reports.METHODS["best of 8"], RUN)
     assert (best["selection"], best["decoding"]) == ("blaser of 8", "T=0.7, p=0.95")
     assert columns_of(reports.COMMON | {"num_return_sequences": 8}, RUN)["selection"] == "", "the first one of 8"
-    beams = columns_of(reports.COMMON | {"num_beams": 4, "selection_method": "bleu", "repetition_penalty": 1.1}, RUN)
-    assert (beams["selection"], beams["decoding"]) == ("bleu of 4", "beam 4, penalty 1.1")
+    several = {"num_beams": 4, "num_return_sequences": 2, "selection_method": "bleu", "repetition_penalty": 1.1}
+    beams = columns_of(reports.COMMON | several, RUN)
+    assert (beams["selection"], beams["decoding"]) == ("bleu of 2", "beam 4, penalty 1.1")
+    for chosen, shown in (("greedy", "blaser of 4"), ("comet-qe", "comet-qe of 4")):
+        maps = columns_of(reports.COMMON | {"method_translate": "maps", "selection_method": chosen}, RUN)
+        assert maps["selection"] == shown
     encoder_decoder = columns_of(
         {"method_translate": "nllb", "temperature": 0.0, "template_key": "11", "k": 0, "steps": 0}, RUN
     )

@@ -9,7 +9,7 @@ from topxgen.common import licences, lineage
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
-from topxgen.common.schemas import fields
+from topxgen.common.schemas import fields, front_matter
 
 _HUB_ID = re.compile(r"([\w.-]+)/([\w.-]+)", re.ASCII)
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)", re.ASCII)  # a folder of the Hub's cache
@@ -80,17 +80,7 @@ def _named_in(folder: Path) -> list[str]:
 
 def _base_models_of_card(card: Path) -> list:
     try:
-        text = card.read_text(encoding="utf-8", errors="replace")
+        named = front_matter(card.read_text(encoding="utf-8", errors="replace")).get("base_model")
     except OSError:
         return []
-    front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
-    if front is None:
-        return []
-    from ruamel.yaml import YAML, YAMLError
-
-    try:
-        values = YAML(typ="safe", pure=True).load(front[1])
-    except (YAMLError, ValueError):
-        return []
-    named = values.get("base_model") if isinstance(values, dict) else None
     return named if isinstance(named, list) else [named]

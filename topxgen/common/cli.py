@@ -33,6 +33,7 @@ EXIT_CODES = {
 }
 _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
 
+EXIT_INCOMPLETE = 3  # finished, but not all of it
 EXIT_NO_READER = 141  # as of a program that SIGPIPE ends
 MAX_INT, MAX_ERROR_CHARS = 2**31 - 1, 1000
 
@@ -155,7 +156,11 @@ class Parser(argparse.ArgumentParser):
         check: Callable[[argparse.Namespace], None] = lambda args: None,
         **options,
     ):
-        codes = EXIT_CODES | dict(codes) | ({3: f"finished, but incomplete: {incomplete}"} if incomplete else {})
+        codes = (
+            EXIT_CODES
+            | dict(codes)
+            | ({EXIT_INCOMPLETE: f"finished, but incomplete: {incomplete}"} if incomplete else {})
+        )
         codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
             description=description,

@@ -141,6 +141,17 @@ def library_output_to(log: Path) -> Iterator[None]:
             ours.close()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A block without log records below errors, of stages that are only estimated or computed again."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 class Progress:
     """A bar of `total` units (None: unknown) that starts at `done`; `update` takes extra counts to show."""
 

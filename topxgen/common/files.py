@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,17 +56,7 @@ def read_jsonl(
 
     Raises UsageError naming the line and the field that does not fit `schema` (topxgen/common/schemas.py), and what to do.
     """
-    return (record for _, record in read_numbered_jsonl(path, schema, remedy, on_cut))
-
-
-def read_numbered_jsonl(
-    path: Path,
-    schema: type[T] = dict,
-    remedy: str = "fix or remove the line",
-    on_cut: Callable[[Path], object] | None = None,
-) -> Iterator[tuple[int, T]]:
-    """The same, each with the number of its line, from 1."""
-    return ((number, record) for number, _, _, record in read_placed_jsonl(path, schema, remedy, on_cut))
+    return (record for *_, record in read_placed_jsonl(path, schema, remedy, on_cut))
 
 
 def read_placed_jsonl(
@@ -344,6 +335,20 @@ def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
         raise
     if had_checksum:
         checksums.claim_file(path)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder of a temporary name, which is renamed to `path` after the block, unless that raises: then it is removed."""
+    temporary = partial(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()  # not a link
+    try:
+        yield temporary
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def remove(path: Path) -> None:

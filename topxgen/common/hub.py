@@ -50,21 +50,23 @@ def no_answer() -> str:
 
 
 def _go_offline(why: str) -> None:
-    from huggingface_hub import constants
-
     logger.warning(f"the Hub cannot be reached ({why}): only what is in its cache is used")
     os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries that are imported from now on, and for engine processes
-    constants.HF_HUB_OFFLINE = True
-    if "datasets" in sys.modules:
-        sys.modules["datasets"].config.HF_HUB_OFFLINE = True
+    for module in _with_offline():
+        module.HF_HUB_OFFLINE = True
+
+
+def _with_offline() -> list:
+    """The modules that have read the variable."""
+    from huggingface_hub import constants
+
+    return [constants, *([sys.modules["datasets"].config] if "datasets" in sys.modules else [])]
 
 
 @contextmanager
 def offline() -> Iterator[None]:
     """A block that asks no network for anything, whatever it loads: models are folders, or in the Hub's cache; others raise Unreachable."""
-    from huggingface_hub import constants
-
-    loaded = [constants, *([sys.modules["datasets"].config] if "datasets" in sys.modules else [])]
+    loaded = _with_offline()
     before, variable = [module.HF_HUB_OFFLINE for module in loaded], os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     for module in loaded:

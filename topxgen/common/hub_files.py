@@ -1,7 +1,6 @@
 """Which files of a repository on the Hub a command needs, and what of them a folder lacks."""
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -75,17 +74,7 @@ def config_patterns(configs: Collection[str], card: str) -> list[str]:
 
 def card_configs(card: str) -> dict[str, list[str]]:
     """The configurations that the front matter of a data set's card lists, in its order, with patterns of their files."""
-    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(?:\n|$)", card, re.DOTALL)
-    if not match:
-        return {}
-    import ruamel.yaml
-
-    try:
-        metadata = ruamel.yaml.YAML(typ="safe").load(match[1])
-    except ruamel.yaml.error.YAMLError:
-        return {}
-    rows = metadata.get("configs") if isinstance(metadata, dict) else None
-    found = {}
+    rows, found = schemas.front_matter(card).get("configs"), {}
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and "config_name" in row:
             folder = f"{row['data_dir']}/" if row.get("data_dir") else ""

@@ -39,6 +39,12 @@ class Selection(TypedDict):
     of: int | None
 
 
+def selection(
+    what: str, metric: str | None, flag: str, where: str, kept: int | None = None, of: int | None = None
+) -> Selection:
+    return {"what": what, "metric": metric, "flag": flag, "where": where, "kept": kept, "of": of}
+
+
 class Text(TypedDict):
     """One side of a benchmark's split, as manifests of decontamination.py name it."""
 
@@ -232,8 +238,8 @@ def _metric_in(command: Sequence[str]) -> str | None:
 
 def of_checkpoint(metric: str, where: str, number: int | None = None) -> Selection:
     """The choice of the best of `number` checkpoints (None: not known) by a metric on held-out pairs."""
-    flag, kept = f"--metric_for_best_model {metric}", None if number is None else 1
-    return {"what": "checkpoint", "metric": metric, "flag": flag, "where": where, "kept": kept, "of": number}
+    kept = None if number is None else 1
+    return selection("checkpoint", metric, f"--metric_for_best_model {metric}", where, kept, number)
 
 
 def of_training(settings: TrainSettings, data: Facts, seen: frozenset[Path] = frozenset()) -> Link:
@@ -273,7 +279,7 @@ def _by_score(settings: TrainSettings, part: _Part) -> list[Selection]:
     paths = [Path(path) for path in part["path"].split(", ")]
     scorer = part["scorer"] if "scorer" in part else _scorer_in(paths[0])
     where = ", ".join(str(path.parent) for path in paths)
-    return [{"what": "training data", "metric": scorer, "flag": flag, "where": where, "kept": kept, "of": of}]
+    return [selection("training data", scorer, flag, where, kept, of)]
 
 
 def _scorer_in(path: Path) -> str | None:
@@ -379,22 +385,13 @@ def _of_back_translation(path: Path, language: str, seen: frozenset[Path]) -> Li
     where, made, scored = str(path.parent), translate.get("settings", {}), score.get("settings", {})
     if (number := made.get("number_of_candidates") or 1) > 1:
         flag, metric = f"--number_of_candidates {number}", made.get("select_by")
-        found.append(
-            {
-                "what": "back-translation of each sentence",
-                "metric": metric,
-                "flag": flag,
-                "where": where,
-                "kept": None,
-                "of": None,
-            }
-        )
+        found.append(selection("back-translation of each sentence", metric, flag, where))
     if (minimum := scored.get("min_score")) is not None:
         counts = score.get("counts", {})
         dropped = sum(counts.get("rejected", {}).get(reason, 0) for reason in ("score_below_min", "score_missing"))
         kept, of = (counts["pairs"], counts["pairs"] + dropped) if "pairs" in counts else (None, None)
         metric, flag = scored.get("scorer"), f"--min_score {minimum:g}"
-        found.append({"what": "training data", "metric": metric, "flag": flag, "where": where, "kept": kept, "of": of})
+        found.append(selection("training data", metric, flag, where, kept, of))
     written = _stage(layout, "generate", language).get("settings", {})
     names = [s.get("adapter") or s.get("model") or s.get("nllb_name_or_path") for s in (made, written)]
     return link | {"selections": found, "writers": [writer(name, seen) for name in dict.fromkeys(filter(None, names))]}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Required, TypedDict
 import msgspec
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, read_numbered_jsonl
+from topxgen.common.files import read_json, read_placed_jsonl
 from topxgen.common.id_counts import IdCounts
 
 SHARED_RESPONSES = "translate_answers.jsonl"
@@ -166,7 +166,7 @@ def read_translations(
     """
 
     def checked() -> Iterator[TranslationRecord]:
-        for number, record in read_numbered_jsonl(path, TranslationRecord, on_cut=on_cut):
+        for number, *_, record in read_placed_jsonl(path, TranslationRecord, on_cut=on_cut):
             try:
                 check_lengths(record, optional)
             except ValueError as error:
@@ -214,6 +214,11 @@ def default_translate_dir(flags: Mapping[str, Any]) -> str:
     return Path({"nllb": flags.get("nllb_name_or_path") or NLLB, "llm": llm}.get(name, name)).name
 
 
+def _file(folder: str, ending: str) -> Callable[[Any, str], Path]:
+    """A method: the path of a language's file by the end of its name, in the folder that this attribute of the layout names."""
+    return lambda self, language: getattr(self, folder) / f"{language}{ending}"
+
+
 @dataclass(frozen=True)
 class Layout:
     """The files of a datagen.py run (docs/files.md)."""
@@ -232,11 +237,8 @@ class Layout:
             return self.translate_dir / f"{language}_paragraphs.jsonl"
         return self.output_dir / self.output_filenames.get(language, f"{language}.jsonl")
 
-    def responses(self, language: str) -> Path:
-        return self.output_dir / f"{language}_answers.jsonl"
-
-    def rejects(self, language: str) -> Path:
-        return self.output_dir / f"{language}_rejects.jsonl"
+    responses = _file("output_dir", "_answers.jsonl")
+    rejects = _file("output_dir", "_rejects.jsonl")
 
     def round_texts(self, language: str, number: int) -> Path:
         """The texts of a round of knn-instruct; round 0 has the seeds, of which there are vectors only."""
@@ -245,23 +247,12 @@ class Layout:
     def vectors(self, language: str, number: int) -> Path:
         return self.output_dir / f"{language}_{number}.bin"
 
-    def translations(self, language: str) -> Path:
-        return self.translate_dir / translations_name(language)
-
-    def translation_rejects(self, language: str) -> Path:
-        return self.translate_dir / f"{language}_translate_rejects.jsonl"
-
-    def candidates(self, language: str) -> Path:
-        """All candidates of paragraphs, until the best have been chosen."""
-        return self.translate_dir / f"{language}_candidates.jsonl"
-
-    def other_candidates(self, language: str) -> Path:
-        """Those that were not chosen."""
-        return self.translate_dir / f"{language}_translate_others.jsonl"
-
-    def translation_responses(self, language: str) -> Path:
-        """The responses of an LLM that back-translates."""
-        return self.translate_dir / f"{language}_{SHARED_RESPONSES}"
+    translations = _file("translate_dir", translations_name(""))
+    translation_rejects = _file("translate_dir", "_translate_rejects.jsonl")
+    candidates = _file("translate_dir", "_candidates.jsonl")  # of paragraphs, until the best have been chosen
+    other_candidates = _file("translate_dir", "_translate_others.jsonl")  # that were not chosen
+    translation_responses = _file("translate_dir", f"_{SHARED_RESPONSES}")  # of an LLM that back-translates
+    score_cache = _file("translate_dir", "_scores.jsonl")
 
     @property
     def shared_translation_responses(self) -> Path:
@@ -275,21 +266,10 @@ class Layout:
             "translate": sorted(self.output_dir.glob(f"*/*{SHARED_RESPONSES}")),
         }
 
-    def score_cache(self, language: str) -> Path:
-        return self.translate_dir / f"{language}_scores.jsonl"
-
     def jsonl_files(self, language: str) -> list[Path]:
-        return [
-            self.paragraphs(language),
-            self.responses(language),
-            self.rejects(language),
-            self.translations(language),
-            self.translation_rejects(language),
-            self.candidates(language),
-            self.other_candidates(language),
-            self.translation_responses(language),
-            self.score_cache(language),
-        ]
+        generated = (self.paragraphs, self.responses, self.rejects)
+        translated = (self.translations, self.translation_rejects, self.candidates, self.other_candidates)
+        return [path(language) for path in (*generated, *translated, self.translation_responses, self.score_cache)]
 
     def finished_files(self, stage: str, language: str) -> list[Path]:
         """Files that a finished stage may have written for a language, without its manifest."""
@@ -331,14 +311,9 @@ class FilteredLayout:
 
     output_dir: Path
 
-    def filtered(self, language: str) -> Path:
-        return self.output_dir / f"{language}_translate_filtered.jsonl"
-
-    def hits(self, language: str) -> Path:
-        return self.output_dir / f"{language}_translate_contaminated.jsonl"
-
-    def malformed(self, language: str) -> Path:
-        return self.output_dir / f"{language}_translate_malformed.jsonl"
+    filtered = _file("output_dir", "_translate_filtered.jsonl")
+    hits = _file("output_dir", "_translate_contaminated.jsonl")
+    malformed = _file("output_dir", "_translate_malformed.jsonl")
 
     def manifest(self, language: str) -> Path:
         return self.output_dir / f"manifest_decontaminate_{language}.json"

@@ -12,6 +12,8 @@ from typing import Any, TypedDict, TypeVar, is_typeddict
 
 import msgspec
 
+from topxgen.common.lines import split_lines
+
 T = TypeVar("T")
 _NAMES = {"str": "text", "int": "integer", "float": "number", "array": "list", "bool": "true or false"}
 
@@ -70,6 +72,27 @@ def check(value: Any, schema: type) -> None:
         raise ValueError(_in_words(str(error))) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def decode_yaml(text: str, schema: type[T] = dict) -> T:
+    """The value of YAML text, {} of an empty one. Raises ValueError, in one line, for what is no YAML or does not fit `schema`."""
+    import ruamel.yaml
+
+    try:
+        value = ruamel.yaml.YAML(typ="safe", pure=True).load(text) or {}
+    except ruamel.yaml.error.YAMLError as error:
+        raise ValueError(split_lines(str(error))[0]) from None
+    check(value, schema)
+    return value
+
+
+def front_matter(card: str) -> dict:
+    """The values at the head of a card of the Hub (README.md); {} if it has none that can be read."""
+    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(?:\n|$)", card, re.DOTALL)
+    try:
+        return decode_yaml(match[1]) if match else {}
+    except ValueError:
+        return {}
 
 
 def _in_words(message: str) -> str:

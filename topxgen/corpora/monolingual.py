@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_numbered_jsonl
+from topxgen.common.files import read_placed_jsonl
 from topxgen.common.hub import dataset_revision, hub_call
 from topxgen.common.records import replace_surrogates
 from topxgen.corpora import tables
@@ -139,7 +139,7 @@ def _file_rows(path: Path, part: Slice, column: str) -> Iterator[Text]:
                 yield Text(number, line)
         return
     if kind == ".jsonl":
-        rows = read_numbered_jsonl(path)
+        rows = ((number, record) for number, *_, record in read_placed_jsonl(path))
     else:
         rows = enumerate(tables.parquet_rows(path, (column, TOPIC)), start=1)
     yield from _texts(part.of(rows, str(path)), column, str(path))

@@ -1,25 +1,23 @@
 """What the checks examine: the commands of a run file, and this machine."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TypedDict
 
 import psutil
 
 from topxgen.common import hub, hub_files, schemas
+from topxgen.common.console import quiet
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
-from topxgen.common.lines import split_lines
 from topxgen.common.needs import DATASET
 from topxgen.common.provenance import values_of_flag
+from topxgen.common.schemas import fields
 from topxgen.doctor import UNKNOWN, checkpoints, gpus
 from topxgen.experiments import stages
 from topxgen.experiments.assets import Asset, assets
@@ -134,34 +132,10 @@ def runs_llm(command: Command) -> bool:
     return command.stage in ("datagen", "main") and command.args.inference_api in ("vllm", "hf")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the messages that the stages would log."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-class _DeepSpeed(TypedDict, total=False):
-    zero_stage: int | None
-    deepspeed_config_file: str | None
-
-
-class _Accelerate(TypedDict, total=False):
-    """Of a configuration of accelerate launch."""
-
-    num_processes: int | None
-    deepspeed_config: _DeepSpeed | None
-
-
-class _Zero(TypedDict, total=False):
-    stage: int | None
-
-
-class _DeepSpeedFile(TypedDict, total=False):
-    zero_optimization: _Zero | None
+# Of a configuration of accelerate launch, and of one of DeepSpeed.
+_DeepSpeed = fields(zero_stage=int | None, deepspeed_config_file=str | None)
+_Accelerate = fields(num_processes=int | None, deepspeed_config=_DeepSpeed | None)
+_DeepSpeedFile = fields(zero_optimization=fields(stage=int | None) | None)
 
 
 @dataclass(frozen=True)
@@ -189,13 +163,7 @@ def launch(command: Command) -> Launch:
 
 
 def _read_yaml(path: Path) -> _Accelerate:
-    import ruamel.yaml
-
     try:
-        tree = ruamel.yaml.YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
-        schemas.check(tree, _Accelerate)
-    except (OSError, ValueError, ruamel.yaml.error.YAMLError) as error:
-        raise UsageError(
-            f"{path} is no configuration of accelerate ({split_lines(str(error))[0]}); see configs/"
-        ) from None
-    return tree
+        return schemas.decode_yaml(path.read_text(encoding="utf-8"), _Accelerate)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no configuration of accelerate ({error}); see configs/") from None

@@ -18,7 +18,7 @@ from typing import Annotated, Required, TypedDict
 import msgspec
 
 from topxgen.common import checksums, failures, flag_rules, provenance, signals
-from topxgen.common.cli import FLAG
+from topxgen.common.cli import EXIT_INCOMPLETE, FLAG
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
@@ -27,7 +27,6 @@ from topxgen.experiments import stages
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
-EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
 WEIGHTS = (".safetensors", ".bin", ".pt")
 REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
@@ -89,7 +88,7 @@ def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def add_set_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-                        help="values instead of the file's: name=value of one at the top, section.flag=value; null is none")  # fmt: skip
+                        help="values instead of the file's: name=value for a key at the top, section.flag=value for a flag; null: not given")  # fmt: skip
 
 
 def stops(code: int, allow_incomplete: bool) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from topxgen.common import signals
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, read_numbered_jsonl, to_line, write_atomic
+from topxgen.common.files import Appender, read_jsonl, read_placed_jsonl, to_line, write_atomic
 from topxgen.common.records import (
     Candidate,
     Layout,
@@ -60,7 +60,7 @@ def check_translated(layout: Layout, language: Language) -> None:
     """Raise UsageError for the translation of another text than its paragraph has now; warn of those without a paragraph."""
     path, paragraphs, without = layout.translations(language.name), layout.paragraphs(language.name), []
     texts = {paragraph.id: hash(paragraph.text) for paragraph in read_paragraphs(layout, language)}
-    for number, record in read_numbered_jsonl(path, TranslationRecord):
+    for number, *_, record in read_placed_jsonl(path, TranslationRecord):
         key, text = record.get("id"), record.get("sentence")
         if key is None or text is None:
             continue

@@ -11,7 +11,7 @@ from itertools import chain
 
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, read_numbered_jsonl
+from topxgen.common.files import Appender, read_jsonl, read_placed_jsonl
 from topxgen.common.records import Candidate, CandidatesRecord, Layout, OthersRecord, TranslationRejects
 from topxgen.generation.back_translation import (
     judged,
@@ -164,7 +164,7 @@ def _scores(
 def _blocks(layout: Layout, language: str) -> Iterator[list[CandidatesRecord]]:
     """The collected records, some at a time. Raises UsageError for lists that are not parallel."""
     path, block = layout.candidates(language), []
-    for number, record in read_numbered_jsonl(path, CandidatesRecord):
+    for number, *_, record in read_placed_jsonl(path, CandidatesRecord):
         if len(record["sentences"]) != len(record["candidates"]):
             raise UsageError(
                 f"{path}, line {number}: field candidates: expected {len(record['sentences'])} items, one per sentence, got "

@@ -16,18 +16,6 @@ from topxgen.flags import WORKER_RULES, engine_rules
 from topxgen.generation.pipelines import PIPELINES
 
 
-def back_translator(args: argparse.Namespace) -> str:
-    return back_translator_of(vars(args))
-
-
-def scorer(args: argparse.Namespace) -> str:
-    return scorer_of(vars(args))
-
-
-def selector(args: argparse.Namespace) -> str | None:
-    return selector_of(vars(args))
-
-
 def check_needed(args: argparse.Namespace) -> None:
     """Raise UsageError for a flag that generation needs, and that a run of several days should not miss at its second stage."""
     if "generate" not in args.stages or args.paragraphs:
@@ -50,7 +38,7 @@ def check_topics(args: argparse.Namespace) -> None:
 
 def check_candidates(args: argparse.Namespace, translator) -> None:
     """Raise UsageError if the back-translator has no candidates, or no confidence to select them by."""
-    name, count = back_translator(args), args.number_of_candidates
+    name, count = back_translator_of(vars(args)), args.number_of_candidates
     if count == 1:
         return
     if not hasattr(translator, "candidates"):
@@ -58,12 +46,12 @@ def check_candidates(args: argparse.Namespace, translator) -> None:
             f"--number_of_candidates {count}: --back_translator {name} gives one translation of a sentence; pass 1, or choose nllb or "
             "llm"
         )
-    if selector(args) == "confidence" and name == "llm" and not _is_local(args):
+    if selector_of(vars(args)) == "confidence" and name == "llm" and not _is_local(args):
         raise UsageError(
             f"--select_by confidence: --inference_api {args.inference_api} returns no token probabilities; choose blaser or "
             "metricx-qe, or --inference_api vllm or hf"
         )
-    if selector(args) == "confidence" and name == "llm" and args.num_beams > 1:
+    if selector_of(vars(args)) == "confidence" and name == "llm" and args.num_beams > 1:
         raise UsageError(
             "--select_by confidence: the first of --num_beams is always the likeliest; choose blaser or metricx-qe, or sample "
             "(--num_beams 1)"
@@ -74,7 +62,7 @@ def _judges(*names: str) -> Callable[[argparse.Namespace], bool]:
     """Whether one of `names` scores pairs or chooses among candidates."""
 
     def holds(args: argparse.Namespace) -> bool:
-        chosen = {*_or_own(scorer(args)), *_or_own(selector(args) or "none")}
+        chosen = {*_or_own(scorer_of(vars(args))), *_or_own(selector_of(vars(args)) or "none")}
         return not chosen.isdisjoint(names)
 
     return holds
@@ -94,11 +82,11 @@ def _samples(args: argparse.Namespace) -> bool:
 
 
 def _llm_translates(args: argparse.Namespace) -> bool:
-    return "llm" in _or_own(back_translator(args))
+    return "llm" in _or_own(back_translator_of(vars(args)))
 
 
 def _nllb_translates(args: argparse.Namespace) -> bool:
-    return "nllb" in _or_own(back_translator(args))
+    return "nllb" in _or_own(back_translator_of(vars(args)))
 
 
 def grows_from_seeds(args: argparse.Namespace) -> bool:
@@ -124,7 +112,11 @@ def _is_local(args: argparse.Namespace) -> bool:
 
 
 def _has_work_for_workers(args: argparse.Namespace) -> bool:
-    return _is_local(args) or back_translator(args) != "llm" or scorer(args) not in ("confidence", "none")
+    return (
+        _is_local(args)
+        or back_translator_of(vars(args)) != "llm"
+        or scorer_of(vars(args)) not in ("confidence", "none")
+    )
 
 
 # fmt: off
@@ -186,7 +178,7 @@ RULES = (
     Rule(("blaser_name_or_path",), "--scorer or --select_by blaser", _judges("blaser"), switch="scorer"),
     Rule(("sonar_name_or_path",), "--scorer or --select_by blaser", lambda args: _judges("blaser")(args) or encodes_with_sonar(args),
          switch="scorer"),
-    Rule(("min_score",), "a --scorer (not none)", lambda args: scorer(args) != "none"),
+    Rule(("min_score",), "a --scorer (not none)", lambda args: scorer_of(vars(args)) != "none"),
     Rule(("metricx_name_or_path",), "--scorer or --select_by metricx-qe", _judges("metricx-qe"), switch="scorer"),
     Rule(("scorer_dtype",), "--scorer or --select_by blaser, sonar-space or metricx-qe", _judges("blaser", "sonar-space", "metricx-qe"),
          switch="scorer"),

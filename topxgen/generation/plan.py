@@ -1,7 +1,7 @@
 """The checked settings of a datagen.py command line, and what --dry_run shows of it."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from topxgen.common import needs, provenance, shards
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.needs import Need
-from topxgen.common.records import Layout, default_translate_dir
+from topxgen.common.records import Layout, back_translator_of, default_translate_dir, scorer_of, selector_of
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
 from topxgen.corpora.monolingual import TextSource, hub_id, open_sources
@@ -30,6 +30,13 @@ GENERATE_FLAGS = (
     "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "threshold", "rouge_tokenizer",
     "dedup_prefilter",
 )  # fmt: skip
+
+
+# What scores pairs or chooses among candidates, and loads a model for it.
+JUDGES: dict[str, Callable[[argparse.Namespace], list[Need]]] = {
+    "blaser": lambda args: blaser.needs(args.blaser_name_or_path, args.sonar_name_or_path),
+    "metricx-qe": lambda args: mt5.needs(args.metricx_name_or_path),
+}
 
 
 class GenerationConfig:
@@ -52,9 +59,10 @@ class GenerationConfig:
                 f"{self.target_language.name} is one of the --languages and the --target_language, which they are translated into: "
                 "pass another one"
             )
-        self.back_translator, self.scorer_name = checks.back_translator(args), checks.scorer(args)
-        self.selector_name = checks.selector(args)
-        translate_dir = check_filename(args.translate_dir or default_translate_dir(vars(args)), "--translate_dir")
+        flags = vars(args)
+        self.back_translator, self.scorer_name = back_translator_of(flags), scorer_of(flags)
+        self.selector_name = selector_of(flags)
+        translate_dir = check_filename(args.translate_dir or default_translate_dir(flags), "--translate_dir")
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         self.whole = replace(self.layout, output_dir=self.whole_dir)  # of which a shard is a part
         if self.shard is not None and "generate" not in args.stages and "translate" in args.stages:
@@ -121,13 +129,10 @@ class GenerationConfig:
                 found += [apertium.need(source, self.target_language) for source in self.languages.values()]
         judges = {self.scorer_name} if "score" in args.stages else set()
         judges |= {self.selector_name} if translates else set()
-        of_judges = {
-            "blaser": blaser.needs(args.blaser_name_or_path, args.sonar_name_or_path),
-            "metricx-qe": mt5.needs(args.metricx_name_or_path),
-        }
-        for judge in (judge for judge in of_judges if judge in judges):
-            is_optional = not translates or judge != self.selector_name
-            found += [replace(need, instead="--scorer none" * is_optional) for need in of_judges[judge]]
+        for judge, of_judge in JUDGES.items():
+            if judge in judges:
+                is_optional = not translates or judge != self.selector_name
+                found += [replace(need, instead="--scorer none" * is_optional) for need in of_judge(args)]
         return found + self._needed_texts()
 
     def _needed_texts(self) -> list[Need]:

@@ -12,6 +12,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.publication.sources import Config, Pair, Paragraph
 from topxgen.publication.split import hash_of
+from topxgen.retrieval import encoders
 from topxgen.text.languages import Language
 
 NEIGHBOURS = 10
@@ -42,14 +43,8 @@ class Atlas:
 
     def side(self, config: Config) -> tuple[str, Language]:
         """The column that is encoded, and its language. Raises UsageError if the encoder knows neither side."""
-        sides = {"source": config.target, "target": config.language}
-        trained_on = getattr(self._encoder, "trained_on", None)
-        for column, language in sides.items():
-            try:
-                self._encoder.check(language)
-            except UsageError:
-                continue
-            if trained_on is None or language.flores in trained_on:
+        for column, language in {"source": config.target, "target": config.language}.items():
+            if encoders.was_trained_on(self._encoder, language):
                 return column, language
         raise UsageError(
             f"--atlas: the encoder knows neither {config.target.name} nor {config.language.name}; pass another --encoder"

@@ -4,8 +4,6 @@ The folder is written under a temporary name and renamed when all of it is there
 """
 
 import heapq
-import os
-import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,16 +149,9 @@ def publish(run: Run, out: Path, options: Options) -> Published:
     with OutputLock(out.absolute().parent, part=out.name, flag="--out"):
         check_output(out)
         before = _states(configs)
-        partial = files.partial(out)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()  # not a link
-        try:
+        with files.replacing_folder(out) as partial:
             published = _write(run, configs, partial, options)
             _check_unchanged(configs, before)
-            os.rename(partial, out)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
     return published
 
 
@@ -251,13 +242,9 @@ def _write_lineage(part: Part, folder: Path, selection: Selection) -> None:
     for flag, value in flags.items():
         if value is not None:
             scorer = next(iter(part.measured.scorers)) or None
-            found = {
-                "what": "training data",
-                "metric": scorer,
-                "flag": f"{flag} {value:g}",
-                "where": part.config.folder,
-            }
-            link["selections"].append(found | {"kept": part.measured.kept, "of": part.measured.pairs})
+            numbers = part.measured.kept, part.measured.pairs
+            flag = f"{flag} {value:g}"
+            link["selections"].append(lineage.selection("training data", scorer, flag, part.config.folder, *numbers))
     names = [f"{name}.parquet" for name in part.rows]
     own = folder / part.config.folder
     files.write_json(

@@ -110,15 +110,10 @@ def encoder_of(hparams: Hparams) -> Need:
 
 def read_hparams(file: Path) -> Hparams:
     """Raises UsageError if it is not that of a COMET model."""
-    import ruamel.yaml  # the safe loader: COMET's own reads the file after us
-
     try:
-        hparams = ruamel.yaml.YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
-        schemas.check(hparams, Hparams)
-    except (OSError, ValueError, ruamel.yaml.error.YAMLError) as error:
-        reason = split_lines(str(error))[0]
-        raise UsageError(f"{file} is not the hparams.yaml of a COMET model ({reason}); download it again") from None
-    return hparams
+        return schemas.decode_yaml(file.read_text(encoding="utf-8"), Hparams)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} is not the hparams.yaml of a COMET model ({error}); download it again") from None
 
 
 def _from_hub(name: str, file: str) -> Path:

@@ -50,6 +50,16 @@ def create(name: str, settings: EncoderSettings | None = None, flag: str = "--en
     return load_choice(flag, name, ENCODERS)(settings or EncoderSettings())
 
 
+def was_trained_on(encoder, language: Language) -> bool:
+    """Whether vectors of a language say much about meaning; an encoder of the user's own may lack `trained_on`."""
+    try:
+        encoder.check(language)
+    except UsageError:
+        return False
+    trained_on = getattr(encoder, "trained_on", None)
+    return trained_on is None or language.flores in trained_on
+
+
 def encode_distinct(
     encode: Callable[[list[str]], "np.ndarray"], texts: Sequence[str], dimension: int, tick: Callable[[int], object]
 ) -> "np.ndarray":

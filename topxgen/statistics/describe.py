@@ -11,6 +11,7 @@ from itertools import accumulate
 from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings
+from topxgen.retrieval import encoders
 from topxgen.statistics import diversity
 from topxgen.statistics.corpus import Corpus
 from topxgen.text import sentence_splitting
@@ -42,13 +43,7 @@ def encoding(encoder) -> Callable[[list[str], Language], object]:
     vectors would say little about meaning."""
 
     def encode(texts: list[str], language: Language):
-        try:
-            encoder.check(language)
-            trained_on = getattr(encoder, "trained_on", None)  # one of the user's own may have none
-            known = trained_on is None or language.flores in trained_on
-        except UsageError:
-            known = False
-        if not known:
+        if not encoders.was_trained_on(encoder, language):
             logger.info(f"no Vendi score of {language.name}, which the encoder was not trained on", extra=ONCE)
             return None
         with Progress(f"encode {language.name}", len(texts), "texts") as bar:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import read_json, write_json
+from topxgen.common.files import read_json, replacing_folder, write_json
 from topxgen.common.hub import hub_call
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.memory import free_memory
@@ -238,16 +238,12 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
         if _is_whole(folder):
             return folder
         logger.info(f"converting {settings.nllb_name_or_path} for CTranslate2 ({compute_type}, once): {folder}")
-        partial = folder.with_name(folder.name + ".partial")
-        try:
+        with replacing_folder(folder) as partial:
             convert(settings.nllb_name_or_path, partial, compute_type, settings.trust_remote_code)
             sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
             write_json(partial / CONTENTS, {"version": CONVERSION_VERSION, "files": sizes})
             if folder.exists():
                 shutil.rmtree(folder)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
