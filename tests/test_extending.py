@@ -2,14 +2,12 @@
 
 import contextlib
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.documentation import command_line, make_workplace, script_and_arguments, words_of
+from tests.support.documentation import make_workplace, script_and_arguments, words_of
 from tests.support.runs import ROOT, in_process, records
 from topxgen.text import languages
 
@@ -37,14 +35,9 @@ def run(workplace):
         for name, content in re.findall(r"^```\w+ (\S+)\n(.*?)^```$", section, re.M | re.S):
             (workplace / name).write_text(content, encoding="utf-8")
         (command,) = re.findall(r"^```bash\n(.*?)^```$", section, re.M | re.S)
-        if title == "A language":  # it would stay in the table of this process
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-            words = command_line(command)
-            result = subprocess.run(words, cwd=workplace, env=environment, capture_output=True, text=True)
-        else:
-            script, words = script_and_arguments(words_of(command.replace("\\\n", " ")))
-            with contextlib.chdir(workplace):
-                result = in_process(script, *words)
+        script, words = script_and_arguments(words_of(command.replace("\\\n", " ")))
+        with contextlib.chdir(workplace):
+            result = in_process(script, *words)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         return result.stdout + result.stderr
 

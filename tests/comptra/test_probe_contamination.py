@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -44,18 +45,33 @@ def written(folder: Path, rows: list[tuple[str, str]]) -> list[Path]:
     return paths
 
 
+@pytest.fixture(scope="module")
+def whole(other, tmp_path_factory) -> Path:
+    """A finished folder of the model that learnt other texts."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert probe(*flags_of(folder, other)).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def finished(whole, tmp_path) -> dict:
+    """A copy of it in this test's folder; its report."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    return report(tmp_path)
+
+
+def flags_of(folder: Path, model: str, *more, rows=None) -> list:
+    """The flags for a model, with later ones that override them."""
+    files = written(folder, rows or pairs(TEST_FORMS))
+    return [
+        "--model_name_or_path", model, "--inference_api", "hf", "--dtype", "float32", "--dataset_name_or_path", "files", "--test_files",
+        *files, "--src", "Basque", "--tgt", "English", "--max_new_tokens", 24, "--twins", 2, "--output_dir", folder / "out", *more,
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def flags(tmp_path):
-    """The flags for a model, with later ones that override them."""
-
-    def of(model: str, *more, rows=None) -> list:
-        files = written(tmp_path, rows or pairs(TEST_FORMS))
-        return [
-            "--model_name_or_path", model, "--inference_api", "hf", "--dtype", "float32", "--dataset_name_or_path", "files", "--test_files",
-            *files, "--src", "Basque", "--tgt", "English", "--max_new_tokens", 24, "--twins", 2, "--output_dir", tmp_path / "out", *more,
-        ]  # fmt: skip
-
-    return of
+    return partial(flags_of, tmp_path)
 
 
 probe = partial(in_process, "scripts.probe_contamination")
@@ -166,16 +182,13 @@ def test_a_killed_probe_resumes(flags, memorised, tmp_path):
         (("--max_new_tokens", 8), "max_new_tokens was 24, now 8"),
     ],
 )
-def test_a_folder_of_other_flags_is_refused(flags, other, tmp_path, more, message):
-    assert probe(*flags(other)).returncode == 0
-    before = report(tmp_path)
+def test_a_folder_of_other_flags_is_refused(flags, other, finished, tmp_path, more, message):
     result = probe(*flags(other, *more))
     assert result.returncode == 2 and message in result.stderr
-    assert report(tmp_path) == before
+    assert report(tmp_path) == finished
 
 
-def test_a_folder_of_another_test_set_is_refused_and_another_margin_is_not(flags, other, tmp_path):
-    assert probe(*flags(other)).returncode == 0
+def test_a_folder_of_another_test_set_is_refused_and_another_margin_is_not(flags, other, finished, tmp_path):
     result = probe(*flags(other, rows=pairs(TEST_FORMS)[:-1]))
     assert result.returncode == 2 and "test_set_digest was" in result.stderr
     assert probe(*flags(other, "--margin", 0)).returncode == 0

@@ -229,6 +229,8 @@ def test_xquad(tmp_path):
     for name in ("Hausa", "Chinese (Traditional)"):
         message = refusal(LacksLanguage, "xquad", languages.find(name), tmp_path)
         assert f"no {name}" in message and "Modern Standard Arabic, German, Greek, English, Spanish" in message
+    (need,) = benchmarks.needs("xquad", [spanish, BASQUE, languages.find("Turkish")])
+    assert need.configs == ("xquad.es", "xquad.tr")
     assert "no xquad/xquad.hi.json or xquad.hi.json" in refusal(CannotLoad, "xquad", languages.find("Hindi"), tmp_path)
     path = tmp_path / "xquad/xquad.es.json"
     for broken, part in [

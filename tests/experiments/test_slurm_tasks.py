@@ -94,6 +94,14 @@ def test_only_what_is_missing_runs(place):
     )
 
 
+class InProcess:
+    """subprocess.run of a script of the project."""
+
+    @staticmethod
+    def run(line: list, **_) -> subprocess.CompletedProcess:
+        return in_process("scripts/slurm/submit.py", *line[2:])
+
+
 def test_the_campaign_submits_again_after_a_failure(place, monkeypatch):
     """With a stand-in for squeue that fails twice, as slurmctld does on a busy machine, and then for good."""
     write(place, CHECKED)
@@ -107,6 +115,7 @@ def test_the_campaign_submits_again_after_a_failure(place, monkeypatch):
     monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
     waited = []
     monkeypatch.setattr(slurm_kills.time, "sleep", waited.append)
+    monkeypatch.setattr(slurm_kills, "subprocess", InProcess)
     assert slurm_kills.submit(place).endswith("logs: out/run/slurm/logs\n") and len(waited) == 2
     assert (place / "calls").read_text() == "x\n" * 3
     monkeypatch.setenv("FAILURES", "99")

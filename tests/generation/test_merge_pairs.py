@@ -65,6 +65,7 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     said = merge(split, check=3).stderr
     assert "shard 0001-of-0003 is missing (translate of Basque)" in said and "(score of Basque)" in said
     assert not (split / "writer-1" / "manifest_translate_Basque.json").exists()
+    assert (split / "writer-1" / "settings_translate.json").exists(), "what is merged so far goes on with its settings"
     funnel = datagen(*words, "--num_shards", 3, "--shard_index", 1).stdout.split("Funnel, Basque:\n")[1]
     assert funnel.startswith("  sentences "), "the shard's own prompts did not write the paragraphs that it translates"
     taken = [len(records(path)) for path in split.glob("shards/*/writer-1/Basque_paragraphs.jsonl")]

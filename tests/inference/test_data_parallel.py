@@ -356,6 +356,7 @@ def by_one_vllm(gemma, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # with the engine of `by_one_vllm`
 def test_two_vllm_engines_write_what_one_writes(gemma, tmp_path, by_one_vllm):
     result = script("datagen.py", *two_vllm(gemma, tmp_path))
     assert written(tmp_path) == written(by_one_vllm) and len(records(tmp_path / "Basque.jsonl")) >= 20
@@ -364,6 +365,7 @@ def test_two_vllm_engines_write_what_one_writes(gemma, tmp_path, by_one_vllm):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # up to four engines are loaded
 def test_a_vllm_engine_killed_in_the_middle(gemma, tmp_path, by_one_vllm):
     """One line, exit 2; resumed with one engine, nothing is lost, nothing doubled, and the files are those of an undisturbed run."""
     answers = tmp_path / "Basque_answers.jsonl"
@@ -396,7 +398,7 @@ def test_two_vllm_engines_end_with_a_killed_parent(gemma, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # four engines are loaded
+@pytest.mark.timeout(1800)  # three engines are loaded
 @pytest.mark.parametrize(
     "flags",
     [

@@ -34,7 +34,7 @@ def multimodal(tiny_lm, tmp_path_factory) -> str:
     vision = {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14
     }  # fmt: skip
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
     Gemma3ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -60,7 +60,8 @@ def test_transformers_keeps_no_vision_tower(multimodal):
     for request in REQUESTS:
         ids = torch.tensor([sampler.encode(request.prompt)])
         output = whole.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
-        assert found[request.id] == [tokenizer.decode(output, skip_special_tokens=True)]
+        # Eight tokens may end inside a character, which the answer leaves out.
+        assert found[request.id] == [tokenizer.decode(output, skip_special_tokens=True).rstrip("\ufffd")] != [""]
     sampler.close()
 
 

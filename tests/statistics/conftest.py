@@ -16,6 +16,10 @@ def write_jsonl(path: Path, records: list[dict]) -> Path:
 
 @pytest.fixture
 def run_folder(tmp_path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def make_run(folder: Path) -> Path:
     """A run in Basque: 12 paragraphs about 6 topics, 11 of them translated (22 pairs), 9 of these left by decontamination."""
     pairs = [pair for pair in udhr_pairs("Basque") if min(map(len, pair)) > 60][:24]
     topics = ["Tides", "Chess", "Basalt", "Gravity", "Olive oil", "Sourdough"]
@@ -27,7 +31,6 @@ def run_folder(tmp_path) -> Path:
         for i, ((one, uno), (two, dos)) in enumerate(zip(pairs[:12], pairs[12:], strict=True))
     ]  # fmt: skip
     texts = [{"text": record["sentence"], "topic": record["topic"], "id": record["id"]} for record in records]
-    folder = tmp_path / "run"
     write_jsonl(folder / "Basque.jsonl", texts)
     write_jsonl(folder / "Basque_rejects.jsonl", [{"id": "x", "reason": "empty"}])
     write_jsonl(folder / "nllb" / "Basque_translate.jsonl", records[:11])

@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from comptra import verify
+from tests.statistics.conftest import make_run
 from tests.statistics.test_judge import Judge
 from tests.support.api_server import KEY
 from tests.support.runs import in_process
@@ -28,21 +30,31 @@ FIGURES = {
 }
 
 
-@pytest.fixture
-def described(run_folder, tiny_lm, monkeypatch) -> Path:
+@pytest.fixture(scope="module")
+def original(tiny_lm, tmp_path_factory) -> Path:
     """A run with statistics of every kind: tokens, a Vendi score of the English side, a list of topics, a judge."""
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    run_folder = make_run(tmp_path_factory.mktemp("described") / "run")
     topics = run_folder / "topics.jsonl"
     rows = [("Tides", "Nature"), ("Chess", "Games"), ("Go", "Games"), ("Basalt", "Nature")]
     topics.write_text("".join(json.dumps({"topic": topic, "category": name}) + "\n" for topic, name in rows))
-    with Judge(run_folder) as server:
+    with Judge(run_folder) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", KEY)
         result = in_process(
             "scripts/data_stats.py", run_folder, "--stage", "pairs", "--json", run_folder / STATS, "--tokenizer", tiny_lm, "--encoder",
             "use", "--sample", 3, "--seed_topics_path", topics, "--judge_model_name_or_path", "judge-1", "--inference_api", "openai",
             "--base_url", server.url("openai"), "--output_dir", run_folder / "judge",
         )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    shutil.copytree(run_folder, run_folder.parent / "copy")
     return run_folder
+
+
+@pytest.fixture
+def described(original) -> Iterator[Path]:
+    """At the place that its files name; whole again after the test."""
+    yield original
+    shutil.rmtree(original)
+    shutil.copytree(original.parent / "copy", original)
 
 
 def verified(folder: Path) -> tuple[list[str], list[str]]:

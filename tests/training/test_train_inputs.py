@@ -134,6 +134,16 @@ def test_bad_input_is_one_line(changed, message, tiny_lm, tmp_path, train_here):
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [("ACCELERATE_USE_FSDP", "true", "FSDP"), ("ACCELERATE_MIXED_PRECISION", "fp8", "fp8")],
+)
+def test_launches_that_train_py_does_not_support(variable, value, named, tiny_lm, tmp_path, train_here, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    error = train_here(*flags(tiny_lm, tmp_path / "run"), check=2).stderr
+    assert f"the config of accelerate launch asks for {named}, which train.py does not support" in error
+
+
 def test_folders_that_are_not_a_model(tmp_path, tiny_lm, train_here):
     (tmp_path / "empty").mkdir()
     error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr

@@ -33,6 +33,7 @@ SCHEDULERS: dict[str, str | None] = {
     "warmup_stable_decay": "min_lr_ratio",
     "greedy": "min_lr",
 }
+UNSUPPORTED_LAUNCHES = ("FSDP", "MEGATRON_LM")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 EVALUATION_FLAGS = ("eval_steps", "save_steps", "num_eval_translations")
 # Flags that may change when a run is resumed. Batch sizes count by their product.
@@ -82,6 +83,7 @@ def resolve(args: argparse.Namespace) -> None:
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # the config of accelerate launch
     if launched in ("bf16", "fp16") and not (args.bf16 or args.fp16):
         setattr(args, launched, True)
+    _check_launcher()
     check_flags(args)
     _check_dependencies(args)
     if args.deepspeed and launched_with_deepspeed():
@@ -100,6 +102,18 @@ def resolve(args: argparse.Namespace) -> None:
     if "WORLD_SIZE" not in os.environ and not args.dry_run:
         _check_single_gpu()
     _check_schedule(args)
+
+
+def _check_launcher() -> None:
+    """Raise UsageError if the config of accelerate launch asks for what neither the loss nor the checkpoints here are made for."""
+    asked = [name for name in UNSUPPORTED_LAUNCHES if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp8":
+        asked.append("fp8")
+    if asked:
+        raise UsageError(
+            f"the config of accelerate launch asks for {asked[0]}, which train.py does not support: launch with "
+            "configs/zero3.yaml or configs/four_gpus.yaml"
+        )
 
 
 def _check_dependencies(args: argparse.Namespace) -> None:
