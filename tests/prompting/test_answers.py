@@ -170,6 +170,7 @@ def test_numbers_objects_and_boxes_of_a_source(answer, source):
         '[TOOL_CALLS][{"name": "translate", "arguments": {}}]',
         "<steps_of_mine>Hm.\nHm.</steps_of_mine>\nKaixo mundua.",
         "Thinking: it greets the world.",
+        "<｜end▁of▁sentence｜>Kaixo mundua.",
     ],
 )
 def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):
