@@ -29,6 +29,7 @@ SPELLINGS = {
     "no full stop": lambda text: text.rstrip("."),
     "quotes": lambda text: text.replace("'", "\u2019").replace('"', "\u201d"),
     "case": str.upper,
+    "HTML entities": lambda text: text.encode("ascii", "xmlcharrefreplace").decode().replace("'", "&rsquo;"),
     "zero-width": lambda text: "\u200b".join(text),
     "soft hyphens": lambda text: text.replace("i", "i\u00ad"),
     "full width": lambda text: "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in text),
@@ -79,7 +80,7 @@ def test_no_spelling_of_a_test_sentence_is_shown(run, tmp_path, side):
     result = run([*leaks, *OTHERS], "--k", 4, "--dry_run")
     first, second = prompts(result)
     assert all(source in first and target in first for source, target in OTHERS)
-    assert "14 of the 18 pairs of the demonstration pool overlap the test set" in result.stderr
+    assert "15 of the 19 pairs of the demonstration pool overlap the test set" in result.stderr
     assert "Kedu?" in second
     too_many = run([*leaks, *OTHERS], "--k", 5, "--dry_run")
     assert (

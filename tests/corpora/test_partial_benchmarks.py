@@ -27,7 +27,7 @@ PIECES = {
 
 def write(path: Path, count: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"Uno {i}." for i in range(count)]
+    lines = [f"{'One' if {'eng', 'eng_Latn', 'en'} & set(path.name.split('.')) else 'Uno'} {i}." for i in range(count)]
     if path.suffix == ".tsv":
         lines = ["sourceString\ttargetString\tstringID", *(f"One {i}.\t{line}\t{i}" for i, line in enumerate(lines))]
     text = "".join(f"{line}\n" for line in lines)
@@ -82,6 +82,36 @@ def test_a_copy_with_gaps_has_as_many_lines_but_is_partial(tmp_path):
     assert dev.count == "333 of 997 (PARTIAL)" and len(dev.texts) == 997
     path.write_text("".join("\n" if i == 500 else f"{line}\n" for i, line in enumerate(lines)))
     assert not benchmarks.load("flores", BASQUE, folder)[0].is_partial
+
+
+def test_a_copy_in_which_one_line_is_repeated_is_partial(tmp_path):
+    path = flores(tmp_path) / "flores200_dataset/dev/eus_Latn.dev"
+    lines = path.read_text().split("\n")[:-1]
+    path.write_text("".join(f"{line if i % 2 else lines[0]}\n" for i, line in enumerate(lines)))
+    assert "flores dev has 499 texts instead of 997" in refusal(benchmarks.load, "flores", BASQUE, tmp_path)
+    dev, _ = benchmarks.load("flores", BASQUE, tmp_path, allow_partial=True)
+    assert dev.count == "499 of 997 (PARTIAL)" and len(dev.texts) == 997
+    path.write_text("".join(f"{line if i > 20 else lines[0]}\n" for i, line in enumerate(lines)))
+    assert not benchmarks.load("flores", BASQUE, tmp_path)[0].is_partial
+
+
+ENGLISH_FILES = {
+    "flores": [("flores200_dataset/dev/eng_Latn.dev", 997), ("flores200_dataset/devtest/eng_Latn.devtest", 1012)],
+    "ntrex": [("NTREX-128/newstest2019-src.eng.txt", 1997)],
+    "tico": [],  # both languages are in one file
+    "xquad": [("xquad/xquad.en.json", 240)],
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_the_english_texts_under_another_languages_name_are_refused(name, tmp_path):
+    for path, count in [*PIECES[name], *ENGLISH_FILES[name]]:
+        write(tmp_path / path, count)
+    benchmarks.load(name, SPANISH, tmp_path)
+    path = tmp_path / PIECES[name][-1][0]
+    path.write_text(path.read_text().replace("Uno", "One"))
+    message = refusal(benchmarks.load, name, SPANISH, tmp_path, allow_partial=True)
+    assert f"{path} is not the published file: " in message and "are the English ones, not Spanish" in message
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -171,7 +201,7 @@ def test_main_and_its_evaluation(main_here, tmp_path):
     run = tmp_path / "out" / "m" / "English_to_Basque_0_shot_seed_122"
     run.mkdir(parents=True)
     (run / "translate_0.jsonl").write_text(
-        "".join(json.dumps({"sentence": f"Uno {i}.", "translation": f"Uno {i}."}) + "\n" for i in range(400))
+        "".join(json.dumps({"sentence": f"One {i}.", "translation": f"Uno {i}."}) + "\n" for i in range(400))
     )
     flags = (run, *data, "--metrics", "chrf")
     result = in_process("comptra.evaluate", *flags)

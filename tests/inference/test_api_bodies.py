@@ -143,8 +143,10 @@ def test_more_choices_than_asked_for():
     assert answer.texts == ["answer to p0 please"]
 
 
-OTHER_REASONS = [(reason, []) for reason in ("error", "abort", "network_error", "insufficient_system_resource")]
-OTHER_REASONS += [(reason, ["answer to p0 please"]) for reason in ("model_length", "MAX_TOKENS")]
+OTHER_REASONS = [
+    (reason, []) for reason in ("error", "abort", "network_error", "insufficient_system_resource", "cancelled")
+]
+OTHER_REASONS += [(reason, ["answer to p0 please"]) for reason in ("model_length", "MAX_TOKENS", "max_output_tokens")]
 
 
 @pytest.mark.parametrize("reason, texts", OTHER_REASONS)
@@ -168,6 +170,40 @@ def test_a_completion_that_is_null_is_no_answer():
         with ApiServer(edit=edit) as server:
             [answer], ending, _ = run("openai", server, [Request("p0", "p0 please", 0)], max_retries=0)
         assert ending is None and answer.texts == texts and bool(answer.error) != bool(texts)
+
+
+@pytest.mark.parametrize(
+    "api, reason",
+    [
+        *(("openai", reason) for reason in ("tool_calls", "function_call", "pause_turn")),
+        *(("anthropic", reason) for reason in ("tool_use", "pause_turn")),
+        ("cohere", "TOOL_CALL"),
+    ],
+)
+def test_the_text_before_a_call_is_no_answer(api, reason):
+    with ApiServer(edit=lambda name, body: (ended(api, body, reason), None)) as server:
+        [answer], ending, _ = run(api, server, chats(1), max_retries=0)
+    assert ending is None and answer.texts == [] and reason in answer.error
+
+
+def test_a_refusal_beside_a_text():
+    def edit(_, body):
+        body["choices"][0]["message"]["refusal"] = "I cannot help with that."
+        return body, None
+
+    with ApiServer(edit=edit) as server:
+        [answer], ending, _ = run("openai", server, chats(1), max_retries=0)
+    assert ending is None and answer.texts == [] and answer.error.endswith("I cannot help with that.")
+
+
+@pytest.mark.parametrize(
+    "reason, texts, reasons", [("ERROR_LIMIT", ["answer to p0 please"], ("length",)), ("USER_CANCEL", [], ())]
+)
+def test_coheres_limit_of_the_context_and_its_cancelled_answers(reason, texts, reasons):
+    with ApiServer(edit=lambda name, body: (ended("cohere", body, reason), None)) as server:
+        answers, ending, _ = run("cohere", server, chats(1), max_retries=0)
+    assert [(answer.texts, answer.finish_reasons) for answer in answers] == [(texts, reasons)] * bool(texts)
+    assert bool(ending) != bool(texts)
 
 
 FILTERED = {"openai": "content_filter", "anthropic": "refusal", "cohere": "ERROR_TOXIC"}

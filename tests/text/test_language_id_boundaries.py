@@ -177,3 +177,10 @@ def test_without_py3langid_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid", None)
     with pytest.raises(UsageError, match=r"pip install 'py3langid>=0.4'"):
         language_id.load("langid")
+
+
+@pytest.mark.parametrize("char", "\u034f\u0601\u1160\u180b\u200d\u2063\u206d\ufff9\U000e0041\x81\ufffe")
+def test_characters_that_are_no_text_between_letters(char):
+    text = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
+    texts = [char.join(text), char.join(text[i : i + 3] for i in range(0, len(text), 3)), 50 * char + text]
+    assert language_id.load("cld2").is_language(texts, languages.find("Basque")) == [True] * 3

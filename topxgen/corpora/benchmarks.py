@@ -65,6 +65,8 @@ XQUAD_CODES = {
     "ron_Latn": "ro", "rus_Cyrl": "ru", "tha_Thai": "th", "tur_Latn": "tr", "vie_Latn": "vi", "zho_Hans": "zh",
 }  # fmt: skip
 MIN_FILLED = 0.95  # of a published split's texts; no file at hand has an empty one
+MIN_DISTINCT = 0.8  # likewise; in the files at hand 0.999 of the texts are
+MAX_ENGLISH = 0.5  # of a split in another language, texts equal to the English ones; in the files at hand 0.001
 _NTREX_TEST_LINES = SIZES["ntrex"]["test"]
 _REGION_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
 _HUB_SOURCE = re.compile(r"(\w[\w.-]*/[\w.-]+)(?::([^:=]+))?(?::([^:]+=.*))?")  # org/name[:config][:mapping]
@@ -103,9 +105,11 @@ class Split:
 
     @property
     def size(self) -> int:
-        """The number of texts, without the empty ones where they are many: a copy with gaps is a partial one."""
-        filled = sum(not is_blank(text) for text in self.texts)
-        return filled if filled < MIN_FILLED * len(self.texts) else len(self.texts)
+        """The number of texts, without the empty and the repeated ones where they are many: a copy with gaps is a partial one."""
+        filled = [text for text in self.texts if not is_blank(text)]
+        if len(set(filled)) < MIN_DISTINCT * len(filled):
+            return len(set(filled))
+        return len(filled) if len(filled) < MIN_FILLED * len(self.texts) else len(self.texts)
 
     @property
     def count(self) -> str:
@@ -145,6 +149,8 @@ def load(
             if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
             check_size(name, split.name, split.size, split.source, allow_partial)
+        if folder is not None and name in SIZES and language.flores != "eng_Latn":
+            _check_not_english(name, language, splits, folder)
     except LacksLanguage:
         raise
     except UsageError as error:
@@ -198,6 +204,25 @@ def check_size(name: str, split: str, count: int, source: str, allow_partial: bo
             f"{source} is not the published file: {name} {split} has {count:,} texts instead of {size:,} "
             "(--allow_partial_benchmark takes it as it is)"
         )
+
+
+def _check_not_english(name: str, language: Language, splits: list[Split], folder: Path) -> None:
+    """Raise UsageError if a split is the English one under another language's name; nothing is known where the folder has no English."""
+    try:
+        english = {
+            split.name: split.texts
+            for split in load_choice("benchmark", name, LOADERS)(name, languages.find("English"), folder)
+        }
+    except UsageError:
+        return
+    for split in splits:
+        pairs = list(zip(split.texts, english.get(split.name.partition(" (")[0], ()), strict=False))
+        equal = sum(text == other for text, other in pairs)
+        if equal > MAX_ENGLISH * max(1, len(pairs)):
+            raise UsageError(
+                f"{split.source} is not the published file: {equal:,} of {len(pairs):,} texts of {name} {split.name} are the "
+                f"English ones, not {language.name}"
+            )
 
 
 def published_size(name: str, split: str) -> int | None:

@@ -10,6 +10,7 @@ from topxgen.inference.http import http_client
 # a later one, which rejects even their default values.
 SAMPLING_VERSION = "2023-06-01"
 CUT = ("max_tokens", "model_context_window_exceeded")  # stop reasons
+UNFINISHED = ("pause_turn", "tool_use")  # the text is what comes before a call; none was offered
 
 
 class AnthropicSampler(RemoteSampler):
@@ -70,6 +71,8 @@ class AnthropicSampler(RemoteSampler):
         error = None
         if reason == "refusal":
             error = "Anthropic rejected the prompt: stop_reason refusal"
+        elif reason in UNFINISHED:
+            error = f"Anthropic gave no whole text: stop_reason {reason}"
         elif not text.strip() and reason in CUT:
             error = "Anthropic gave no text within --max_new_tokens; reasoning may have used them up"
         elif not text.strip():

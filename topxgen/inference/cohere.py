@@ -5,6 +5,7 @@ from topxgen.inference.api import ParsedResponse, RemoteSampler, text_of, token_
 from topxgen.inference.api_errors import MalformedResponse
 from topxgen.inference.http import http_client
 
+CUT = ("MAX_TOKENS", "ERROR_LIMIT")  # finish reasons
 MAX_STOP_STRINGS = 5
 TOP_P_RANGE = 0.01, 0.99  # Cohere's default is 0.75
 
@@ -49,13 +50,15 @@ class CohereSampler(RemoteSampler):
 
     def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
         reason = response.finish_reason
-        if reason in (None, "ERROR", "TIMEOUT"):
+        if reason in (None, "ERROR", "TIMEOUT", "USER_CANCEL"):
             raise MalformedResponse(f"finish_reason {reason}")
         text, usage, error = text_of(response.message.content), response.usage, None
         if reason == "ERROR_TOXIC":
             error = "Cohere gave no text: content filter"
+        elif reason == "TOOL_CALL":  # the text is what comes before a call; none was offered
+            error = "Cohere gave no whole text: finish_reason TOOL_CALL"
         elif not text.strip():
-            cut = reason == "MAX_TOKENS"
+            cut = reason in CUT
             error = (
                 f"Cohere gave no text: {'reasoning may have used up --max_new_tokens' if cut else 'an empty answer'}"
             )
@@ -66,7 +69,7 @@ class CohereSampler(RemoteSampler):
             token_count(counts, "output_tokens"),
             error,
             token_count(usage, "cached_tokens"),
-            () if error else ("length" if reason == "MAX_TOKENS" else reason,),
+            () if error else ("length" if reason in CUT else reason,),
         )
 
     async def _disconnect(self) -> None:

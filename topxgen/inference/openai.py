@@ -18,8 +18,10 @@ MAX_STOP_STRINGS = 4  # OpenAI's limit
 REASONING = ("reasoning_content", "reasoning")  # fields of messages from servers that separate thoughts
 MAX_WAIT = 30.0  # seconds
 # Reasons of other servers for the end of an answer: DeepSeek's, GLM's, Mistral's, OpenRouter's, vLLM's, those of Gemini and Bedrock.
-BROKEN = ("error", "abort", "network_error", "insufficient_system_resource")
-CUT = ("length", "model_length", "max_tokens", "model_context_window_exceeded")
+BROKEN = ("error", "abort", "network_error", "insufficient_system_resource", "timeout", "cancelled", "failed")
+CUT = ("length", "model_length", "max_tokens", "max_output_tokens", "model_context_window_exceeded")
+# The text is what comes before a call; none was offered.
+UNFINISHED = ("tool_calls", "tool_use", "function_call", "pause_turn")
 FILTERED = re.compile(r"content_?filter|safety|recitation|prohibited|blocklist|spii|sensitive|guardrail|refusal", re.I)
 PENALTIES = ("presence_penalty", "frequency_penalty")  # which OpenAI's client knows
 
@@ -130,8 +132,10 @@ class OpenAISampler(RemoteSampler):
             self._separates_thoughts |= (
                 any(getattr(choice.message, name, None) for name in REASONING) if chat else False
             )
-            if FILTERED.search(reason) or (refusal and not text.strip()):
+            if FILTERED.search(reason) or refusal:
                 refusals.append(text_of(refusal) or "content filter")
+            elif reason.lower() in UNFINISHED:
+                refusals.append(f"finish_reason {reason}")
             elif not text.strip() and reason == "length":
                 refusals.append("no text within --max_new_tokens; reasoning may have used them up")
             elif not text.strip() and (chat or choice.text is None):

@@ -184,7 +184,9 @@ class VLLMSampler:
                         begun = begun_thoughts(self._llm.get_tokenizer(), output.prompt_token_ids)
                         texts = [begun + self._text(completion, settings) for completion in output.outputs]
                         reasons = [completion.finish_reason or "stop" for completion in output.outputs]
-                        if "abort" in reasons:  # by an engine that a signal ends: half an answer is none
+                        if not {"abort", "error"}.isdisjoint(
+                            reasons
+                        ):  # by an engine that a signal ends: half an answer is none
                             continue
                         n = settings.num_return_sequences
                         yield Answer(
@@ -277,7 +279,7 @@ class VLLMSampler:
                     return
                 for output in self._step():
                     _, key, beam = in_flight.pop(output.request_id)
-                    if output.outputs[0].finish_reason == "abort":
+                    if output.outputs[0].finish_reason in ("abort", "error"):
                         raise UsageError("vLLM's engine was stopped; re-run the same command to resume")
                     likeliest = output.outputs[0].logprobs[0]
                     expected[key][beam] = [(token, entry.logprob) for token, entry in likeliest.items()]

@@ -16,13 +16,6 @@ from topxgen.text.languages import Language
 from topxgen.text.words import UNSPACED_SCRIPTS, visible
 
 MIN_SCRIPT_SHARE = 0.25  # of the letters; sentences about products and formulas have many Latin ones
-# Control characters, lone surrogates and non-characters: CLD2 takes them for invalid UTF-8, fastText for letters.
-_NO_TEXT = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(chr((plane << 16) + 0xFFFE) + chr((plane << 16) + 0xFFFF) for plane in range(17))
-    + "]+"
-)
-
 # Other forms of letters, which no identifier knows: full-width, mathematical 𝐛𝐨𝐥𝐝, circled, ligatures, the shapes of Arabic letters
 # and half-width kana. Not all that NFKC changes: it takes Thai and Lao vowels apart.
 _OTHER_FORMS = re.compile(
@@ -162,11 +155,23 @@ def _letters_of(script: str):
         return None
 
 
+@cache
+def _no_text():
+    """Control and format characters, fillers, lone surrogates and non-characters: CLD2 takes them for invalid UTF-8 or other scripts,
+    fastText for letters. Joiners are part of Persian words, but not of Latin ones."""
+    import regex
+
+    joiners = r"|(?<=\p{Latin})[\u200c\u200d]+"
+    return regex.compile(
+        r"[[\p{Cc}\p{Cf}\p{Cn}\p{Cs}\p{Default_Ignorable_Code_Point}]--[\u200c\u200d]]+" + joiners, regex.V1
+    )
+
+
 def _plain(text: str) -> str:
     """`text` as one line with single spaces and plain letters, without what is no text, nor what would cut words."""
     if not text.isascii():
         text = _OTHER_FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms[0]), text)
-    return _NO_TEXT.sub("", " ".join(visible(text).split()))
+    return _no_text().sub("", " ".join(visible(text).split()))
 
 
 def _read_labels(path: Path) -> set[str]:

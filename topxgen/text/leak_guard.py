@@ -1,9 +1,10 @@
 """Which texts of a pool leak a test text: the same one in another spelling, most of it, a near-duplicate of it.
 
 Texts are compared by the tokens of decontamination (ngram_hashes.py), so that Unicode forms, letter case, punctuation,
-spaces and invisible characters make no difference.
+spaces, invisible characters and HTML entities make no difference.
 """
 
+import html
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
     """
     from topxgen.text.near_duplicates import NearDuplicates
 
+    test, pool = (list(map(_unescaped, texts)) for texts in (test, pool))
     tokens = TOKENIZERS["unicode"].tokens
     n = tokens_per_ngram(NGRAM_WORDS, script)
     by_key: dict[str, list[int]] = defaultdict(list)  # equal test texts
@@ -53,4 +55,9 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
 
 def text_key(text: str) -> str:
     """What all spellings of a text have in common; spaces make no difference (cannot, can not)."""
-    return "".join(TOKENIZERS["unicode"].tokens(text)) or text.strip()
+    return "".join(TOKENIZERS["unicode"].tokens(_unescaped(text))) or text.strip()
+
+
+def _unescaped(text: str) -> str:
+    """`text` with characters for HTML entities, also for those that were escaped twice (&amp;eacute;)."""
+    return html.unescape(html.unescape(text))
