@@ -85,7 +85,7 @@ def test_no_spelling_of_a_test_sentence_is_shown(run, tmp_path, side):
     too_many = run([*leaks, *OTHERS], "--k", 5, "--dry_run")
     assert (
         too_many.returncode == 2
-        and "--k 5 is more than the 18 pairs of the pool of files (14 of them" in too_many.stderr
+        and "--k 5 is more than the 19 pairs of the pool of files (15 of them" in too_many.stderr
     )
 
 
