@@ -83,7 +83,7 @@ def test_tokens_and_money_are_reported_and_kept(served, tmp_path):
 def test_a_model_that_refuses_temperature_0_is_not_called_greedy(served, tmp_path, score):
     with ApiServer(respond=respond) as server:
         server.faults = lambda name, attempt: "parameter" if "temperature" in server.bodies[-1] else None
-        assert served("--base_url", server.url("openai")).returncode == 0
+        assert served("--base_url", server.url("openai"), "--max_concurrent_requests", 1).returncode == 0
     (path,) = tmp_path.rglob("manifest_translate.json")
     assert json.loads(path.read_text())["own_temperature"] == 4
     assert all(record["own_temperature"] for record in records(path.with_name("answers.jsonl")))

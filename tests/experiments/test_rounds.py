@@ -357,6 +357,7 @@ def test_a_round_that_was_trained_with_other_flags_is_refused(tmp_path, tiny_lm,
     train = rounds.plan(read(path), path)[1][1].data[-1].args
     train.output_dir.mkdir(parents=True)
     (train.output_dir / "model.safetensors").write_text("x")
+    arguments.set_defaults(train)
     settings = arguments.result_settings(train, "data")
     (train.output_dir / "settings_train.json").write_text(json.dumps(settings))
     assert in_process("scripts.run", path, "--dry_run").returncode == 0

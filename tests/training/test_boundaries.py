@@ -114,6 +114,7 @@ def test_the_split_of_a_seed():
 
 def test_groups_that_fill_the_test_set():
     assert pairs_module._choose_groups([3, 3], 5) == [0], "in the shuffled order, where another choice is no better"
+    assert pairs_module._choose_groups([2, 2, 1, 1], 2) == [0], "the first that fits"
     assert pairs_module._choose_groups([2, 3, 3], 6) == [2, 1], "another choice where it is better"
     assert sorted(pairs_module._subset_sum([4, 3], 8)) == [0, 1], "each group once"
     assert pairs_module._subset_sum([9, 5], 4) == []
@@ -148,6 +149,8 @@ def test_packings_by_name():
         4,
         1,
     ]
+    orders = {tuple(decoder_rows(texts, "concat", 5, True, seed)[0]["input_ids"]) for seed in range(9)}
+    assert orders == {(0, 1, 2, 3, 4), (3, 4, 0, 1, 2)}, "by the seed"
 
 
 # Token ids
@@ -166,6 +169,7 @@ def test_a_decoder_reads_bos_prompt_target_eos(monkeypatch):
     assert [texts[i].tolist() for i in range(3)] == [[2, a, b, c, d, 1], [2, e, 1], [2, a, b, 1]]
     assert texts.prompts.tolist() == [3, 1, 2] and texts.lengths.tolist() == [6, 3, 4]
     assert encoder.prompt_ids(["a b"]) == [[2, a, b]]
+    assert CausalTokenizer(words, "14", 100).encode(pairs[1:2]).ids.tolist() == [2, e, 1], "raw text has no template"
     short = encoder.encode(pairs, 4)
     assert short.too_long == ((0, 6),) and [short[i].tolist() for i in range(2)] == [[2, e, 1], [2, a, b, 1]]
     monkeypatch.setattr(tokenization, "TOKENIZER_BATCH_TEXTS", 2)
@@ -257,7 +261,8 @@ def test_rows_of_a_stream(caplog):
     caplog.set_level(logging.INFO)
     args = flags(*["--num_of_sequences", "3", "--max_length", "8", "--packing", "none", "--seed", "5", "--reverse"])
     tokenizer = CausalTokenizer(Words(), "none", 100)
-    stream = stream_of(*map(pair, range(5)), pair(6, target="one two three four five six seven"))
+    long = pair(6, target="one two three four five six seven")
+    stream = stream_of(*map(pair, range(5)), long)
     rows = StreamedRows(stream, tokenizer, [pair(1)], args)
     iterator = iter(rows)
     found = [next(iterator)["input_ids"].tolist() for _ in range(8)]
@@ -271,6 +276,9 @@ def test_rows_of_a_stream(caplog):
     assert next(iterator)["input_ids"].tolist() == expected[0] and stream.epochs == (0, 1), "endless, reshuffled"
     assert caplog.messages == ["2 pairs skipped so far, longer than --max_length 8 tokens"]
     assert list(StreamedRows(stream_of(pair(1)), tokenizer, [pair(1)], args)) == [], "an empty stream ends"
+    args.packing = "concat"
+    iterator = iter(StreamedRows(stream_of(long), tokenizer, [], args))
+    assert sorted(len(next(iterator)["input_ids"]) for _ in range(3)) == [4, 8, 8], "cut, not skipped"
 
 
 # Orders and decisions of a run
@@ -300,9 +308,13 @@ def test_patience():
 def test_regressions_are_worse_than_before_training():
     start = {"step": 0, "eval_runtime": 1.0, "eval_loss": 2.0, "eval_chrf": 20.0, "eval_bleu": 3.0}
     last = {"step": 5, "eval_runtime": 2.0, "eval_loss": 2.1, "eval_chrf": 19.9, "eval_bleu": 3.0, "eval_new": 0.0}
-    assert model_card.regressions([start, {"step": 3, "loss": 9.0}, last]) == [("loss", 2.1, 2.0), ("chrf", 19.9, 20.0)]
+    between = {"step": 3, "eval_runtime": 1.0, "eval_loss": 3.0, "eval_chrf": 30.0}
+    assert model_card.regressions([start, between, {"step": 3, "loss": 9.0}, last]) == [
+        ("loss", 2.1, 2.0),
+        ("chrf", 19.9, 20.0),
+    ]
     assert model_card.regressions([start]) == model_card.regressions([{**start, "step": 1}, last]) == []
-    table = model_card.evaluations_table([start, last], 5)
+    table = model_card.evaluations_table([start, last, {"step": 5, "loss": 9.0}], 5)
     assert "| loss | 2 | 2.1 |" in table and "| chrF++ | 20 | 19.9 |" in table and "runtime" not in table
     assert "| new | - | 0 |" in table and model_card.evaluations_table([start, last], 4) == ""
 

@@ -32,6 +32,7 @@ def test_packed_rows():
     assert row["labels"].tolist() == [LOSS, 8, 9, LOSS, 2, 3, 4]
     rows = PackedRows(TEXTS, [[2, 0], [1]], targets_only=True)
     assert rows[0]["labels"].tolist() == [LOSS, 8, 9, LOSS, LOSS, 3, 4]
+    assert rows.lengths == [7, 2]
     assert rows[1]["labels"].tolist() == [LOSS, 6], "no text predicts its own first token"
 
 
@@ -56,18 +57,19 @@ def test_batches_of_a_decoder():
         "labels": [[LOSS, 2, 3, 4], [LOSS, 6, LOSS, LOSS]],
         "position_ids": [[0, 1, 2, 3], [0, 1, 0, 1]],  # padding is a text of its own
     }
-    batch = DecoderCollator(pad=0, packed=False)(rows)
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]] and "position_ids" not in batch
+    for flat in (False, True):
+        batch = DecoderCollator(pad=0, flat=flat, packed=False)(rows)
+        assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]] and "position_ids" not in batch
     flat = DecoderCollator(pad=0, flat=True)(rows)
     assert flat["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6]] and flat["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1]]
 
 
 def test_batches_of_an_encoder_decoder():
-    rows = Seq2SeqRows(TEXTS)
+    rows = Seq2SeqRows(TokenizedTexts(TEXTS.ids, TEXTS.ends, np.array([1, 0, 2], np.int32)))
     batch = {key: value.tolist() for key, value in Seq2SeqCollator(pad=0, decoder_start=50)([rows[0], rows[2]]).items()}
     assert batch == {
-        "input_ids": [[1, 2], [7, 0]],
-        "attention_mask": [[1, 1], [1, 0]],
-        "labels": [[3, 4], [8, 9]],
-        "decoder_input_ids": [[50, 3], [50, 8]],
+        "input_ids": [[1, 0], [7, 8]],
+        "attention_mask": [[1, 0], [1, 1]],
+        "labels": [[2, 3, 4], [9, LOSS, LOSS]],
+        "decoder_input_ids": [[50, 2, 3], [50, 0, 0]],
     }

@@ -111,12 +111,14 @@ def test_a_sentence_in_all_paragraphs_ties_nothing(caplog):
     """Its pairs are trained on; all others can be held out, and no text of the test set is in the training set."""
     caplog.set_level("INFO")
     data = [Pair(f"s{i}", f"t{i}", "English", "Basque", str(i // 4)) for i in range(80)]
-    closing = [Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", str(g)) for g in range(20)]
+    closing = [
+        Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", str(g)) for g in (*range(20), *range(5))
+    ]
     for seed in range(5):
         train, test = split([*data, *closing], 8, seed)
-        assert len(test) == 8 and not set(closing) & set(test) and len(train) == 92
+        assert len(test) == 8 and not set(closing) & set(test) and len(train) == 97
         assert not {pair.group for pair in test} & {pair.group for pair in train if pair not in closing}
-    assert "20 pairs with a sentence that occurs in more than 10 of them are trained on, never held out" in caplog.text
+    assert "25 pairs with a sentence that occurs in more than 12 of them are trained on, never held out" in caplog.text
 
 
 def test_the_most_frequent_sentences_are_untied_first():
@@ -135,6 +137,7 @@ def test_a_test_set_of_less_than_half_the_size_is_not_enough():
     data = [Pair(f"s{i}", f"t{i}", "English", "Basque", str(i // 2)) for i in range(80)]
     common = [Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", str(g)) for g in range(38)]
     assert len(split([*data, *common], 20, 1)[1]) == 20
+    assert len(split([*data, *common[:35]], 20, 1)[1]) == 10, "half of it is"
 
 
 def test_a_chain_of_shared_sentences_is_cut():

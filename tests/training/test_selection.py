@@ -32,8 +32,9 @@ def test_percentile_keeps_what_is_strictly_above(tmp_path):
 def test_percentile_is_of_each_language(tmp_path):
     generated(tmp_path, "Basque", scored(1.0, 2.0, 3.0, scorer="blaser"))
     generated(tmp_path, "Hausa", scored(11, 12, 13, scorer="confidence"))
-    found, _ = load(source("topxgen", BASQUE, HAUSA, data_dir=tmp_path, percentile=50))
+    found, facts = load(source("topxgen", BASQUE, HAUSA, data_dir=tmp_path, percentile=50))
     assert [pair.target.split()[1] for pair in found] == ["3.0", "13"]
+    assert [of["scorer"] for of in facts["languages"].values()] == ["blaser", "confidence"]
 
 
 def test_dataset_size_by_strategy(tmp_path):
@@ -93,6 +94,8 @@ def test_scores_that_cannot_rank(tmp_path):
     message = refusal(load, source("topxgen", data_dir=tmp_path, percentile=10))
     assert "scored by an unnamed scorer and blaser and confidence" in message and "--stages score" in message
     assert len(load(source("topxgen", data_dir=tmp_path, dataset_size=2, strategy="random"))[0]) == 2
+    generated(tmp_path, "Basque", scored(1.0, scorer="blaser"), scored(2.0, scorer="confidence"))
+    assert "scored by blaser and confidence" in refusal(load, source("topxgen", data_dir=tmp_path, percentile=10))
     # What is dropped before need not be comparable.
     generated(tmp_path, "Basque", scored(1.0, 2.0, scorer="a"), record(("labur", "short", 9.0), scorer="b"))
     assert len(load(source("topxgen", data_dir=tmp_path, percentile=50))[0]) == 1
@@ -160,7 +163,9 @@ def test_one_folder_selects_as_the_first_of_several(tmp_path):
     generated(b, "Basque", scored(*range(50, 100)))
     alone = taken(a, dataset_size=10, strategy="random")
     found, _ = load(source("topxgen", data_dir=(a, b), dataset_size=20, strategy="random"))
-    assert [float(pair.target.split()[1]) for pair in found][:10] == alone
+    values = [float(pair.target.split()[1]) for pair in found]
+    assert values[:10] == alone
+    assert values[10:] != [value + 50 for value in alone], "each folder has its own sample"
 
 
 def test_duplicates_are_dropped_before_the_selection_on_request(tmp_path):
@@ -177,6 +182,7 @@ def test_duplicates_are_dropped_before_the_selection_on_request(tmp_path):
     sizes = {"read": 6, "duplicates": 2, "asked": 3, "by_size": 3, "pairs": 3}
     assert chosen(dataset_size=3) == (texts[:3], sizes)
     assert chosen(dataset_size=2, strategy="highest")[0] == ["Thanks to you all.", "One long one 2."]
+    assert chosen(dataset_size=3, strategy="highest")[0] == texts[1:], "in file order"
     assert chosen(percentile=40)[0] == ["Thanks to you all.", "One long one 2."], "of the four scores"
 
 

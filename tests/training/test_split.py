@@ -87,6 +87,8 @@ def test_paragraphs_that_do_not_fit():
     assert [len(part) for part in split(fours, 10, 1)] == [32, 8], "as near below as can be"
     message = refusal(split, fours, 3, 1)
     assert "no test set of 3" in message and "pass --test_size_ratio 4 or more" in message
+    five = [Pair(f"s{i}", f"t{i}", "English", "Basque", "five") for i in range(5)]
+    assert "at least 4 of them; pass --test_size_ratio 4 or more" in refusal(split, [*fours, *five], 3, 1)
     assert "all 5 do" in refusal(split, some_pairs(5, size=5), 2, 1)
     for seed in range(20):  # 2 + 3 would leave 1
         sizes = [

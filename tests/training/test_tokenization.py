@@ -1,8 +1,10 @@
 """Token boundaries of training texts, over tokenizers of every kind."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from tests.support.tiny_models import nllb_tokenizer, udhr_pairs, udhr_texts
+from tests.support.tiny_models import nllb_tokenizer, pieces_in, sentencepiece_model, udhr_pairs, udhr_texts
 from topxgen.common.errors import UsageError
 from topxgen.inference.tokenizer import encode, plain_ids, tokens_before
 from topxgen.text import languages
@@ -153,8 +155,6 @@ def test_eos_must_be_a_token(tiny_lm):
 
 
 def test_encoder_decoder_sides_carry_their_languages():
-    from types import SimpleNamespace
-
     from topxgen.translation.language_tokens import LanguageTokens
 
     tokenizer = nllb_tokenizer([text for pair in PAIRS for text in (pair.source, pair.target)], 300)
@@ -174,3 +174,22 @@ def test_encoder_decoder_sides_carry_their_languages():
     assert len(ids) == 12 and source == 6 and ids[5] == ids[11] == tokenizer.eos_token_id and short.truncated == 2
     with pytest.raises(UsageError, match="unknown language"):
         encoder.encode([Pair("a", "b", "English", "Klingon", "e")])
+
+
+def test_a_target_is_tokenized_by_the_model_of_its_own_side(tmp_path):
+    """Of Marian, which has two."""
+    import json
+
+    from transformers import MarianTokenizer
+
+    sides = udhr_texts("English"), udhr_texts("Basque")
+    files = [sentencepiece_model(tmp_path, name, texts, 400) for name, texts in zip("ab", sides, strict=True)]
+    pieces = dict.fromkeys(["</s>", "<unk>", "<pad>", *(piece for file in files for piece in pieces_in(file))])
+    (tmp_path / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    tokenizer = MarianTokenizer(*map(str, files), str(tmp_path / "vocab.json"))
+    languages_ = SimpleNamespace(prefixes=lambda source, target: ([], []), ids=frozenset())
+    encoded = Seq2SeqTokenizer(tokenizer, languages_, 64).encode(PAIRS[:1])
+    ids, source = encoded[0].tolist(), int(encoded.prompts[0])
+    reference = tokenizer(PAIRS[0].source, text_target=PAIRS[0].target)
+    assert (ids[:source], ids[source:]) == (reference["input_ids"], reference["labels"])
+    assert ids[source:] != tokenizer(PAIRS[0].target)["input_ids"]

@@ -67,15 +67,13 @@ class CausalTokenizer:
         self._bos = tokens_before(tokenizer)
 
     def template(self, pair: Pair) -> MTTemplate | None:
-        """The MT template for a pair's direction; None with --template_key none."""
-        if self._template_key == NO_TEMPLATE:
+        """The MT template for a pair's direction; None of raw text and with --template_key none."""
+        if not pair.src or self._template_key == NO_TEMPLATE:
             return None
         return get_template(self._template_key, pair.src, pair.tgt, extra=self._languages_file)
 
     def prompt_and_target(self, pair: Pair) -> tuple[str, str]:
         """The prompt as inference sends it, and the text to learn after it; concatenated they are the training text."""
-        if not pair.src:
-            return "", pair.target
         template = self.template(pair)
         if template is None:
             return pair.source, pair.target
