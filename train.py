@@ -225,6 +225,7 @@ def train(args: argparse.Namespace) -> int:
 
     # Output directory: one process writes to it, and it holds one run only
     settings = arguments.result_settings(args, facts["sha256"])
+    settings |= {"streamed_files": facts["files"]} if args.streaming else {}
     run.check_output_dir(args.output_dir, settings)
     if args.dry_run:
         model.check_modules()

@@ -41,7 +41,7 @@ PROMPTS = FOLDER / "metrics"
 WEIGHTS = {"critical": 25, "major": 5, "minor": 1}
 WORST = 25  # errors beyond this sum do not count
 ANSWERS = "answers"  # folder of the responses, in --cache_dir
-READING = 2  # version of the rules that read a response; cached scores of another version are not used
+READING = 3  # version of the rules that read a response; cached scores of another version are not used
 PREFIX = "judge_"  # of the flags
 _NAMED = "inference_api|base_url|engine_args|prompt_style|prices|budget|model_name_or_path|tokenizer_name_or_path"
 

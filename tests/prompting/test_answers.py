@@ -131,6 +131,7 @@ def test_what_chat_models_put_around_a_translation(answer):
         ("2 + 2 = 4", "2 + 2 = 4"),
         ("---\nA note.", "---"),
         ("Barack Obama\n\n(Names stay.)", "Barack Obama"),
+        ("Assistant\n\n(One who helps.)", "Assistant"),
     ],
 )
 def test_what_belongs_to_a_translation(answer, source):
@@ -170,6 +171,7 @@ def test_numbers_objects_and_boxes_of_a_source(answer, source):
         '[TOOL_CALLS][{"name": "translate", "arguments": {}}]',
         "<steps_of_mine>Hm.\nHm.</steps_of_mine>\nKaixo mundua.",
         "Thinking: it greets the world.",
+        "<｜end▁of▁sentence｜>Kaixo mundua.",
     ],
 )
 def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):

@@ -57,10 +57,14 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
     again = flags(tiny_lm, tmp_path / "again", **streamed)
     read = data.read_text(encoding="utf-8")
     data.write_text(read + json.dumps({"en": "A line more.", "eu": "Lerro bat gehiago."}) + "\n", encoding="utf-8")
-    assert "(data was " in train_here(*again, check=2).stderr, (
+    assert "(streamed_files was " in train_here(*again, check=2).stderr, (
         "the rows already trained on would be skipped in another order"
     )
     data.write_text(read, encoding="utf-8")
+    recorded = tmp_path / "again" / "settings_train.json"
+    older = {name: value for name, value in json.loads(recorded.read_text()).items() if name != "streamed_files"}
+    recorded.write_text(json.dumps(older))
+    assert "already finished" in train_here(*again).stderr, "older versions did not record the files"
     (tmp_path / "again" / "manifest_train.json").unlink()
     (tmp_path / "again" / "checkpoint-4" / "trainer_state.json").unlink()
     too_few = flags(tiny_lm, tmp_path / "few", **{**streamed, "size_valid_set": 1000})

@@ -14,7 +14,8 @@ from topxgen.common.needs import COMET, DATASET, FILES, MODEL, TOKENIZER, Need
 CARD = "README.md"
 # Configuration and tokenizer; *.py: --trust_remote_code.
 SMALL = ("*.json", "*.jinja", "*.model", "*.spm", "*.txt", "*.codes", "*.tiktoken", "*.py")
-TOKENIZERS = ("tokenizer.json", "tekken.json", "*.model", "*.spm", "vocab.*", "*.tiktoken")  # each holds a vocabulary
+# Each holds a vocabulary.
+TOKENIZERS = ("tokenizer.json", "tekken.json", "*.model", "*.spm", "vocab[.-]*", "byte_maps.json", "*.tiktoken")
 WITHOUT_VOCABULARY = ("ByT5Tokenizer", "auto_map")  # bytes; code of the repository
 # The formats of weights; the first that there is. The others hold the same.
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.gguf")
@@ -124,7 +125,8 @@ def has_tokenizer(files: dict[str, Path]) -> bool:
     if any(_matches(name, (*TOKENIZERS, "*.gguf")) for name in files):
         return True
     config = files.get("tokenizer_config.json")
-    return config is not None and any(name in config.read_text(encoding="utf-8") for name in WITHOUT_VOCABULARY)
+    text = config.read_text(encoding="utf-8", errors="replace") if config else ""
+    return any(name in text for name in WITHOUT_VOCABULARY)
 
 
 def _problem_of_data(need: Need, files: dict[str, Path]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ SHARE = 0.25  # of the page's size: all sentences, as the page has them
 RATIO = 3  # uncompressed bytes to one, to begin with
 HEAD = 1 << 16  # bytes of a file that tell whether it is one of --segments
 LEADING = "chrf"
+NEAR = 0.001  # scores of one metric differ by less in other batches and on other devices
 
 
 class SegmentLine(TypedDict):
@@ -351,27 +353,23 @@ def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> di
         for number in range(len(one.system.sentences))
     }
     found: dict[Key, dict[str, float]] = {}
-    differing: set[str] = set()
+    differing: set[str] = set()  # by other weights, tokenizers or baselines, which these files do not name
     for path in _segment_files({run.root, *(report.parent for report in run.evaluations)}):
         try:
             for line in _lines(path):
                 scored = line["direction"], line["source"], line["translation"]
                 # Without references here, those of the file are taken as they are.
-                for key in wanted & {(*scored, line["reference"] or ""), (*scored, "")}:
+                for key in wanted & {(*scored, line.get("reference") or ""), (*scored, "")}:
                     own = found.setdefault(key, {})
                     for name in line:
                         is_score = name not in SegmentLine.__annotations__ and name != LEADING
                         value = finite(line[name]) if is_score else None
-                        if value is not None and own.setdefault(name, value) != value:
+                        if value is not None and not math.isclose(own.setdefault(name, value), value, abs_tol=NEAR):
                             differing.add(name)
         except (UsageError, OSError, csv.Error, ValueError) as error:
             options.notice("problem", NAME, " ".join(str(error).split()))
-    for name in sorted(
-        differing
-    ):  # by other weights, another tokenizer or another baseline, which these files do not name
-        options.notice(
-            "missing", NAME, f"scores of sentences by {name} differ between the files of --segments: not shown"
-        )
+    for name in sorted(differing):
+        options.notice("missing", NAME, f"scores of sentences by {name} differ between files of --segments: not shown")
     return {key: {name: own[name] for name in own if name not in differing} for key, own in found.items()}
 
 

@@ -161,12 +161,16 @@ def test_segments_are_those_of_the_same_references_and_metric(tmp_path):
     sides = dict(zip(("sources", "references"), ({"from": str(file)} for file in files), strict=True))
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"test_set": {"test": sides}}))
     scored(tmp_path / "t", "--segments", tmp_path / "t" / "segments.jsonl")
-    lines = [line | {"lang": line["lang"] + 1} for line in records(tmp_path / "t" / "segments.jsonl")]
+    lines = records(tmp_path / "t" / "segments.jsonl")
+    lines = [line | {"lang": line["lang"] + 1, "bleu": line["bleu"] + 0.0001} for line in lines]
     other = tmp_path / "t" / "others.jsonl"  # by another identifier
     other.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    columns = [name for name in lines[0] if name != "reference"]
+    cells = ",".join(f'"{lines[0][name]}"' for name in columns)
+    (tmp_path / "t" / "without_references.csv").write_text(f"{','.join(columns)}\n{cells}\n", encoding="utf-8")
     data, options = collected(tmp_path / "t")
     assert data["sentences"][0]["systems"][0]["scores"].keys() == {"chrf", "bleu"}
-    assert "by lang differ between the files" in notices(options, "missing")
+    assert "by lang differ between files" in notices(options, "missing")
     other.unlink()
     files[1].write_text("\n".join(["Beste erreferentzia bat.", *test.references[1:]]) + "\n", encoding="utf-8")
     (group,) = collected(tmp_path / "t")[0]["sentences"]
