@@ -226,7 +226,7 @@ def print_report(args: argparse.Namespace) -> int:
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
-    hub.require([*wanted.of_test_set(args, ()), *language_id.needs(args.lid_model)])
+    hub.require([*wanted.of_test_set(args, ()), *language_id.needs(args.lid_model)], others=wanted.of_evaluation(args))
     report, rows = evaluate(args)
     show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     for file, make in ((args.csv, export.csv_text), (args.markdown, export.markdown), (args.latex, export.latex)):

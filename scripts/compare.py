@@ -30,7 +30,7 @@ from topxgen.common.files import read_json, read_jsonl, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.common.schemas import fields
-from topxgen.experiments import comparison, stages
+from topxgen.experiments import assets, comparison, stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags, stops
 from topxgen.experiments.comparison import Experiment, Job, Variant
 from topxgen.inference.response_cache import ResponseRecord
@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         if not any(Chain(job.folder).reason_to_run(job.command) for job in data):
             check_pairs(experiment, names)
         return 0
+    assets.require((job.folder, job.command) for job in jobs if not chosen or job.id in chosen)
     incomplete = 0
     for number, job in enumerate(jobs, start=1):
         if chosen and job.id not in chosen:

@@ -29,9 +29,9 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.flag_rules import Rule
-from topxgen.common.hub import hub_call, listed, model_file
+from topxgen.common.hub import hub_call, listed, model_file, require
 from topxgen.common.locks import OutputLock
-from topxgen.common.needs import Need, models
+from topxgen.common.needs import MODEL, Need, models
 from topxgen.common.weights import load_weights
 from topxgen.inference import adapters
 from topxgen.text import languages
@@ -192,6 +192,7 @@ def run(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
     if args.output.exists():
         raise UsageError(f"{args.output} already exists; remove it or choose another OUTPUT")
+    require(Need(MODEL, name) for name in (args.adapter, args.base_model_name_or_path) if name)
     if args.ctranslate2 and model_file(args.adapter, "adapter_config.json") is None:
         with OutputLock(args.output.parent, part=args.output.name, flag="OUTPUT"):
             export(args.adapter, args, [lineage.of_model(args.adapter)])
@@ -202,6 +203,7 @@ def run(args: argparse.Namespace) -> int:
     if not base:
         raise UsageError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")
     revision = None if args.base_model_name_or_path else settings.get("revision")
+    require([Need(MODEL, base, revision=revision or "")])
     with OutputLock(args.output.parent, part=args.output.name, flag="OUTPUT"):
         output = args.output.with_name(f"{args.output.name}.merged") if args.ctranslate2 else args.output
         if args.ctranslate2:

@@ -20,7 +20,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
-from topxgen.experiments import rounds
+from topxgen.experiments import assets, rounds
 from topxgen.experiments.chain import RECORDS, Chain, add_flags, add_running_flags, commands, folder_of, stops
 
 
@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         for command in todo:
             show(f"# {chain.state(command)}")
         return 0
+    assets.require((folder, command) for command in todo)
     incomplete = 0
     with OutputLock(folder / RECORDS):
         chain = Chain(folder)
@@ -81,6 +82,7 @@ def run_rounds(args: argparse.Namespace, tree: dict) -> int:
     if args.dry_run:
         rounds.show_plan(todo)
         return 0
+    assets.require((folder, command) for one in todo for folder, _, command in one.jobs())
     with OutputLock(todo[0].folder / RECORDS):
         return rounds.run(settings, todo, args.allow_incomplete, args.until or "")
 

@@ -37,12 +37,19 @@ MISSING = {
         ["openlanguagedata/flores_plus", "mteb/NTREX", "google/xquad"],
     ),
     "comptra.evaluate": (
-        "in --dataset_name_or_path ood --lid_model org/lid",
-        ["gmnlp/tico19", "org/lid"],
+        "in --dataset_name_or_path ood --lid_model org/lid --metrics chrf mt-ranker",
+        ["gmnlp/tico19", "org/lid", "ibraheemmoosa/mt-ranker-large"],
     ),
+    "scripts/merge_lora.py": ("org/adapter out --base_model_name_or_path org/base", ["org/adapter", "org/base"]),
+    "scripts/run.py": ("run.yaml", ["openlanguagedata/flores_plus", "org/base", "org/lid"]),
 }  # fmt: skip
 
 
+RUN = """output_dir: out
+decontamination: {input_dir: in, benchmarks: [flores]}
+train: {model_name_or_path: org/base, dataset_name_or_path: topxgen, data_dir: in, target_languages: [Basque], max_steps: 1, output_dir: out/train}
+evaluate: {dirs: out, lid_model: org/lid}
+"""
 HUBS = [*itertools.product(MISSING, ["refuses", "offline"]), ("main.py", "never answers"), ("main.py", "stalls")]
 
 
@@ -75,6 +82,7 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
     (tmp_path / "in" / "Basque_translate.jsonl").write_text(
         '{"sentence": "a", "propositions": [], "translations": []}\n'
     )
+    (tmp_path / "run.yaml").write_text(RUN)
     flags, missing = MISSING[name]
     with socket.socket() as taken:  # bound, but nobody listens: connections are refused
         taken.bind(("127.0.0.1", 0))
@@ -97,7 +105,7 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
     *before, error = result.stderr.splitlines()
     assert len(before) <= 1 and "Retrying" not in result.stderr and "Traceback" not in result.stderr
     assert ("cannot be reached" in before[0]) if before else offline
-    assert f"{name}: error: without the Hub" in error and "hf download" in error
+    assert f"{name.rpartition('/')[2]}: error: without the Hub" in error and "hf download" in error
     assert [part for part in missing if part not in error] == []
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 
@@ -34,6 +35,8 @@ def test_every_cut_of_a_record_is_repaired_and_kept_beside(tmp_path):
         (b'{"text": "a"}\r{"text": "b"}', "its lines end in CR alone"),
         (b"text,topic\nkaixo,agur", "not a JSON object"),
         (b'{"text": "a"} trailing words', "not a JSON object"),
+        (b'["text", "a"]', "not a JSON object"),
+        (b"2026", "not a JSON object"),
         (b"{" * 5000 + b"x", "not a JSON object"),
     ],
 )
@@ -54,6 +57,16 @@ def test_the_repair_is_reported_and_linear(tmp_path, caplog):
     assert repair_tail(path) == 30_000_010
     assert "a.jsonl: the last line was half-written" in caplog.text
     assert list(read_jsonl(path)) == [{"n": 1}]
+
+
+def test_a_file_that_is_written_again_with_the_same_content_keeps_its_time(tmp_path):
+    path, time_ns = tmp_path / "scores.json", 1_700_000_000_000_000_000
+    for content, kept in (({"chrF++": 1}, True), ({"chrF++": 2}, False)):
+        write_atomic(path, ['{"chrF++": 1}'])
+        os.utime(path, ns=(time_ns, time_ns))
+        write_atomic(path, [json.dumps(content)])
+        assert (path.stat().st_mtime_ns == time_ns) is kept and json.loads(path.read_text()) == content
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]
 
 
 def test_temporary_files_are_never_opened_through_a_link(tmp_path):

@@ -95,25 +95,6 @@ def test_a_copy_in_which_one_line_is_repeated_is_partial(tmp_path):
     assert not benchmarks.load("flores", BASQUE, tmp_path)[0].is_partial
 
 
-ENGLISH_FILES = {
-    "flores": [("flores200_dataset/dev/eng_Latn.dev", 997), ("flores200_dataset/devtest/eng_Latn.devtest", 1012)],
-    "ntrex": [("NTREX-128/newstest2019-src.eng.txt", 1997)],
-    "tico": [],  # both languages are in one file
-    "xquad": [("xquad/xquad.en.json", 240)],
-}
-
-
-@pytest.mark.parametrize("name", PIECES)
-def test_the_english_texts_under_another_languages_name_are_refused(name, tmp_path):
-    for path, count in [*PIECES[name], *ENGLISH_FILES[name]]:
-        write(tmp_path / path, count)
-    benchmarks.load(name, SPANISH, tmp_path)
-    path = tmp_path / PIECES[name][-1][0]
-    path.write_text(path.read_text().replace("Uno", "One"))
-    message = refusal(benchmarks.load, name, SPANISH, tmp_path, allow_partial=True)
-    assert f"{path} is not the published file: " in message and "are the English ones, not Spanish" in message
-
-
 @pytest.mark.parametrize("name", PIECES)
 def test_a_git_lfs_pointer_is_named(name, tmp_path):
     for path, count in PIECES[name]:

@@ -150,7 +150,8 @@ def test_what_a_folder_lacks(tmp_path):
     for text, problem in (("{}", "it has no tokenizer"), ('{"tokenizer_class": "ByT5Tokenizer"}', "")):
         config.write_text(text)
         assert hub_files.problem(Need(TOKENIZER, "a/b"), tmp_path) == problem
-    config.write_text("{}")
+    config.write_bytes(b'{"tokenizer_class": "\xff"}')
+    assert hub_files.problem(Need(TOKENIZER, "a/b"), tmp_path) == "it has no tokenizer"
     (tmp_path / "vocab-src.json").write_text("{}")  # FSMT
     assert not hub_files.problem(Need(TOKENIZER, "a/b"), tmp_path)
     (tmp_path / "model.bin").symlink_to(tmp_path / "blob")

@@ -131,6 +131,7 @@ def test_what_chat_models_put_around_a_translation(answer):
         ("2 + 2 = 4", "2 + 2 = 4"),
         ("---\nA note.", "---"),
         ("Barack Obama\n\n(Names stay.)", "Barack Obama"),
+        ("Assistant\n\n(One who helps.)", "Assistant"),
     ],
 )
 def test_what_belongs_to_a_translation(answer, source):

@@ -87,6 +87,8 @@ def test_thoughts_without_an_end_leave_nothing(text):
         "The assistantfinal word stays.",
         "I think </b> and <i>think</i>.",
         "Use the <think> tag.",
+        "Between <details> and </details> it is hidden.",
+        "Here are my reasoning steps: one and two.",
         "[Reflection] on a thought",
         "It says: a < b and think > 3",
     ],

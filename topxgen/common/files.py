@@ -105,7 +105,7 @@ def read_json(path: Path, schema: type[T] = dict, remedy: str = "restore it or r
 def repair_tail(path: Path) -> int:
     """Remove the half-written last record that a killed run leaves; returns the bytes removed.
 
-    What is removed is kept in `{name}.torn` beside the file. A last line that is complete JSON but lacks its line break, as
+    What is removed is kept in `{name}.torn` beside the file. A last line that is a whole JSON object but lacks its line break, as
     hand-edited files have, gets one. Raises UsageError, leaving the file as it is, for a last line that is not the beginning of
     a JSON object: this program did not write it.
     """
@@ -123,7 +123,7 @@ def repair_tail(path: Path) -> int:
         tail = b"".join(reversed(pieces))[newline + 1 :]
         if not tail:
             return 0
-        if _is_json(tail):
+        if _is_json_object(tail):
             checksums.drop(path)
             file.seek(size)
             file.write(b"\n")
@@ -143,12 +143,11 @@ def repair_tail(path: Path) -> int:
     return len(tail)
 
 
-def _is_json(line: bytes) -> bool:
+def _is_json_object(line: bytes) -> bool:
     try:
-        json.loads(line.decode("utf-8"))  # bytes would be taken for UTF-16, too
+        return isinstance(json.loads(line.decode("utf-8")), dict)  # bytes would be taken for UTF-16, too
     except (ValueError, RecursionError):
         return False
-    return True
 
 
 def _begins_json_object(line: bytes) -> bool:
@@ -324,12 +323,15 @@ def open_partial(path: Path, mode: str, **options) -> IO:
 @contextmanager
 def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
     """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises or the run
-    is stopped: then it is removed."""
+    is stopped: then it is removed. A file with the same content keeps its time: make and rsync go by it."""
     try:
         with open_partial(path, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if _have_same_content(partial(path), path):
+            partial(path).unlink()
+            return
         had_checksum = checksums.drop(path)
         os.replace(partial(path), path)
     except BaseException:  # a full disk needs the room
@@ -339,6 +341,12 @@ def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
         raise
     if had_checksum:
         checksums.claim_file(path)
+
+
+def _have_same_content(new: Path, path: Path) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != new.stat().st_size:
+        return False
+    return checksums.sha256_of(path) == checksums.sha256_of(new)
 
 
 @contextmanager

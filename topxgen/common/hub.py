@@ -107,12 +107,14 @@ _INSTALLED: dict[str, tuple[Callable[[str], object], str]] = {
 }
 
 
-def require(needs: Iterable[Need]) -> None:
-    """Raise UsageError naming all of these on the Hub that are not in its cache, or not whole, if there is no Hub.
+def require(needs: Iterable[Need], others: Iterable[Need] = ()) -> None:
+    """Raise UsageError naming all of these on the Hub that are not in its cache, or not whole, if there is no Hub; with `others`,
+    which the command can do without.
 
     So a node without internet is set up in one go. What is local is passed over.
     """
-    every = list(dict.fromkeys(needs))
+    needs = list(needs)
+    every = list(dict.fromkeys([*needs, *others]))
     wanted = [need for need in every if need.is_on_hub]
     if not wanted:
         return
@@ -120,7 +122,7 @@ def require(needs: Iterable[Need]) -> None:
 
     check_connection()
     missing = [(need, why) for need in wanted if (why := lacking(need))] if constants.HF_HUB_OFFLINE else []
-    if missing:
+    if any(need in needs for need, _ in missing):
         shown = dict.fromkeys(
             (need.repo_type, need.name, f" ({why})" if why != NOT_DOWNLOADED else near_folder(need.name))
             for need, why in missing
@@ -182,7 +184,7 @@ def lacking(need: Need) -> str:
     """Why what `need` names cannot be loaded from the Hub's cache; "" if it can. No network is asked."""
     from huggingface_hub import constants
 
-    folder = snapshot(need.repo_type, need.name)
+    folder = snapshot(need.repo_type, need.name, revision=need.revision)
     if need.kind == DATASET:  # `datasets` keeps what it has loaded, in a format of its own
         place = os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets"
         if any(Path(place, need.name.replace("/", "___")).glob("*")):

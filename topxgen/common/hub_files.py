@@ -125,7 +125,8 @@ def has_tokenizer(files: dict[str, Path]) -> bool:
     if any(_matches(name, (*TOKENIZERS, "*.gguf")) for name in files):
         return True
     config = files.get("tokenizer_config.json")
-    return config is not None and any(name in config.read_text(encoding="utf-8") for name in WITHOUT_VOCABULARY)
+    text = config.read_text(encoding="utf-8", errors="replace") if config else ""
+    return any(name in text for name in WITHOUT_VOCABULARY)
 
 
 def _problem_of_data(need: Need, files: dict[str, Path]) -> str:

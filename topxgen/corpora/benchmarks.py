@@ -66,7 +66,6 @@ XQUAD_CODES = {
 }  # fmt: skip
 MIN_FILLED = 0.95  # of a published split's texts; no file at hand has an empty one
 MIN_DISTINCT = 0.8  # likewise; in the files at hand 0.999 of the texts are
-MAX_ENGLISH = 0.5  # of a split in another language, texts equal to the English ones; in the files at hand 0.001
 _NTREX_TEST_LINES = SIZES["ntrex"]["test"]
 _REGION_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
 _HUB_SOURCE = re.compile(r"(\w[\w.-]*/[\w.-]+)(?::([^:=]+))?(?::([^:]+=.*))?")  # org/name[:config][:mapping]
@@ -149,8 +148,6 @@ def load(
             if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
             check_size(name, split.name, split.size, split.source, allow_partial)
-        if folder is not None and name in SIZES and language.flores != "eng_Latn":
-            _check_not_english(name, language, splits, folder)
     except LacksLanguage:
         raise
     except UsageError as error:
@@ -204,25 +201,6 @@ def check_size(name: str, split: str, count: int, source: str, allow_partial: bo
             f"{source} is not the published file: {name} {split} has {count:,} texts instead of {size:,} "
             "(--allow_partial_benchmark takes it as it is)"
         )
-
-
-def _check_not_english(name: str, language: Language, splits: list[Split], folder: Path) -> None:
-    """Raise UsageError if a split is the English one under another language's name; nothing is known where the folder has no English."""
-    try:
-        english = {
-            split.name: split.texts
-            for split in load_choice("benchmark", name, LOADERS)(name, languages.find("English"), folder)
-        }
-    except UsageError:
-        return
-    for split in splits:
-        pairs = list(zip(split.texts, english.get(split.name.partition(" (")[0], ()), strict=False))
-        equal = sum(text == other for text, other in pairs)
-        if equal > MAX_ENGLISH * max(1, len(pairs)):
-            raise UsageError(
-                f"{split.source} is not the published file: {equal:,} of {len(pairs):,} texts of {name} {split.name} are the "
-                f"English ones, not {language.name}"
-            )
 
 
 def published_size(name: str, split: str) -> int | None:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from topxgen.common import hub_files, needs
+from topxgen.common import hub, hub_files, needs
 from topxgen.common.files import read_json
 from topxgen.common.hub import NOT_DOWNLOADED, snapshot
 from topxgen.common.needs import Need
 from topxgen.common.run_files import RunFile, read_changed
 from topxgen.experiments import comparison, rounds, stages
-from topxgen.experiments.chain import Command, commands
+from topxgen.experiments.chain import Chain, Command, commands
 from topxgen.quality import comet_models
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,17 @@ def assets(found: Iterable[Command], home: Path | None = None) -> list[Asset]:
                 queue.append(more)
             wanted.setdefault(more, []).extend(wanted[need])
     return _grouped(wanted, home)
+
+
+def require(jobs: Iterable[tuple[Path, Command]]) -> None:
+    """Raise UsageError, if there is no Hub, for all that the commands which have to run, each with the folder of its chain, load from
+    it and its cache lacks: the last of them may begin days after the first. Evaluation can be run again at any time."""
+    found = assets(command for folder, command in jobs if Chain(folder).reason_to_run(command))
+    before_evaluation = [asset for asset in found if asset.stages != ("evaluate",)]
+    hub.require(
+        (need for asset in before_evaluation for need in asset.needs),
+        others=(need for asset in found for need in asset.needs),
+    )
 
 
 def _needs(found: list[Command]) -> dict[Need, list[str]]:

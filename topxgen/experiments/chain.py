@@ -242,7 +242,9 @@ class Chain:
         read, started = self.digests(stages.inputs(command.stage, command.args)), provenance.now()
         began = time.monotonic()
         self.record_path(command).parent.mkdir(parents=True, exist_ok=True)
-        remove(self.record_path(command))
+        before = {} if self.what_changed(command) else self.record(command)
+        if not before:
+            remove(self.record_path(command))
         failures.clear(self.folder / RECORDS, command.name)
         failure = failures.given() or self.folder / RECORDS / failures.FOLDER / f"{command.name}.json"
         with _alone(self.folder / RECORDS) as descriptors:
@@ -259,8 +261,11 @@ class Chain:
                 "finished": provenance.now(),
                 "hours": round((time.monotonic() - began) / 3600, 5),
             }
-            write_json(self.record_path(command), record)
+            if before | {name: record[name] for name in ("started", "finished", "hours")} != record:
+                write_json(self.record_path(command), record)
             checksums.claim_file(self.record_path(command))
+        elif before:
+            remove(self.record_path(command))
         return code
 
     def digests(self, paths: Iterable[Path]) -> Files:

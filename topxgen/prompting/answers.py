@@ -27,7 +27,7 @@ _BLOCK_MARK, _BULLET = re.compile(r"(?:>|#{1,6}|[-*•])\s+(?=\S)"), re.compile(
 _TOKEN = r"<[|｜][^|｜<>\n]{1,40}[|｜]>"  # <|im_end|>, <｜end▁of▁sentence｜>
 _TURN_BEGINS = re.compile(
     rf"\A\s*(?:<(?:s|bos)>\s*)?(?:(?:(?!<[|｜](?:user|human|system|im_end|end(?:[_▁]?of[_▁]?\w+)?[|｜]|eo|return)){_TOKEN}\s*(?:assistant\b\s*)?)+|<start_of_turn>\s*model"
-    r"|\[/INST\]|<s>|<bos>|<role>assistant</role>|assistant[ \t]*\n)\s*",
+    r"|\[/INST\]|<s>|<bos>|<role>assistant</role>|(?-i:assistant)[ \t]*\n)\s*",
     re.IGNORECASE,
 )
 _TURN_ENDS = re.compile(

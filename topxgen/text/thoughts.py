@@ -20,8 +20,8 @@ _PAIRS = (  # beginning, end
     tuple(rf"<[|｜](?:{word}[_▁]{_THOUGHT}|{_THOUGHT}_{word})[|｜]>" for word in (_BEGIN, _END)),
     (r"<\|im_start\|>\s*think\b", r"<\|im_start\|>\s*answer\b"),  # s1
     (r"<\|im_start\|>assistant/think\b", r"(?!)"),  # HyperCLOVA X Think, without an end
-    (r"<details\b[^<>\n]*>", r"</details>"),  # Open WebUI
-    (r"(?m:^)Here are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]"),  # Apriel
+    (r"(?m:^)[ \t]*<details\b[^<>\n]*>", r"</details>[ \t]*(?m:$)"),  # Open WebUI
+    (r"(?m:^)Here are my reasoning steps:[ \t]*(?m:$)", r"\[BEGIN FINAL RESPONSE\]"),  # Apriel
     (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
     (r"<\|channel>", r"<channel\|>"),  # Gemma 4
     (r"<unused94>", r"<unused95>"),  # MedGemma
