@@ -101,3 +101,12 @@ def test_a_hub_id_is_not_asked_for_named_sets(tmp_path, monkeypatch):
     load(source("udhr"))
     refusal(load, source("flores", data_dir=tmp_path))
     refusal(load, source("smol", data_dir=tmp_path))
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("pairs", True), ("others", False)])
+def test_an_export_of_the_same_pairs_leaves_the_files_as_they_are(tmp_path, kind, kept):
+    pairs, states = [Pair("Hello.", "Kaixo.", "English", "Basque", "a")], []
+    for link in ({"kind": "pairs"}, {"kind": kind}):
+        export(pairs, [], tmp_path, ["datasets", "text"], link=link)
+        states.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()})
+    assert states[0].keys() == states[1].keys() and (states[0] == states[1]) is kept
