@@ -22,6 +22,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from comptra import evaluation_sets, guard
@@ -226,7 +227,10 @@ def print_report(args: argparse.Namespace) -> int:
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
-    hub.require([*wanted.of_test_set(args, ()), *language_id.needs(args.lid_model)], others=wanted.of_evaluation(args))
+    of_metrics: list[Need] = []
+    with suppress(UsageError):  # a metric that cannot be used is left out, and named then
+        of_metrics = wanted.of_evaluation(args)
+    hub.require([*wanted.of_test_set(args, ()), *language_id.needs(args.lid_model)], others=of_metrics)
     report, rows = evaluate(args)
     show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     for file, make in ((args.csv, export.csv_text), (args.markdown, export.markdown), (args.latex, export.latex)):
