@@ -1,5 +1,6 @@
 """Commands of short trainings of small models, and what their logs say."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -45,3 +46,10 @@ def timeless(entries: list[dict]) -> list[dict]:
 
 def losses(output: Path) -> list[float]:
     return [entry["loss"] for entry in log(output) if "loss" in entry]
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    """Flags of train.py as its parser reads them."""
+    import train
+
+    return train.build_parser().parse_args(["--model_name_or_path", "m", "--output_dir", "o", *words])

@@ -1,6 +1,5 @@
 """Limits, ties and orders of training, in small exact cases: a change by one in any of them fails here."""
 
-import argparse
 import json
 import logging
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.training_runs import parsed
 from topxgen.common.errors import UsageError
 from topxgen.training import (
     arguments,
@@ -32,12 +32,6 @@ from topxgen.training.trainer import EpochOrder, SetEpochCallback, StopAndSaveCa
 def pair(i: int, tgt: str = "Basque", **changed) -> Pair:
     fields = dict(source=f"source {i}", target=f"target {i}", src="English", tgt=tgt, group=f"{tgt} {i}")
     return Pair(**{**fields, **changed})
-
-
-def flags(*words: str) -> argparse.Namespace:
-    import train
-
-    return train.build_parser().parse_args(["--model_name_or_path", "m", "--output_dir", "o", *words])
 
 
 class Words:
@@ -259,7 +253,7 @@ def test_windows_of_a_stream():
 @pytest.mark.timeout(60)  # a fault may make it endless
 def test_rows_of_a_stream(caplog):
     caplog.set_level(logging.INFO)
-    args = flags(*["--num_of_sequences", "3", "--max_length", "8", "--packing", "none", "--seed", "5", "--reverse"])
+    args = parsed(*["--num_of_sequences", "3", "--max_length", "8", "--packing", "none", "--seed", "5", "--reverse"])
     tokenizer = CausalTokenizer(Words(), "none", 100)
     long = pair(6, target="one two three four five six seven")
     stream = stream_of(*map(pair, range(5)), long)
@@ -437,11 +431,11 @@ def test_the_best_checkpoint_may_move_or_be_deleted(tmp_path, caplog):
 
 def test_what_does_not_decide_the_result_are_flags():
     names = arguments.NOT_PART_OF_THE_RESULT
-    assert len(set(names)) == len(names) and set(names) <= set(vars(flags()))
+    assert len(set(names)) == len(names) and set(names) <= set(vars(parsed()))
 
 
 def settings(*words: str) -> dict:
-    args = flags("--target_languages", "Basque", *words)
+    args = parsed("--target_languages", "Basque", *words)
     arguments.set_defaults(args)
     return arguments.result_settings(args, "digest")
 
@@ -474,42 +468,9 @@ def test_a_run_of_an_older_version_is_resumed(tmp_path):
         run.check_output_dir(tmp_path, {**current, "data": "other"})
 
 
-@pytest.mark.parametrize(
-    ("words", "repository"),
-    [
-        ("", None),
-        ("--push_to_hub false", None),
-        ("--push_to_hub", "model"),
-        ("--push_to_hub true --hub_model_id me/it", "me/it"),
-        ("--push_to_hub me/it", "me/it"),
-        ("--push_to_hub it --hub_model_id it", "it"),
-    ],
-)
-def test_push_to_hub_takes_the_name_of_a_repository(words, repository, tmp_path):
-    args = flags(*words.split(), "--output_dir", str(tmp_path / "model"))
-    arguments.resolve(args)
-    assert args.push_to_hub is (repository is not None)
-    assert (args.hub_model_id or args.output_dir.name) == (repository or "model")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--push_to_hub a/b/c", "'a/b/c' is not a repository name .*; pass --push_to_hub NAME or OWNER/NAME"),
-        ("--push_to_hub a --hub_model_id b", "--push_to_hub a and --hub_model_id b name two repositories"),
-        ("--push_to_hub --hub_model_id -b-", "'-b-' is not a repository name"),
-    ],
-)
-def test_names_that_the_hub_would_reject_after_the_training(words, message):
-    with pytest.raises(UsageError, match=message):
-        arguments.resolve(flags(*words.replace(" -b-", "=-b-").split()))
-    with pytest.raises(SystemExit):
-        flags("--push_to_hub", "")
-
-
 def test_a_flag_of_the_same_name_reaches_the_trainer():
     words = "--learning_rate 3e-4 --save_steps 7 --num_warmup_steps 9 --weight_decay 0.5 --max_steps 11 --seed 4 --num_workers 0"
-    args = flags(*words.split())
+    args = parsed(*words.split())
     result = arguments.training_arguments(args, "eval_chrf", True, False)
     assert (result.learning_rate, result.save_steps, result.warmup_steps, result.weight_decay) == (3e-4, 7, 9, 0.5)
     assert (result.max_steps, result.seed, result.data_seed, result.greater_is_better) == (11, 4, 4, True)

@@ -8,9 +8,10 @@ import pytest
 
 from tests.support.hub_server import HubServer, client_of
 from tests.support.runs import in_process
-from tests.support.training_runs import flags
+from tests.support.training_runs import flags, parsed
 from topxgen.common import checksums, hub
 from topxgen.common.errors import UsageError
+from topxgen.training import arguments
 
 
 @pytest.fixture
@@ -93,3 +94,36 @@ def test_a_token_that_may_not_upload_is_one_line(tmp_path, server, monkeypatch):
         hub.upload(tmp_path, "me/model", "model", ["hub/*"])
     with pytest.raises(UsageError, match="--push_to_hub: the Hub does not accept your token"):
         hub.check_token("--push_to_hub")
+
+
+@pytest.mark.parametrize(
+    ("words", "repository"),
+    [
+        ("", None),
+        ("--push_to_hub false", None),
+        ("--push_to_hub", "model"),
+        ("--push_to_hub true --hub_model_id me/it", "me/it"),
+        ("--push_to_hub me/it", "me/it"),
+        ("--push_to_hub it --hub_model_id it", "it"),
+    ],
+)
+def test_push_to_hub_takes_the_name_of_a_repository(words, repository, tmp_path):
+    args = parsed(*words.split(), "--output_dir", str(tmp_path / "model"))
+    arguments.resolve(args)
+    assert args.push_to_hub is (repository is not None)
+    assert (args.hub_model_id or args.output_dir.name) == (repository or "model")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--push_to_hub a/b/c", "'a/b/c' is not a repository name .*; pass --push_to_hub NAME or OWNER/NAME"),
+        ("--push_to_hub a --hub_model_id b", "--push_to_hub a and --hub_model_id b name two repositories"),
+        ("--push_to_hub --hub_model_id -b-", "'-b-' is not a repository name"),
+    ],
+)
+def test_names_that_the_hub_would_reject_after_the_training(words, message):
+    with pytest.raises(UsageError, match=message):
+        arguments.resolve(parsed(*words.replace(" -b-", "=-b-").split()))
+    with pytest.raises(SystemExit):
+        parsed("--push_to_hub", "")
