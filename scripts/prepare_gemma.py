@@ -9,12 +9,14 @@ Gemma terms of use apply to the weights: https://ai.google.dev/gemma/terms.
 
 import argparse
 import functools
+import logging
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common.console import library_output_to
+from topxgen.common.locks import wait_for_lock
 
 CARD = """---
 base_model: google/gemma-3-270m
@@ -57,21 +59,30 @@ def prepare(folder: Path) -> None:
     os.replace(partial, folder)
 
 
+def is_complete(folder: Path) -> bool:
+    return (folder / "model.safetensors").exists() and (folder / "README.md").exists()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write config, weights and tokenizer")
     folder = parser.parse_args().folder
-    if (folder / "model.safetensors").exists():
-        if not (folder / "README.md").exists():  # of an earlier version
-            (folder / "README.md").write_text(CARD, encoding="utf-8")
+    if is_complete(folder):
         return 0
-    log = folder.with_name(f"{folder.name}.log")
-    print(
-        f"unpacking Gemma 3 270M into {folder}, once, in about a minute (messages of transformers: {log})",
-        file=sys.stderr,
-    )
-    with library_output_to(log):
-        prepare(folder)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with wait_for_lock(folder.parent, folder.name, "folder"):
+        if is_complete(folder):  # by another process meanwhile
+            return 0
+        if (folder / "model.safetensors").exists():  # of an earlier version
+            (folder / "README.md").write_text(CARD, encoding="utf-8")
+            return 0
+        log = folder.with_name(f"{folder.name}.log")
+        print(
+            f"unpacking Gemma 3 270M into {folder}, once, in about a minute (messages of transformers: {log})",
+            file=sys.stderr,
+        )
+        with library_output_to(log):
+            prepare(folder)
     return 0
 
 
