@@ -18,7 +18,39 @@ from tests.support.tiny_lm import build_lm, build_nllb, built_once, give_chat_te
 
 PREPARE_GEMMA = (sys.executable, "scripts/prepare_gemma.py", GEMMA)
 TRAIN_TINY_MODELS = (sys.executable, "-m", "tests.support.tiny_lm")
-LONGEST = ()
+# Files of 5 s and more of processor time; first those that need no model, since the models may have to be made.
+LONGEST = (
+    "attack/test_attack.py",
+    "generation/test_api_runs.py",
+    "test_imports.py",
+    "experiments/test_chain.py",
+    "generation/test_knn_instruct.py",
+    "inference/test_api_interruptions.py",
+    "training/test_configs.py",
+    "generation/test_merge.py",
+    "generation/test_dedup_prefilter.py",
+    "generation/test_merge_pairs.py",
+    "common/test_hub.py",
+    "comptra/report/test_browser_pairs.py",
+    "comptra/report/test_browser_page.py",
+    "training/test_train.py",
+    "translation/test_nllb.py",
+    "comptra/test_resume.py",
+    "generation/test_datagen.py",
+    "experiments/test_prefetch.py",
+    "training/test_hostile_files.py",
+    "comptra/test_guard.py",
+    "comptra/test_probe_contamination.py",
+    "comptra/test_verify.py",
+    "training/test_checkpoints.py",
+    "training/test_train_inputs.py",
+    "inference/test_batching.py",
+    "inference/test_samplers.py",
+    "inference/test_neutral_decoding.py",
+    "doctor/test_doctor_hub.py",
+    "comptra/report/test_distributions.py",
+    "statistics/test_verify.py",
+)
 
 # A shell ignores SIGINT in its background jobs, and children inherit that; tests send it to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,16 +69,16 @@ def quick_garbage_collection() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """All tests in several workers: each begins to collect elsewhere, and finds compiled what the others have compiled by
     then; the models are made meanwhile."""
-    if config.args != config.getini("testpaths") or not config.getoption("tx", None):
+    worker = getattr(config, "workerinput", None)
+    if config.args != config.getini("testpaths") or not (worker or config.getoption("tx", None)):
         return
-    if not hasattr(config, "workerinput"):
+    if worker is None:
         for command in (PREPARE_GEMMA, TRAIN_TINY_MODELS):
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             config.add_cleanup(process.kill)
         return
     files = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_*.py"))]
-    worker = int(config.workerinput["workerid"].removeprefix("gw"))
-    start = len(files) * worker // config.workerinput["workercount"]
+    start = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
     config.args = files[start:] + files[:start]
 
 
@@ -54,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker is left with one when the others are done."""
     files = [item.nodeid.partition("::")[0] for item in items]
     tests = Counter(files)
-    rank = {file: number for number, file in enumerate(LONGEST)}
+    rank = {f"tests/{file}": number for number, file in enumerate(LONGEST)}
     order = {file: (rank.get(file, len(rank)), -tests[file], file) for file in tests}
     items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
 
