@@ -61,7 +61,11 @@ def spend(costs, budget, meter=None, prompt="x", **sampling):
     sampler, ended = Fixed(costs), False
     requests = [Request(str(i), prompt, i) for i in range(len(costs))]
     try:
-        list(meter.wrap(sampler, "s").generate(from_list(requests), SamplingSettings(**{"max_new_tokens": 10**6} | sampling)))
+        list(
+            meter.wrap(sampler, "s").generate(
+                from_list(requests), SamplingSettings(**{"max_new_tokens": 10**6} | sampling)
+            )
+        )
     except BudgetSpent as error:
         ended = True
         assert error.exit_code == 4 and "resume" in str(error)
