@@ -15,7 +15,7 @@ from topxgen.common.files import read_jsonl
 from topxgen.common.needs import DATASET, Need
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, hub_sets
-from topxgen.corpora.benchmarks import Split
+from topxgen.corpora.splits import Split, refuse_copies
 from topxgen.text.language_id import is_in_script
 from topxgen.text.languages import Language
 from topxgen.text.words import length
@@ -96,6 +96,7 @@ def _flores(spec: DatasetSpec) -> LoadedPairs:
     source = _load_split("flores", spec.src, split, spec)
     for language in spec.target_languages:
         target = _load_split("flores", language, split, spec)
+        refuse_copies([source, target])
         if len(source.texts) != len(target.texts):
             raise UsageError(f"{source.source} has {len(source.texts)} lines, but {target.source} {len(target.texts)}")
         # Lines are parallel in all languages, so the pairs of one line number are a group.
