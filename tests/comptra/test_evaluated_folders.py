@@ -109,6 +109,14 @@ def test_runs_of_other_prompts_or_weights_are_no_one_system(folders, more, tmp_p
     assert len(table) == 2 + rows and shown.count("(1 of 2)") == (2 if rows == 2 else 0)
 
 
+def test_two_outputs_of_one_name_are_named_by_their_folders(tmp_path, score):
+    test, name = udhr(), RUN.format("English", "Basque")
+    runs = [write(tmp_path / part / "m" / name, test.sources, test.references, settings()) for part in "ab"]
+    score(tmp_path, "--metrics", "chrf", "--json", tmp_path / "s.json")
+    (group,) = json.loads((tmp_path / "s.json").read_text())["groups"]
+    assert [row["name"] for row in group["systems"]] == list(map(str, runs))
+
+
 def test_translations_that_somebody_has_edited_are_named(tmp_path, score):
     test, table = udhr(), tmp_path / "scores.csv"
     run = write(tmp_path / "m" / "run", test.sources, worse(test.references, 0.3), settings())
