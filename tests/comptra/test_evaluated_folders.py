@@ -111,7 +111,11 @@ def test_runs_of_other_prompts_or_weights_are_no_one_system(folders, more, tmp_p
 
 def test_two_outputs_of_one_name_are_named_by_their_folders(tmp_path, score):
     test, name = udhr(), RUN.format("English", "Basque")
-    runs = [write(tmp_path / part / "m" / name, test.sources, test.references, settings()) for part in "ab"]
+    spaced = [f"{sentence} " for sentence in test.sources]  # as published in another file
+    runs = [
+        write(tmp_path / part / "m" / name, sentences, test.references, settings())
+        for part, sentences in (("a", test.sources), ("b", spaced))
+    ]
     score(tmp_path, "--metrics", "chrf", "--json", tmp_path / "s.json")
     (group,) = json.loads((tmp_path / "s.json").read_text())["groups"]
     assert [row["name"] for row in group["systems"]] == list(map(str, runs))
