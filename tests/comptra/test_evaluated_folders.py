@@ -137,8 +137,9 @@ def test_translations_that_somebody_has_edited_are_named(tmp_path, score):
 def test_max_samples_is_no_partial_run(tmp_path, score):
     test = udhr()
     write(tmp_path / "m" / "run", test.sources[:6], test.references[:6], settings(max_samples=6))
-    code, shown, said = score(tmp_path)
-    assert code == 0 and "partial" not in shown + said and "6 sentences" in shown
+    for count, flags in ((6, ()), (4, ("--max_samples", 4)), (6, ("--max_samples", 9))):
+        code, shown, said = score(tmp_path, "--metrics", "chrf", *flags)
+        assert code == 0 and "partial" not in shown + said and f"{count} sentences" in shown
 
 
 def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):
