@@ -26,6 +26,8 @@ def test_partial_runs(tmp_path, score):
         out.write('{"sentence": "Every')
     code, _, said = score(tmp_path, *UDHR)
     assert code == 2 and "line 5" in said and said.count("\n") == 1
+    code, shown, said = score(tmp_path, *UDHR, "--max_samples", 4)
+    assert code == 0 and "line 5" not in said and "partial" not in shown
     code, shown, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 0 and "line 5" in said
     assert f"partial: {total - 4} of {total}" in shown and "4 sentences" in shown and "100.00" in shown
@@ -37,6 +39,9 @@ def test_partial_runs(tmp_path, score):
     file.write_text("")
     code, _, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 2 and "no translations yet" in said
+    write(tmp_path / "n" / RUN.format("English", "Basque"), test.sources[:-1], test.references[:-1])
+    code, _, said = score(tmp_path / "n", *UDHR)
+    assert code == 2 and f"1 of {total} sentences" in said
 
 
 def test_lines_without_an_answer_are_counted(tmp_path, score):
