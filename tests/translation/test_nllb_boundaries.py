@@ -48,16 +48,19 @@ def test_a_source_has_room_for_its_language_and_its_end():
 
     def translate(work, prefix, num_beams, count, on_done):
         lengths.append(sorted(len(row) for _, rows in work for row in rows))
-        return [[[([len(row)], -0.02 * len(row))] for row in rows] for _, rows in work]
+        cut = {11: limit for limit, _ in work}  # the shortest never ends
+        return [[[([len(row)] * cut.get(len(row), 1), -0.02 * len(row))] for row in rows] for _, rows in work]
 
     nllb = object.__new__(NLLB)
     nllb._max_tokens, nllb._num_beams, nllb._tokenizer = 20, 5, Tokenizer()
     nllb._engine = SimpleNamespace(translate=translate)
     nllb._languages = SimpleNamespace(prefixes=lambda *_: ([9], []))
     nllb._ids = lambda texts: [[0] * len(text.split()) for text in texts]
-    basque, english = (languages.find(name) for name in ("Basque", "English"))
+    basque, english, burmese = (languages.find(name) for name in ("Basque", "English", "Burmese"))
     whole, cut = nllb.translate(["bat " * 18, "bi " * 19], basque, english)
     assert lengths == [[11, 12, 20]] and (whole.segments, cut.segments) == (1, 2)
+    assert not whole.truncated and cut.truncated
+    assert cut.text == "11 12" and nllb.translate(["bi " * 19], basque, burmese)[0].text == "1112"
     assert (whole.confidence, cut.confidence) == (round(math.exp(-0.4), 4), round(math.exp(-0.23), 4))
 
 
