@@ -255,6 +255,18 @@ def test_several_target_languages_have_a_config_each(tmp_path):
     assert set(data["train"]["src"]) == {"fra_Latn"} and set(data["train"]["tgt"]) == {"eus_Latn"}
 
 
+def test_what_is_left_out_is_counted(tmp_path):
+    records = [record(n) for n in range(4)]
+    records[1]["translations"][0] = " "
+    records[2]["translations"] = ["", "\u200b"]
+    result = publish(make_run(tmp_path / "run", {"Basque": records}), tmp_path / "out", "--validation_size", 0)
+    counts = json.loads((tmp_path / "out" / "manifest_publish.json").read_text())["counts"]["Basque"]
+    assert counts == {
+        "paragraphs_read": 4, "paragraphs_without_pairs": 1, "pairs_read": 8, "pairs_with_an_empty_side": 3, "paragraphs": 3, "train": 5,
+    }  # fmt: skip
+    assert "5 train pairs of 3 paragraphs; 3 pairs left out; 1 paragraphs without pairs left out" in result.stdout
+
+
 # Bad input
 
 
