@@ -176,6 +176,12 @@ def test_what_was_not_decontaminated_is_refused_or_marked(tmp_path):
     marked = publish(make_run(tmp_path / "clean", {"Basque": [*map(record, range(20))]}), tmp_path / "clean-out")
     assert "WARNING" not in marked.stdout
     assert "not-decontaminated" not in front_matter(tmp_path / "clean-out")["tags"]
+    make_run(tmp_path / "clean", {"Basque": [*map(record, range(20))]}, filtered=False, translate_dir="llm")
+    share = ("--validation_size", 0.5, "--allow_undecontaminated")
+    result = publish(tmp_path / "clean", tmp_path / "mixed", *share)
+    assert "WARNING: Basque was not decontaminated" in result.stdout, "one of two back-translations"
+    assert "not-decontaminated" in front_matter(tmp_path / "mixed")["tags"]
+    assert len(rows(tmp_path / "mixed", split="validation")) == 40
 
 
 @pytest.mark.parametrize("flag, value", [("--min_score", "4"), ("--percentile", "31")])
