@@ -13,7 +13,8 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
 from topxgen.common.flag_rules import Rule
-from topxgen.common.records import FilteredLayout, target_language_of, translations_name
+from topxgen.common.records import FilteredLayout, translations_name
+from topxgen.common.schemas import fields
 from topxgen.corpora import benchmarks, own_benchmarks
 from topxgen.decontamination import parallel_jsonl, report
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
@@ -66,16 +67,15 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
 
 def target_language(args: argparse.Namespace) -> str:
     """--target_language, or that of the folder. Raises UsageError if they differ."""
-    default = target_language_of(args.input_dir)
-    if args.target_language is not None:
-        recorded = target_language_of(args.input_dir, args.target_language)
-        given, of_folder = (languages.find(name, args.languages_file).name for name in (args.target_language, recorded))
-        if given != of_folder:
-            raise UsageError(
-                f"--target_language {args.target_language}: the translations in {args.input_dir} are in {of_folder} "
-                "(settings_translate.json); drop the flag, or pass another --input_dir"
-            )
-    return default if args.target_language is None else args.target_language
+    settings = read_json(args.input_dir / provenance.TRANSLATE_SETTINGS, fields(target_language=str))
+    of_folder = settings.get("target_language", args.target_language or "English")
+    given = args.target_language or of_folder
+    if len({languages.find(name, args.languages_file).name for name in (given, of_folder)}) > 1:
+        raise UsageError(
+            f"--target_language {given}: the translations in {args.input_dir} are in {of_folder} (settings_translate.json); "
+            "drop the flag, or pass another --input_dir"
+        )
+    return given
 
 
 def take_shard(args: argparse.Namespace) -> None:
