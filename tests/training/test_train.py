@@ -29,6 +29,34 @@ def noisy(model, output, **changed) -> list[str]:
     return flags(model, output, **{**options, **changed})
 
 
+def test_held_out_losses_are_the_means_over_the_tokens_of_the_targets(finished, tiny_lm):
+    """Of each direction and of all; before training the adapter changes nothing."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from topxgen.training.tokenization import CausalTokenizer
+    from topxgen.training.training_data import build_sets
+
+    args = train.build_parser().parse_args(noisy(tiny_lm, "o"))
+    model = AutoModelForCausalLM.from_pretrained(tiny_lm)
+    tokenizer = CausalTokenizer(AutoTokenizer.from_pretrained(tiny_lm), args.template_key, model.config.vocab_size)
+    sums: dict[str, list[float]] = {}
+    for pair in build_sets(args)[1]:
+        texts = tokenizer.encode([pair])
+        ids, start = torch.as_tensor(texts[0].astype("int64")), int(texts.prompts[0])
+        if len(ids) > args.max_length:
+            continue
+        with torch.no_grad():
+            log_probabilities = model(ids[None]).logits[0].log_softmax(-1)
+        own = sums.setdefault(pair.direction, [0.0, 0])
+        own[0] -= sum(float(log_probabilities[i - 1, ids[i]]) for i in range(start, len(ids)))
+        own[1] += len(ids) - start
+    expected = {f"eval_loss_{name}": loss / tokens for name, (loss, tokens) in sums.items()}
+    expected["eval_loss"] = sum(loss for loss, _ in sums.values()) / sum(tokens for _, tokens in sums.values())
+    first = log(finished[0])[0]
+    assert {key: first[key] for key in first if key.startswith("eval_loss")} == pytest.approx(expected, rel=1e-4)
+
+
 def test_what_a_run_leaves(finished, tiny_lm):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -4,7 +4,6 @@ topxgen (alias ours): generated pairs, as decontamination.py wrote them. flores:
 (https://huggingface.co/datasets/google/smol). udhr: the embedded Universal Declaration of Human Rights.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -69,8 +68,7 @@ def _read_pairs(path: Path, folder: int, language: Language, spec: DatasetSpec, 
                 counts[reason] += 1
                 continue
             pair = Pair(translation, sentence, spec.src.name, language.name, f"{prefix}{id_}")
-            has_score = score is not None and math.isfinite(score)
-            data.add(pair, score if has_score else None, record.get("scorer"), folder)
+            data.add(pair, score, record.get("scorer"), folder)
 
 
 def _missing_language(folder: Path, language: Language) -> UsageError:
