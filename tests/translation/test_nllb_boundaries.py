@@ -48,8 +48,8 @@ def test_a_source_has_room_for_its_language_and_its_end():
 
     def translate(work, prefix, num_beams, count, on_done):
         lengths.append(sorted(len(row) for _, rows in work for row in rows))
-        cut = {11: limit for limit, _ in work}  # the shortest never ends
-        return [[[([len(row)] * cut.get(len(row), 1), -0.02 * len(row))] for row in rows] for _, rows in work]
+        ends = {11: work[0][0]}  # the shortest never does
+        return [[[([len(row)] * ends.get(len(row), 1), -0.02 * len(row))] for row in rows] for _, rows in work]
 
     nllb = object.__new__(NLLB)
     nllb._max_tokens, nllb._num_beams, nllb._tokenizer = 20, 5, Tokenizer()
