@@ -79,8 +79,8 @@ def check_size(split: Split, allow_partial: bool) -> None:
 
 def check_not_english(split: Split, english: Iterable[str]) -> None:
     """Raise UsageError if a split in another language has the English texts."""
-    texts = set(split.texts)
-    equal = len(texts.intersection(english))
+    texts = set(map(str.strip, split.texts))
+    equal = len(texts.intersection(map(str.strip, english)))
     if equal > MAX_ENGLISH * len(texts):
         raise UsageError(
             f"{split.source} is not the published file: {equal:,} of {len(texts):,} texts of {split.benchmark} {split.name} are the "
