@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial as partial_call
 from pathlib import Path
 
@@ -113,10 +114,17 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
         for path in (*inputs.values(), *sources):
             if _inodes([output]) & _inodes([path]):
                 raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
-    for name in () if args.audit else inputs:
-        if layout.filtered(name).exists() and not layout.hits(name).exists():  # ours gets its name after that
+    for name, path in () if args.audit else inputs.items():
+        if not (filtered := layout.filtered(name)).exists():
+            continue
+        other, own = _input_of(layout.manifest(name)), path.resolve()  # beside it, in a folder that was copied
+        if other.is_file() and other != own and own.parent != filtered.parent.resolve():
             raise UsageError(
-                f"{layout.filtered(name)} was not written by this script, which leaves {layout.hits(name).name} beside it, and would "
+                f"{filtered} has the pairs of {other}, which those of {path} would replace: pass another --output_dir, or remove it"
+            )
+        if not layout.hits(name).exists():  # ours gets its name after that
+            raise UsageError(
+                f"{filtered} was not written by this script, which leaves {layout.hits(name).name} beside it, and would "
                 "be replaced: pass another --output_dir, or remove it"
             )
     report.earlier(reports[0])
@@ -141,6 +149,13 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error.strerror}; pass another {flag}") from None
+
+
+def _input_of(manifest: Path) -> Path:
+    """What a filtered file was made from; no file if that is not known."""
+    with suppress(UsageError):  # a damaged manifest is made again
+        return Path(read_json(manifest, fields(input=fields(path=str))).get("input", {}).get("path", ""))
+    return Path()
 
 
 def _is_dir(path: Path) -> bool:
