@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import train
+from comptra.verify import verify
 from tests.support.runs import ROOT, in_process, script, signalled
 from tests.support.training_runs import flags, log, losses, timeless
+from topxgen.common import checksums
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,30 @@ def test_held_out_losses_are_the_means_over_the_tokens_of_the_targets(finished, 
     expected["eval_loss"] = sum(loss for loss, _ in sums.values()) / sum(tokens for _, tokens in sums.values())
     first = log(finished[0])[0]
     assert {key: first[key] for key in first if key.startswith("eval_loss")} == pytest.approx(expected, rel=1e-4)
+
+
+def test_edited_claims_of_a_run_are_found(finished, tmp_path):
+    """With checksums to match."""
+    output = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    best = json.loads((output / "manifest_train.json").read_text())["best_checkpoint"]
+    for name, old, new, said in (
+        ("manifest_train.json", '"best_metric": ', '"best_metric": 1', "best_metric by train_log.jsonl: claimed 1"),
+        ("manifest_train.json", '"steps": 14', '"steps": 15', "steps: claimed 15, is 14"),
+        ("manifest_train.json", '"train_pairs": 46', '"train_pairs": 47', "data.train_pairs: claimed 47, is 46"),
+        ("README.md", "\n| loss | ", "\n| loss | 1", "README.md: the table of the held-out set"),
+        ("tokenizer.json", "{", "{ ", f"tokenizer.json: the file of {best}"),
+    ):
+        path = output / name
+        before, sums = path.read_text(encoding="utf-8"), (output / checksums.NAME).read_bytes()
+        assert old in before
+        path.write_text(before.replace(old, new, 1), encoding="utf-8")
+        checksums.drop(path)
+        checksums.claim_file(path)
+        found = list(map(str, verify(output).problems))
+        assert found and any(said in line for line in found), found
+        path.write_text(before, encoding="utf-8")
+        (output / checksums.NAME).write_bytes(sums)
+    assert not verify(output).problems
 
 
 def test_what_a_run_leaves(finished, tiny_lm):
