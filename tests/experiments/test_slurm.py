@@ -122,7 +122,7 @@ def test_the_jobs_of_a_run(place):
     assert f"part {sys.executable} {ROOT}/scripts/merge.py out \\\n    --stages generate\nstage " in merge
     assert f"{ROOT}/datagen.py" in merge and "--num_shards" not in merge and "--array" not in merge
     assert (
-        f"run {sys.executable} {ROOT}/scripts/merge.py out/translations \\\n    --stages main\n"
+        f"stage {sys.executable} {ROOT}/scripts/merge.py out/translations \\\n    --stages main\n"
         in found["main-1-merge"]
     )
     assert "run.py" not in merge

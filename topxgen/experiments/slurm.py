@@ -211,7 +211,7 @@ def _sharded(
             lines = (("part", *merge), ("stage", *whole), *last)
             yield Job(f"{command.name}-merge", kind, command, replace(needs, shards=1, at_once=None), lines)
         else:
-            yield Job(f"{command.name}-merge", "merge", command, asked["merge"], (("run", *merge), *last))
+            yield Job(f"{command.name}-merge", "merge", command, asked["merge"], (("stage", *merge), *last))
     else:  # what records all of a section runs it, too, but of datagen one stage only
         lines = (("stage", *whole), *last) if command.stage == "datagen" else last
         yield Job(command.name, kind, command, needs, lines)
