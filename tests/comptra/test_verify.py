@@ -15,6 +15,7 @@ import pytest
 from comptra import verify
 from comptra.report import packing
 from tests.support import finished_run, whole_run
+from tests.support.evaluations import RUN, settings, udhr, worse, write
 from tests.support.flipped_bytes import QUICK, is_found, kinds
 from tests.support.processes import locked
 from tests.support.publishing import make_run, record
@@ -274,12 +275,17 @@ EDITED = [
     ("scores.csv", "udhr,English,Basque,0,", "udhr,English,Basque,0,x", "scores.csv: row 1, system, by scores.json"),
     ("scores.md", "udhr", "uDHR", "scores.md: is not the table of scores.json"),
     ("segments.jsonl", '"chrf": ', '"chrf": 1', "segments.jsonl: row 1, chrf"),
+    ("translations/**/manifest_translate.json", '"sentences": ', '"sentences": 1', "manifest_translate.json: sentences: claimed 1"),
+    ("translations/**/manifest_translate.json", '"empty_translations": ', '"empty_translations": 1', "empty_translations: claimed 1"),
+    ("translations/**/manifest_translate.json", '"truncated_translations": ', '"truncated_translations": 1', "truncated_translations: claimed 1"),
+    ("translations/**/manifest_translate.json", '"unreadable_answers": ', '"unreadable_answers": 1', "unreadable_answers: claimed 1"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "old", "new", "said"), EDITED, ids=[f"{row[0]} {row[1].strip()}" for row in EDITED])
 def test_an_edited_claim_with_checksums_to_match(run, name, old, new, said):
-    edit(run / name, old, new)
+    (path,) = sorted(run.glob(name))[:1]
+    edit(path, old, new)
     claim_anew(run)
     found = problems(run)
     assert any(said in line for line in found), found
@@ -293,6 +299,21 @@ def test_edited_translations_with_checksums_to_match(run):
     claim_anew(run)
     found = problems(run)
     assert any("chrF++ of" in line for line in found) and any("translations_digest of" in line for line in found)
+
+
+def test_means_over_directions_and_parts_of_a_test_set_are_computed_again(tmp_path):
+    for tgt, share in (("Basque", 0.2), ("Hausa", 0.5)):
+        test = udhr(tgt=tgt)
+        folder = tmp_path / "m" / RUN.format("English", tgt)
+        write(folder, test.sources, worse(test.references, share))
+        (folder / "settings_translate.json").write_text(json.dumps(settings(tgt=tgt)))
+    report = tmp_path / "scores.json"
+    words = ("--metrics", "chrf", "--max_samples", 9, "--trials", 20, "--json", report)
+    assert in_process("comptra.evaluate", tmp_path / "m", *words).returncode == 0
+    audit = verify.verify(tmp_path)
+    assert not audit.problems and not audit.unchecked
+    edit(report, '"mean": ', '"mean": 1')
+    assert any(".mean: claimed 1" in line for line in problems(tmp_path))
 
 
 def test_a_table_without_its_report_is_computed_again(run):

@@ -10,7 +10,7 @@ from typing import Literal, Required, TypedDict
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
-from topxgen.corpora.benchmarks import Split
+from topxgen.corpora.splits import Split
 from topxgen.text.ngram_index import MIN_CONTAINED_SHARE, SHORT_TEXT_RULES, ContaminationIndex
 from topxgen.text.words import is_blank
 
