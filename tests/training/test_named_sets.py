@@ -61,7 +61,7 @@ def test_the_published_flores_layout(tmp_path):
         for code in ("eng_Latn", "eus_Latn"):
             path = tmp_path / part / f"{code}.{part}"
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text if code == "eng_Latn" else text.upper(), encoding="utf-8")
+            path.write_text(text if code == "eng_Latn" else text.replace("\n", " bai\n"), encoding="utf-8")
     found, facts = load(source("flores", data_dir=tmp_path))
     assert len(found) == 997 and counts(facts)["read"] == 997 and found[-1].group == "flores dev 997"
 

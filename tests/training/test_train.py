@@ -27,7 +27,8 @@ def finished(tiny_lm, tmp_path_factory):
 
 
 def noisy(model, output, **changed) -> list[str]:
-    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, num_eval_translations=1)
+    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14)
+    options |= dict(num_eval_translations=1, per_device_eval_batch_size=2)
     return flags(model, output, **{**options, **changed})
 
 

@@ -96,7 +96,7 @@ def load(
         if folder is not None and name in SIZES and language.flores != "eng_Latn":
             english = _english(name, loader, folder)
             for split in splits:
-                check_not_english(split, english.get(split.main, ()))
+                check_not_english(split, english)
     except LacksLanguage:
         raise
     except UsageError as error:
@@ -142,12 +142,12 @@ def _parts_of(name: str, chosen: list[Language]) -> tuple[tuple[str, ...], tuple
     return (), ()
 
 
-def _english(name: str, loader: Callable, folder: Path) -> dict[str, list[str]]:
-    """The English texts by split; none where the folder lacks them."""
+def _english(name: str, loader: Callable, folder: Path) -> list[str]:
+    """The English texts; none where the folder lacks them."""
     try:
-        return {split.name: split.texts for split in loader(name, languages.find("English"), folder)}
+        return [text for split in loader(name, languages.find("English"), folder) for text in split.texts]
     except UsageError:
-        return {}
+        return []
 
 
 def load_flores(name: str, language: Language, folder: Path | None) -> list[Split]:

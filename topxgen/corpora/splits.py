@@ -6,6 +6,7 @@ from functools import cached_property
 
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
+from topxgen.text.leak_guard import text_key
 from topxgen.text.words import is_blank
 
 # The texts of each split as published; "test (fra-CA)" is a test.
@@ -36,13 +37,8 @@ class Split:
     source: str  # the file, or "hub: repository, config, split"
 
     @property
-    def main(self) -> str:
-        """The name of the split without that of a variant: "test" for "test (fra-CA)"."""
-        return self.name.partition(" (")[0]
-
-    @property
     def published_size(self) -> int | None:
-        return SIZES.get(self.benchmark, {}).get(self.main)
+        return SIZES.get(self.benchmark, {}).get(self.name.partition(" (")[0])
 
     @property
     def is_partial(self) -> bool:
@@ -78,9 +74,9 @@ def check_size(split: Split, allow_partial: bool) -> None:
 
 
 def check_not_english(split: Split, english: Iterable[str]) -> None:
-    """Raise UsageError if a split in another language has the English texts."""
-    texts = set(split.texts)
-    equal = len(texts.intersection(english))
+    """Raise UsageError if a split in another language has the texts of `english`, in whatever spelling or order."""
+    texts = set(map(text_key, split.texts))
+    equal = len(texts.intersection(map(text_key, english)))
     if equal > MAX_ENGLISH * len(texts):
         raise UsageError(
             f"{split.source} is not the published file: {equal:,} of {len(texts):,} texts of {split.benchmark} {split.name} are the "
