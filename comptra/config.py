@@ -140,10 +140,8 @@ class EvaluationConfig:
                 logger.info(f"{args.lid_model} cannot identify {self.tgt.name}: the language of phrases is not checked")
                 self._identifier = None
             checks.check_choices(self)
-        # What the responses of the models cost, in all directions, those of earlier runs, too.
+        # What the responses of the models cost, in all directions.
         self.meter = Meter(Prices.of(args.prices), args.budget) if first is None else first.meter
-        for model in self.models:
-            self.meter.add_files(self.part(model), self.folder(model).glob(translation_folders.RESPONSES))
 
     @contextmanager
     def _if_reachable(self) -> Iterator[None]:

@@ -14,8 +14,9 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.lines import on_one_line
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, tables
-from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
+from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage
 from topxgen.corpora.slices import ALL
+from topxgen.corpora.splits import Split, refuse_copies
 from topxgen.corpora.tables import ROLES, TABLE_SUFFIXES, Column, language_of
 from topxgen.text.languages import Language
 from topxgen.text.words import is_blank
@@ -123,6 +124,7 @@ def load(
     dataset = DATASETS[name]
     published = partial(_published, src=src, tgt=tgt, folder=folder, allow_partial=allow_partial)
     test = published(*dataset.test) if dataset.test else _own("--test_files", test_files, src, tgt)
+    refuse_copies(test)
     for split in test:
         _refuse_empty(split)
     pairs, facts = _aligned(*test)

@@ -46,6 +46,7 @@ def show_prompts(configs: list[EvaluationConfig]) -> int:
     divided: set[Path] = set()
     for model, config in product(configs[0].models, configs):
         check_outputs(config, model, read_only=True)
+        count_responses(config, model)
         where = f"{model.path}, {config.direction}" if several else model.path
         show(f"{where}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
         estimates = cost_estimate.estimate(config, model)
@@ -84,6 +85,7 @@ def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
     first = configs[0]
     for model, config in product(first.models, configs):  # before hours of work for the first of them
         check_outputs(config, model)
+        count_responses(config, model)
     done: dict[str, dict] = {}  # the summary of each part
     by_base: dict[str, list[Model]] = {}
     for model in first.models:
@@ -319,6 +321,11 @@ def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = Fals
     if config.args.steps:
         settings = division_settings(config, model)
         check_division(config.divisions(model, settings), settings)
+
+
+def count_responses(config: EvaluationConfig, model: Model) -> None:
+    """Add what the responses of earlier runs, or of merged shards, cost."""
+    config.meter.add_files(config.part(model), config.folder(model).glob(RESPONSES))
 
 
 def check_results(args: argparse.Namespace) -> None:

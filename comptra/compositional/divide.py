@@ -221,6 +221,10 @@ def _prompts(settings: DividerSettings) -> dict:
     path = prompt_file(settings.mode_divide)
     prompt, example = ("examples", "sentence"), ("sentence", "phrases")
     texts = toml_prompts.load(path, {"chat": prompt, "raw": prompt, "example": example, "stop": ()})
+    filled = (*prompt, "src", "tgt")
+    toml_prompts.refuse_unknown(
+        path, texts, {"chat": filled, "raw": filled, "example": (*example, "number")}, ("stop", "examples")
+    )
     for row in texts.setdefault("examples", []):
         sentence, phrases = (row.get("sentence"), row.get("phrases")) if isinstance(row, dict) else (None, None)
         are_texts = isinstance(phrases, list) and phrases and all(isinstance(phrase, str) for phrase in phrases)

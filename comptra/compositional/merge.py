@@ -26,6 +26,7 @@ PLACEHOLDERS = {
     "examples": ("items",),
     "example": ("source", "target"),
 }
+ALWAYS_KNOWN = ("src", "tgt", "sentence")
 FINAL_SECTION = "final_section"  # the part that names the section with the translation
 
 
@@ -107,10 +108,13 @@ def load(name: str) -> MergePrompt:
         )
     texts = toml_prompts.load(path, PLACEHOLDERS)
     toml_prompts.load(path, {part: () for part in ("raw", FINAL_SECTION) if part in texts})  # must be texts, too
+    more = {"chat": ("examples",), "item": ("number",), "example": ("number",)}
+    known = {part: (*ALWAYS_KNOWN, *PLACEHOLDERS.get(part, ()), *more.get(part, ())) for part in (*PLACEHOLDERS, "raw")}
+    toml_prompts.refuse_unknown(path, texts, known | {FINAL_SECTION: ()})
+    if not texts.get(FINAL_SECTION, "-").strip():
+        raise UsageError(f"{path}: {FINAL_SECTION} is empty; drop it if the whole answer is the translation")
     if "raw" in texts and FINAL_SECTION in texts:
         raise UsageError(
             f"{path} has both raw and {FINAL_SECTION}: the answer to a few-shot prompt has no sections; drop one"
         )
-    if any("{draft}" in str(text) for text in texts.values()):
-        raise UsageError(f"{path}: {{draft}} is not filled in, since merge prompts make no draft any more; remove it")
     return MergePrompt(path, texts)

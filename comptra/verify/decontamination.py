@@ -14,7 +14,7 @@ from topxgen.common.files import read_jsonl, to_line
 from topxgen.common.records import PARALLEL, FilteredLayout
 from topxgen.common.shards import Shard
 from topxgen.corpora import benchmarks
-from topxgen.corpora.benchmarks import Split
+from topxgen.corpora.splits import Split
 from topxgen.decontamination import report
 from topxgen.decontamination.filter import parse_record
 from topxgen.decontamination.parallel_jsonl import part_of

@@ -219,3 +219,15 @@ def test_heartbeats_are_seen_too(tmp_path, no_record_locks):
     owner.kill()
     owner.wait()
     assert [h.state for h in locks.holders(tmp_path)] == ["left"]
+
+
+def test_gemma_is_unpacked_by_one_process_and_found_by_the_next(tmp_path):
+    folder, lock = tmp_path / "gemma", OutputLock(tmp_path, "gemma")
+    command = [sys.executable, "scripts/prepare_gemma.py", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as late, lock:
+        assert "waiting" in late.stderr.readline()
+        folder.mkdir()
+        for name in ("model.safetensors", "README.md"):
+            (folder / name).write_text("complete")
+    assert late.returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"gemma"}

@@ -1,10 +1,14 @@
 """The tables of a comparison, from a report."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
+from comptra import evaluate
 from comptra.tables import variants as tables
+from tests.support.evaluations import RUN, UDHR, settings, udhr, write
+from topxgen.common.errors import UsageError
 
 
 def value(mean: float, **more) -> dict:
@@ -36,7 +40,7 @@ def report(*variants: dict, **scores: dict) -> dict:
     }
 
 
-BETTER = value(20, difference=10, difference_interval=[5, 15], p=0.001, p_holm=0.002, better=True) | {
+BETTER = value(20, difference=10, difference_interval=[5, 15], p=0.00005, p_holm=0.0001, better=True) | {
     "sd": 1.5,
     "interval": [16.3, 23.7],
 }
@@ -49,20 +53,29 @@ def test_marks_intervals_and_p_values():
     _, (title, rows) = tables.tables(made)
     assert title == "udhr from English into Basque, 3 sentences"
     assert rows[0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p", "Holm"]
-    assert rows[1] == ["up", "20.00 ± 1.50 [16.30, 23.70]+", "+10.00 [+5.00, +15.00]", "0.0010", "0.0020"]
+    assert rows[1] == ["up", "20.00 ± 1.50 [16.30, 23.70]+", "+10.00 [+5.00, +15.00]", "<0.0001", "0.0001"]
     assert rows[2] == ["down", "5.00-", "-5.00 [-9.00, -1.00]", "0.0200", "0.0200"]
     assert rows[3][1].strip() == "11.00" and rows[4] == ["base (baseline)", "10.00 ", "-", "-", "-"]
     alone = report(variant("up", 10), variant("base", 10), up=BETTER, base=value(10))
     assert tables.tables(alone)[1][1][0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p"]
+    assert tables.tables(alone | {"baseline": None})[1][1][0] == ["variant", "chrF++ mean ± sd [95%]"]
+    names = ("up", "down", "base")
+    two = report(*(variant(name, 1000) for name in names), up=BETTER, down=WORSE, base=value(10))
+    assert tables.tables(two)[1][1][0][-1] == "Holm" and "Holm's correction over 2 variants" in tables.text(two)
+    assert "Holm" not in tables.text(alone)
+    assert tables.tables(two)[0][1][:2] == [
+        ["variant", "seeds", "pairs", "texts", "hours"],
+        ["up", "1 2", "5", "1,000", "0.250"],
+    ]
     text = " ".join(tables.markdown(made).split())
-    assert "| up | 20.00 ± 1.50 [16.30, 23.70]+ | +10.00 [+5.00, +15.00] | 0.0010 | 0.0020 |" in text
+    assert "| up | 20.00 ± 1.50 [16.30, 23.70]+ | +10.00 [+5.00, +15.00] | \\<0.0001 | 0.0001 |" in text
     assert tables.text(made).splitlines()[0] == "data and cost"
 
 
 def test_csv_has_a_row_for_each_score():
     made = report(variant("up", 10), variant("base", None), up=BETTER, base=value(10))
     up, base = csv.DictReader(tables.csv_text(made).splitlines())
-    assert (up["mean_low"], up["difference_high"], up["p_holm"], up["texts"]) == ("16.3", "15", "0.002", "10")
+    assert (up["mean_low"], up["difference_high"], up["p_holm"], up["texts"]) == ("16.3", "15", "0.0001", "10")
     assert (base["variant"], base["p"], base["mean_low"], base["hours"]) == ("base", "", "", "0.25")
 
 
@@ -78,3 +91,26 @@ def test_csv_has_a_row_for_each_score():
 def test_unequal_numbers_are_said(variants, says):
     made = report(*(variant(*row) for row in variants), a=value(1), b=value(2))
     assert says in tables.unequal_texts(made["variants"]) and bool(says) == ("UNEQUAL" in tables.text(made))
+
+
+def test_both_ways_of_a_variant_are_scored_and_each_needs_all_seeds(tmp_path):
+    """One test set that is translated in two ways; empty and unanswered translations of all seeds are counted."""
+    test, texts = udhr(), udhr().references[:8]
+
+    def folder(name: str, translations: list[str], **more) -> Path:
+        run = tmp_path / name / RUN.format("English", "Basque")
+        return write(run, test.sources[:8], translations, settings(max_samples=8, **more))
+
+    seeds = [
+        [folder(f"{seed}-{way}", [*texts[:-2], empty, texts[-1]], k=way) for way, empty in ((0, "\u200b"), (5, "Bai."))]
+        for seed in (1, 2)
+    ]
+    lines = seeds[1][0] / "translate_0.jsonl"
+    lines.write_text(lines.read_text(encoding="utf-8").replace("}", ', "unanswered": true}', 1), encoding="utf-8")
+    args = evaluate.build_parser().parse_args([str(tmp_path), *UDHR, "--metrics", "chrf", "--bootstrap", "10"])
+    groups, failed = tables.score({"one": seeds}, None, args)
+    assert not failed and [group["way"] for group in groups] == [0, 1]
+    first, second = (group["variants"]["one"] for group in groups)
+    assert (first["empty"], first["unanswered"]) == (2, 1) and (second["empty"], second["unanswered"]) == (0, 0)
+    with pytest.raises(UsageError, match="one has translations from English into Basque of 1 of 2 seeds"):
+        tables.score({"one": [seeds[0], seeds[1][:1]]}, None, args)

@@ -283,6 +283,14 @@ def test_a_prompt_of_the_users_own(tmp_path):
             '[[examples]]\nsentence = "a"\nphrases = "b"',
             "an .*examples.* needs sentence",
         ),
+        (
+            'stop = "#"\nchat = "{examples}{sentence} in {source}"\nraw = "{examples}{sentence}"\nexample = "{sentence}{phrases}"',
+            r"chat: unknown placeholder \{source\}; known here: \{examples\}, \{sentence\}, \{src\}, \{tgt\}",
+        ),
+        (
+            'stop = "#"\nchat = "{examples}{sentence}"\nraw = "{examples}{sentence}"\nexample = "{sentence}{phrases}"\nexample_s = 1',
+            "'example_s' .*did you mean example",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_prompt_file_is_named(text, message, tmp_path):
@@ -437,6 +445,30 @@ def test_a_merge_prompt_of_the_users_own(more, style, task_in, tmp_path):
     assert prompt.prompt(task, SENTENCE, [], POOL) == task.prompt(POOL, SENTENCE), (
         "without a usable phrase the MT prompt"
     )
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("final_section =", "final_sektion =", "key 'final_sektion' .*did you mean final_section"),
+        ('"Final translation"', '" "', "final_section is empty"),
+        ("chat =", "Raw = 'x'\nchat =", "key 'Raw'"),
+        (
+            "whole sentence into {tgt} with",
+            "whole sentence into {target} with",
+            r"chat: unknown placeholder \{target\}",
+        ),
+        ("translations into {tgt}.", "translations into {language}.", r"block: unknown placeholder \{language\}"),
+        ("- {source} => {target}", "- {source} => {target} {draft}", r"item: unknown placeholder \{draft\}"),
+        ("whole sentence into {tgt} with", 'sentence {into} {tgt} with {"a": 1}', r"unknown placeholder \{into\}"),
+    ],
+)
+def test_what_no_merge_prompt_has_is_named(old, new, message, tmp_path):
+    text = (prompts.FOLDER / "merge" / "refine.toml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        merge.load(str(tmp_path / "mine.toml"))
 
 
 def test_merge_prompts_are_checked_before_anything_runs(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from comptra import evaluation_sets
 from comptra.scores import metrics
 from comptra.significance import compared, resampling
 from comptra.tables import export
-from tests.support.evaluations import UDHR, ntrex_sides, original, paired, settings, udhr, worse, write
+from comptra.verify import verify
+from tests.support.evaluations import RUN, UDHR, ntrex_sides, original, paired, settings, udhr, worse, write
 from tests.support.significance import randomization_p_values
 from topxgen.text import languages
 
@@ -198,3 +199,18 @@ def test_a_worse_system_is_not_marked_as_a_better_one(score, tmp_path):
         assert row.count(mark) == 2 and f"{other} " not in row
         (group,) = json.loads(out.read_text())["groups"]
         assert all((value["difference"] > 0) == (mark == "+") for value in group["systems"][1]["scores"].values())
+
+
+def test_means_over_directions_and_parts_of_a_test_set_are_computed_again(tmp_path, score):
+    for tgt, share in (("Basque", 0.2), ("Hausa", 0.5)):
+        test = udhr(tgt=tgt)
+        folder = tmp_path / "m" / RUN.format("English", tgt)
+        write(folder, test.sources, worse(test.references, share))
+        (folder / "settings_translate.json").write_text(json.dumps(settings(tgt=tgt)))
+    report = tmp_path / "scores.json"
+    code, *_ = score(tmp_path / "m", "--metrics", "chrf", "--max_samples", 9, "--trials", 20, "--json", report)
+    assert code == 0
+    audit = verify(tmp_path)
+    assert not audit.problems and not audit.unchecked
+    report.write_text(report.read_text().replace('"mean": ', '"mean": 1', 1))
+    assert any(".mean: claimed 1" in str(problem) for problem in verify(tmp_path).problems)

@@ -26,6 +26,8 @@ def test_partial_runs(tmp_path, score):
         out.write('{"sentence": "Every')
     code, _, said = score(tmp_path, *UDHR)
     assert code == 2 and "line 5" in said and said.count("\n") == 1
+    code, shown, said = score(tmp_path, *UDHR, "--max_samples", 4)
+    assert code == 0 and "line 5" not in said and "partial" not in shown
     code, shown, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 0 and "line 5" in said
     assert f"partial: {total - 4} of {total}" in shown and "4 sentences" in shown and "100.00" in shown
@@ -37,6 +39,9 @@ def test_partial_runs(tmp_path, score):
     file.write_text("")
     code, _, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 2 and "no translations yet" in said
+    write(tmp_path / "n" / RUN.format("English", "Basque"), test.sources[:-1], test.references[:-1])
+    code, _, said = score(tmp_path / "n", *UDHR)
+    assert code == 2 and f"1 of {total} sentences" in said
 
 
 def test_lines_without_an_answer_are_counted(tmp_path, score):
@@ -109,6 +114,18 @@ def test_runs_of_other_prompts_or_weights_are_no_one_system(folders, more, tmp_p
     assert len(table) == 2 + rows and shown.count("(1 of 2)") == (2 if rows == 2 else 0)
 
 
+def test_two_outputs_of_one_name_are_named_by_their_folders(tmp_path, score):
+    test, name = udhr(), RUN.format("English", "Basque")
+    spaced = [f"{sentence} " for sentence in test.sources]  # as published in another file
+    runs = [
+        write(tmp_path / part / "m" / name, sentences, test.references, settings())
+        for part, sentences in (("a", test.sources), ("b", spaced))
+    ]
+    score(tmp_path, "--metrics", "chrf", "--json", tmp_path / "s.json")
+    (group,) = json.loads((tmp_path / "s.json").read_text())["groups"]
+    assert [row["name"] for row in group["systems"]] == list(map(str, runs))
+
+
 def test_translations_that_somebody_has_edited_are_named(tmp_path, score):
     test, table = udhr(), tmp_path / "scores.csv"
     run = write(tmp_path / "m" / "run", test.sources, worse(test.references, 0.3), settings())
@@ -125,8 +142,9 @@ def test_translations_that_somebody_has_edited_are_named(tmp_path, score):
 def test_max_samples_is_no_partial_run(tmp_path, score):
     test = udhr()
     write(tmp_path / "m" / "run", test.sources[:6], test.references[:6], settings(max_samples=6))
-    code, shown, said = score(tmp_path)
-    assert code == 0 and "partial" not in shown + said and "6 sentences" in shown
+    for count, flags in ((6, ()), (4, ("--max_samples", 4)), (6, ("--max_samples", 9))):
+        code, shown, said = score(tmp_path, "--metrics", "chrf", *flags)
+        assert code == 0 and "partial" not in shown + said and f"{count} sentences" in shown
 
 
 def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):

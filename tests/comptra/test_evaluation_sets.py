@@ -113,7 +113,7 @@ def test_tico_in_every_direction(tico):
 def test_out_of_domain(flores, tico):
     for code, word in (("eng_Latn", "one"), ("kin_Latn", "rimwe")):
         write(flores / f"flores200_dataset/dev/{code}.dev", f"Dev {word}.")
-        write(flores / f"flores200_dataset/devtest/{code}.devtest", "Never read.")
+        write(flores / f"flores200_dataset/devtest/{code}.devtest", f"Never read, {word}.")
     found = load("ood", ENGLISH, KINYARWANDA, folder=flores)
     assert found.sources == ["test one", "test two"] and found.pool == [("Dev one.", "Dev rimwe.")]
 

@@ -5,6 +5,7 @@ import shutil
 import unicodedata
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -178,7 +179,14 @@ def test_what_counts_as_a_leak():
     assert {respell: kind(SPELLINGS[respell](SOURCE), SOURCE) for respell in SPELLINGS} == dict.fromkeys(
         SPELLINGS, "equal"
     )
-    assert kind(SOURCE.encode("ascii", "xmlcharrefreplace").decode().replace("'", "&rsquo;"), SOURCE) == "equal"
+    for encoded in (
+        SOURCE.encode("ascii", "xmlcharrefreplace").decode().replace("'", "&rsquo;"),
+        quote(SOURCE),
+        SOURCE.encode().decode("latin-1"),
+        "".join(bytes([b]).decode("cp1252", errors="ignore") or chr(b) for b in SOURCE.encode()),
+    ):
+        assert kind(encoded, SOURCE) == kind(SOURCE, encoded) == "equal"
+    assert kind("%90", "%91") is None, "percentages"
     assert {name: kind(nearly(SOURCE), SOURCE) for name, nearly in NEARLY.items()} == {
         "other words": "near_duplicate",
         "two words more": "partial",

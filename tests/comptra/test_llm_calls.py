@@ -23,7 +23,8 @@ class Refusing:
             requests.append(request)
         for request in reversed(requests):
             error = "too long" if "x" in request.prompt else None
-            yield Answer(request.id, [] if error else [request.prompt.upper()], error=error)
+            reasons = ("length" if "long" in request.prompt else "stop",)
+            yield Answer(request.id, [] if error else [request.prompt.upper()], error=error, finish_reasons=reasons)
 
 
 def test_sentences_of_failed_prompts_are_known(tmp_path):
@@ -34,6 +35,50 @@ def test_sentences_of_failed_prompts_are_known(tmp_path):
     client.begin_stage("merge 0")
     assert not client.unanswered and client.failures
     assert client.generate_all(["s1"], ["a"], GREEDY) == [["A"]] and not client.unanswered
+
+
+class Recorder(Refusing):
+    """Keeps the requests that it gets."""
+
+    def __init__(self):
+        self.requests = []
+
+    def generate(self, next_request, settings):
+        kept = lambda: (request := next_request()) and (self.requests.append(request), request)[1]  # noqa: E731
+        return super().generate(kept, settings)
+
+
+def test_prompts_have_seeds_of_their_own_which_the_run_decides(tmp_path):
+    """Samples of two prompts share no random numbers; another seed asks again, the same does not."""
+    seeds = []
+    for seed in (1, 1, 2):
+        model = Recorder()
+        client = LLMClient(model, "raw", tmp_path / "answers.jsonl", seed)
+        assert client.generate_all(["s", "t"], ["a", "b"], GREEDY) == [["A"], ["B"]]
+        client.close()
+        seeds.append({request.seed for request in model.requests})
+    assert [len(own) for own in seeds] == [2, 0, 2] and not seeds[0] & seeds[2]
+    assert all(0 <= seed < 2**31 for own in seeds for seed in own)
+
+
+def test_marks_are_those_of_the_translation_that_is_chosen(tmp_path):
+    client = LLMClient(Refusing(), "raw", tmp_path / "answers.jsonl", 1)
+    client.begin_stage("translate 0")
+    client.generate_all(["s", "t"], ["long a", "b"], GREEDY)
+
+    def chosen(answer: str, translation: str) -> tuple[bool, bool]:
+        """Whether the one sentence is then marked as cut, and as unreadable."""
+        client.chosen("s", client.read("s", answer, translation))
+        return "s" in client.truncated, "s" in client.unreadable
+
+    assert chosen("LONG A", "LONG A") == (True, False)
+    assert chosen("B", "B") == (False, False), "the cut one was a draft"
+    assert chosen("LONG A", "LONG") == (False, False), "what is cut stands behind the translation"
+    assert chosen(" ", "") == (False, False), "an empty answer"
+    assert chosen("B", "") == (False, True)
+    chosen("LONG A", "LONG A")
+    client.begin_stage("merge 0")
+    assert client.chosen("s", "LONG A") and not client.truncated
 
 
 def test_a_model_is_loaded_once_something_is_to_be_asked(tmp_path):

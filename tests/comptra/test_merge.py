@@ -135,6 +135,8 @@ def test_a_sentence_that_two_shards_translated_costs_twice(tmp_path, tiny_lm):
     one, merged = (folder_of(tmp_path / name, tiny_lm, k=0) for name in ("one", "split"))
     answers = [(run / "answers.jsonl").read_text().splitlines() for run in (one, merged)]
     assert [len(lines) for lines in answers] == [3, 4] and {*answers[0]} == {*answers[1]}
+    usages = [json.loads((run / "manifest_translate.json").read_text())["usage"] for run in (one, merged)]
+    assert [usage["responses"] for usage in usages] == [3, 4]
     before = {path: path.read_bytes() for path in merged.iterdir()}
     merge(tmp_path / "split")
     assert before == {path: path.read_bytes() for path in merged.iterdir()}

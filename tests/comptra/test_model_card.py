@@ -124,6 +124,9 @@ def test_scores_go_to_the_model_that_translated(place):
         ("Basque to English", "chrf", "chrF++ (few-shot, 1-shot, bm25s, greedy, template 14)"): chrf["Basque"],
     }
     assert len(scores(merged)) == 4
+    low, high = found["English", "merged"]["scores"]["chrf"]["interval"]
+    intervals = [one.metric_args["interval"] for one in merged.data.eval_results if one.metric_args]
+    assert low < high and [round(low, 4), round(high, 4)] in intervals
     assert {one.dataset_split for one in merged.data.eval_results if one.metric_args} == {"test[:4]"}
     # The adapter's card has its own translations and those of the model it was merged into.
     named = {(config, name) for _, config, metric, name in scores(basque) if metric == "chrf"}

@@ -23,9 +23,9 @@ def checkpoints(training: str, language: str, scores: dict[int, float | None], i
 
 
 def test_points_are_in_the_order_of_steps_with_intervals():
-    base = system("zero-shot", "English", "Igbo", {"chrf": value(20)})
+    base, other = (system(name, "English", "Igbo", {"chrf": value(n)}) for name, n in (("zero-shot", 20), ("nllb", 10)))
     rows = checkpoints("o/$a_b", "Igbo", {1000: 40.0, 200: 30.0}, interval=True)
-    (panel,) = series.panels(report(group("English", "Igbo", [base, *rows], ["chrf"])))
+    (panel,) = series.panels(report(group("English", "Igbo", [base, other, *rows], ["chrf"])))
     (one,) = panel.series
     assert (panel.title, panel.axis, one.label) == ("chrF++, flores", "chrF++", "English to Igbo")
     assert one.points == [(200, 30.0, 29.0, 32.0), (1000, 40.0, 39.0, 42.0)] and panel.baselines == {

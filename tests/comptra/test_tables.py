@@ -145,6 +145,7 @@ def test_best_tied_better_worse():
     chrf, metricx = named(made, "chrF++", "from"), named(made, "MetricX", "from")
     assert shown(chrf, "Basque") == ["40.00", "41.00+", "42.00-", "43.00=", "44.00+^"]
     assert shown(metricx, "Basque") == ["9.00", "8.00+", "7.00-", "6.00<", "5.00+^"], "the lowest is the best"
+    assert shown(metricx, "mean of 3")[3] == "6.00<"
     equal = report(group("English", "Igbo", [system(name, "English", "Igbo", {"chrf": value(score)}) for name, score in
                    (("few-shot", 50.001), ("TEaR", 50.004), ("CompTra", 49.99))], ["chrf"]))  # fmt: skip
     assert shown(matrix.tables(equal)[0], "chrF++") == ["50.00^", "50.00^", "49.99"], "equal as shown"
@@ -205,11 +206,19 @@ def test_marks_are_explained_and_warned_of():
         in text
     )
     assert "warning: the training data of TEaR was not decontaminated" in text
-    assert "MetricX-24: lower is better" in text
+    assert "MetricX-24: lower is better" in text and text.count("segments have a score") == 2
     plain = export.terminal(
         report(group("English", "Igbo", [system("TEaR", "English", "Igbo", {"chrf": value(50)})], ["chrf"]))
     )
     assert not any(explanation in plain for explanation in MARKS.values())
+
+
+def test_one_direction_has_p_values_and_says_what_is_missing():
+    one = with_all_marks()["groups"][0]
+    one["systems"][3]["missing"] = 38
+    table = matrix.tables(report(one), detailed=True)[0]
+    assert shown(table, "BLEU p")[1] == "0.0100" and shown(table, "BLEU Holm")[1] == "0.0200"
+    assert any(note.endswith("greedy: partial: 38 of 1050 sentences are missing") for note in table.notes)
 
 
 def test_wins_and_marks_of_means_are_those_of_the_summary():

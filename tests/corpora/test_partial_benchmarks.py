@@ -95,6 +95,55 @@ def test_a_copy_in_which_one_line_is_repeated_is_partial(tmp_path):
     assert not benchmarks.load("flores", BASQUE, tmp_path)[0].is_partial
 
 
+ENGLISH_FILES = {
+    "flores": [("flores200_dataset/dev/eng_Latn.dev", 997), ("flores200_dataset/devtest/eng_Latn.devtest", 1012)],
+    "ntrex": [("NTREX-128/newstest2019-src.eng.txt", 1997)],
+    "tico": [],  # both languages are in one file
+    "xquad": [("xquad/xquad.en.json", 240)],
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_the_english_texts_under_another_languages_name_are_refused(name, tmp_path):
+    for path, count in [*PIECES[name], *ENGLISH_FILES[name]]:
+        write(tmp_path / path, count)
+    benchmarks.load(name, SPANISH, tmp_path)
+    path = tmp_path / PIECES[name][-1][0]
+    path.write_text(path.read_text().replace("Uno", "ONE"))
+    message = refusal(benchmarks.load, name, SPANISH, tmp_path, allow_partial=True)
+    assert f"{path} is not the published file: " in message and "are the English ones, not Spanish" in message
+    if name == "xquad":
+        assert "are the English ones" in refusal(examples.example_paragraphs, tmp_path, allow_partial=True)
+
+
+def test_every_script_refuses_a_copy_in_another_language(main_here, tmp_path):
+    folder = flores(tmp_path / "b", codes=("eng_Latn", "eus_Latn", "spa_Latn"))
+    data = tmp_path / "in"
+    data.mkdir()
+    for name in ("Basque", "Spanish"):
+        record = {"sentence": "Bat.", "propositions": ["Bat."], "translations": ["One."], "id": "1"}
+        (data / f"{name}_translate.jsonl").write_text(json.dumps(record) + "\n")
+    decontaminate = ("--input_dir", data, "--benchmarks", "flores", "--benchmark_dir", folder, "--num_workers", 1)
+    translate = ("--benchmark_dir", folder, "--output_dir", tmp_path / "out", "--dry_run")
+    for result in (
+        in_process("decontamination.py", *decontaminate),
+        main_here("--dataset_name_or_path", "flores", "--src", "Spanish", "--tgt", "Basque", *translate),
+    ):
+        assert result.returncode == 2 and "hold the same texts: one of them is not in its language" in result.stderr
+    assert "hold the same texts" in refusal(load_pairs, DatasetSpec("flores", SPANISH, (BASQUE,), data_dir=folder))
+    for split in ("dev", "devtest"):
+        path = folder / f"flores200_dataset/{split}/eus_Latn.{split}"
+        path.write_text((folder / f"flores200_dataset/{split}/eng_Latn.{split}").read_text())
+    for result in (
+        in_process("decontamination.py", *decontaminate),
+        main_here("--dataset_name_or_path", "flores", "--src", "English", "--tgt", "Basque", *translate),
+    ):
+        assert result.returncode == 2 and "texts of flores dev are the English ones, not Basque" in result.stderr
+    assert "are the English ones" in refusal(load_pairs, DatasetSpec("flores", ENGLISH, (BASQUE,), data_dir=folder))
+    assert "are the English ones" in refusal(examples.example_sentences, str(folder), BASQUE)
+    assert examples.example_sentences(str(folder), ENGLISH)
+
+
 @pytest.mark.parametrize("name", PIECES)
 def test_a_git_lfs_pointer_is_named(name, tmp_path):
     for path, count in PIECES[name]:

@@ -56,6 +56,11 @@ def test_a_quoted_cell_may_hold_tabs_and_line_feeds(tmp_path, inside):
     assert list(tsv_rows(write(tmp_path / "a.tsv", rows))) == list(zip(numbers, rows, strict=True))
 
 
+def test_a_quoted_cell_may_hold_a_cr(tmp_path):
+    rows = [ROWS[0], ["One.\rTwo.", "Bat."], ["Three.", "Hiru."]]
+    assert [row for _, row in tsv_rows(write(tmp_path / "a.tsv", rows, end="\r\n"))] == rows
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -216,14 +216,18 @@ def test_languages_benchmarks_lack_and_those_that_are_missing(tmp_path, planted,
 
 def test_a_benchmark_in_one_of_the_two_languages(tmp_path, benchmark_dir):
     (benchmark_dir / "xquad").mkdir()
-    for code in ("es", "en"):
-        paragraphs = [{"context": LEAKS["English"][1]}]
+    leaks = {
+        "en": LEAKS["English"][1],
+        "es": "Los bomberos apagaron de noche el incendio de una gran fábrica de muebles cerca del río.",
+    }
+    for code, leak in leaks.items():
+        paragraphs = [{"context": leak}]
         (benchmark_dir / "xquad" / f"xquad.{code}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
-    leak, clean = LEAKS["English"][1], "Bat."
+    clean = "Bat."
     for language, target, texts in (
-        ("Spanish", "Basque", (leak, clean)),
-        ("Basque", "English", (clean, leak)),
-        ("Spanish", "English", (leak, leak)),
+        ("Spanish", "Basque", (leaks["es"], clean)),
+        ("Basque", "English", (clean, leaks["en"])),
+        ("Spanish", "English", (leaks["es"], leaks["en"])),
     ):
         folder = data(tmp_path, [record(0, [texts[0]], [texts[1]])], language)
         flags = ("--languages", language, "--benchmarks", "xquad", "--target_language", target)
@@ -235,7 +239,7 @@ def test_a_benchmark_in_one_of_the_two_languages(tmp_path, benchmark_dir):
         markdown = (folder / "decontamination_report.md").read_text()
         assert all("no benchmark has Basque" in where for where in (result.stdout, result.stderr, markdown) if side)
         run(folder, benchmark_dir, *flags, "--allow_missing", "xquad")
-        assert len(records(folder / f"{language}_translate_contaminated.jsonl")) == texts.count(leak)
+        assert len(records(folder / f"{language}_translate_contaminated.jsonl")) == 2 - texts.count(clean)
 
 
 def test_test_sets_and_pools_of_ones_own(tmp_path, planted, benchmark_dir):

@@ -1,6 +1,7 @@
 """What decontamination.py refuses or marks: bad input, hostile files, paths that it must not write to."""
 
 import json
+import shutil
 
 import pytest
 
@@ -82,6 +83,19 @@ def test_filtered_pairs_of_others_are_not_replaced(planted, benchmark_dir):
     hits.write_text("")  # as a kill leaves ours
     run(planted, benchmark_dir)
     assert filtered.read_text() != "published\n"
+
+
+def test_filtered_pairs_of_another_folder_are_not_replaced(planted, benchmark_dir, tmp_path):
+    other, clean = shutil.copytree(planted, tmp_path / "other"), tmp_path / "clean"
+    run(planted, benchmark_dir, "--output_dir", clean)
+    before = (clean / "Basque_translate_filtered.jsonl").read_bytes()
+    result = run(other, benchmark_dir, "--output_dir", clean, code=2)
+    assert f"has the pairs of {planted}" in result.stderr
+    assert (clean / "Basque_translate_filtered.jsonl").read_bytes() == before
+    run(planted, benchmark_dir)
+    run(shutil.copytree(planted, tmp_path / "copy"), benchmark_dir)
+    (planted / "Basque_translate.jsonl").unlink()  # it was moved
+    run(other, benchmark_dir, "--output_dir", clean)
 
 
 def test_outputs_are_never_written_through_a_link(planted, benchmark_dir):

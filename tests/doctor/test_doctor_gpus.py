@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,8 @@ from tests.support.doctor_runs import (
     write_run,
 )
 from tests.support.runs import in_process
-from topxgen.doctor import arithmetic
+from topxgen.doctor import arithmetic, checkpoints
+from topxgen.training.model import TrainableModel, count_parameters
 
 pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
 
@@ -86,9 +88,17 @@ def test_llama_8b_trained_on_four_with_zero_3_and_with_lora(tmp_path):
         tmp_path, rows, "launcher: [accelerate, launch, --config_file, configs/zero3.yaml]\n  "
     )
     assert "on 4 x 1 GPU" in writes and "4 GPUs, ZeRO-3: 32.1 GB on each GPU" in trains and "does not fit" not in trains
-    run = write_run(tmp_path, tmp_path / "llama", train="use_peft: true\n  lora_r: 32")
-    trains = of(findings(run, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", CUDA_VISIBLE_DEVICES="2"), "memory")[1]
-    assert "LoRA of rank 32 (83.9 M parameters) on weights of 16.1 GB, one process: 17.4 GB on each GPU" in trains
+    for flags, takes in (
+        ("bf16: true", "16.1 GB, one process: 17.4 GB on each GPU"),
+        ("seed: 1", "32.1 GB in float32, one process: 33.5 GB on each GPU"),
+        # 6.98 B parameters in 4 or 8 bits, and 1.05 B of embeddings and output layer in float32
+        ("bf16: true\n  load_in_4bit: true", "7.8 GB, one process: 9.1 GB on each GPU"),
+        ("bf16: true\n  load_in_8bit: true", "11.2 GB, one process: 12.5 GB on each GPU"),
+    ):
+        run = write_run(tmp_path, tmp_path / "llama", train=f"use_peft: true\n  lora_r: 32\n  {flags}")
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        trains = of(findings(run, PATH=path, CUDA_VISIBLE_DEVICES="2"), "memory")[1]
+        assert f"LoRA of rank 32 (83.9 M parameters) on weights of {takes}" in trains
 
 
 def test_a_small_gpu_that_others_use(tmp_path):
@@ -204,9 +214,86 @@ def test_a_driver_that_is_too_old_for_torch(tmp_path, cuda, level, says):
     assert any("libcublas.so.12" in text for text in of(found, "driver", "note"))
 
 
-def test_layers_with_a_window_keep_no_more_than_it():
-    own = arithmetic.Attention(heads=4, kv_heads=1, head_dim=256, windows=(512, 512, None))
-    assert own.kv_bytes(2048) == 2 * (512 + 512 + 2048) * 256 * 2 and own.kv_bytes(100) == 2 * 300 * 256 * 2
+LINEAR = ["linear_attention"] * 3 + ["full_attention"]
+
+
+# As at the Hub, which leaves to transformers' defaults what is commented. 8,192 tokens; layers * tokens * numbers of keys and values.
+@pytest.mark.parametrize(
+    ("config", "numbers"),
+    [
+        (dict(num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, hidden_size=4096), 32 * 8192 * 2 * 8 * 128),
+        # layer_types: each sixth has no window
+        (dict(model_type="gemma3", text_config=dict(model_type="gemma3_text", num_hidden_layers=62, num_attention_heads=32,
+              num_key_value_heads=16, head_dim=128, sliding_window=1024)), (10 * 8192 + 52 * 1024) * 2 * 16 * 128),
+        # and 8 heads, 4 of keys, of 256
+        (dict(model_type="gemma3", text_config=dict(model_type="gemma3_text", num_hidden_layers=34, hidden_size=2560,
+              sliding_window=1024)), (5 * 8192 + 29 * 1024) * 2 * 4 * 256),
+        (dict(model_type="qwen2", num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, hidden_size=896,
+              sliding_window=1024, use_sliding_window=False), 24 * 8192 * 2 * 2 * 64),
+        (dict(model_type="mistral", num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, hidden_size=4096,
+              sliding_window=4096), 32 * 8192 * 2 * 8 * 128),  # at most
+        (dict(num_hidden_layers=27, num_attention_heads=16, num_key_value_heads=16, hidden_size=2048, kv_lora_rank=512,
+              qk_rope_head_dim=64), 27 * 8192 * (512 + 64)),  # DeepSeek-V2-Lite
+        (dict(num_hidden_layers=48, num_attention_heads=16, num_key_value_heads=2, head_dim=256, layer_types=LINEAR * 12),
+         12 * 8192 * 2 * 2 * 256),  # Qwen3-Next
+        (dict(model_type="gpt2", n_layer=12), 12 * 8192 * 2 * 12 * 64),
+    ],
+    ids=["Llama 3 8B", "Gemma 3 27B", "Gemma 3 4B", "Qwen 2", "Mistral 7B", "DeepSeek", "Qwen3-Next", "GPT-2"],
+)  # fmt: skip
+def test_the_kv_cache_of_architectures(config, numbers):
+    own = checkpoints.attention(config)
+    assert own.kv_bytes(8192) == 2 * numbers and own.kv_bytes(8192, 4) == 4 * numbers
+    assert own.kv_bytes(100) == own.kv_bytes(200) / 2
+
+
+def test_the_kv_cache_has_the_precision_of_the_model(tmp_path):
+    llama = llama_8b(tmp_path / "llama")
+    for flags, takes in (
+        ("dtype: float32", "2.1 GB for a sequence of 8,192 tokens, 44.8 GB free for it: 20 at a time"),
+        (
+            "engine_args: [kv_cache_dtype=fp8]",
+            "0.5 GB for a sequence of 8,192 tokens, 60.9 GB free for it: 113 at a time",
+        ),
+    ):
+        found = findings_here(write_run(tmp_path, llama, more=flags), "--gpu", "H100", code=1)
+        assert takes in of(found, "memory")[0]
+
+
+TEXT = dict(
+    vocab_size=512,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
+VISION = dict(
+    hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "active"),
+    [
+        ("MixtralConfig", TEXT | dict(num_local_experts=4, num_experts_per_tok=1), 2 * 3 * 3 * 64 * 128),
+        ("Gemma3Config", dict(text_config=TEXT | {"head_dim": 32}, vision_config=VISION, mm_tokens_per_image=4), 0),
+    ],
+    ids=["experts", "vision"],
+)  # fmt: skip
+def test_parameters_are_those_of_transformers_and_peft(tmp_path, name, config, active):
+    """`active`: of 4 experts a token passes through one."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**config))
+    model.save_pretrained(tmp_path)
+    own, every = checkpoints.read(tmp_path), count_parameters(model)[1]
+    assert own.parameters == every and own.active_parameters == every - active
+    arguments = {"lora_r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "use_dora": False, "target_modules": None}
+    trainable = SimpleNamespace(
+        is_decoder=True, args=SimpleNamespace(**arguments, load_in_8bit=False, load_in_4bit=False)
+    )
+    adapted = TrainableModel._with_adapters(trainable, model)
+    assert own.adapter_parameters(8) == count_parameters(adapted)[0]
 
 
 @pytest.mark.parametrize(

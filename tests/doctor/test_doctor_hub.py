@@ -84,7 +84,7 @@ def test_a_large_model_that_is_not_downloaded_does_not_fit_a_machine_without_a_g
         "org/large: datagen: weights 176.6 GB and a KV cache of 2.1 GB on the CPU" in writes and "do not fit" in writes
     )
     assert (
-        "LoRA of rank 16 (524.3 M parameters) on weights of 176.6 GB, one process" in trains
+        "LoRA of rank 16 (524.3 M parameters) on weights of 353.2 GB in float32, one process" in trains
         and "does not fit" in trains
     )
     assert "the run downloads it, 176.58 GB" in of(found, "assets", "note")[0]
@@ -126,11 +126,11 @@ def test_a_model_at_the_hub_is_measured_as_one_that_is_here(tmp_path, gated, ask
         ]
         for model in ("org/llama", llama)
     )
-    assert at_hub == here and "LoRA of rank 16 (41.9 M parameters) on weights of 16.1 GB" in here[1]
+    assert at_hub == here and "LoRA of rank 16 (41.9 M parameters) on weights of 32.1 GB in float32" in here[1]
     gated.gated.add("org/llama")  # its files are not for us, but their sizes are
     memory = of(findings_here(write_run(tmp_path, "org/llama"), "--gpu", "H100", code=1), "memory")
     assert "weights 16.1 GB" in memory[0] and "unknown: its KV cache" in memory[0]
-    assert "LoRA of rank 16 (unknown: its parameters) on weights of 16.1 GB" in memory[1]
+    assert "LoRA of rank 16 (unknown: its parameters) on weights of 32.1 GB in float32" in memory[1]
 
 
 def test_what_is_not_known_is_counted_in_the_last_line(tmp_path, asked):

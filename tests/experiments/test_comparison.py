@@ -87,6 +87,9 @@ def test_each_variant_is_trained_with_each_seed_and_translates_each_direction(tm
     assert untrained.train is None and untrained.seed is None and not experiment.variants["nothing"].data
     assert [flag(job, "model_name_or_path") for job in untrained.translate] == [["some/model"]] * 2
     assert experiment.baseline == "nothing"
+    other = {"    train: null": "    train: null\n    main: {model_name_or_path: its/own}"}
+    (untrained,) = read(tmp_path, other).variants["nothing"].runs
+    assert [flag(job, "model_name_or_path") for job in untrained.translate] == [["its/own"]] * 2
 
 
 def test_a_mix_is_trained_on_the_folders_of_its_variants(tmp_path):
@@ -176,7 +179,11 @@ def test_adapters_can_be_merged(tmp_path):
 
 def test_variants_with_the_same_pairs_cannot_be_mixed(tmp_path):
     lines = {"temperature: 1.0}": "temperature: 0.5}\n    train: {max_steps: 3}"}
-    assert "variant mixed: the variants in mix have the same pairs" in refusal(read, tmp_path, lines)
+    says = "variant mixed: the variants in mix have the same pairs"
+    assert says in refusal(read, tmp_path, lines)
+    mild = '  mild:\n    datagen: {model_name_or_path: "${model}", seed_topics_path: "${topics}", number_of_instructions: 8}\n'
+    lines["  mixed:\n    mix: [cold, hot]"] = f"{mild}  mixed:\n    mix: [cold, hot, mild]"
+    assert says in refusal(read, tmp_path, lines), "two of three"
 
 
 def test_another_variant_or_seed_leaves_the_folders_as_they_are(tmp_path):

@@ -88,6 +88,7 @@ def test_only_what_is_missing_runs(place):
     with open(place / "in/Basque_translate.jsonl", "ab") as file:
         file.write((place / "in/Basque_translate.jsonl").read_bytes().splitlines(keepends=True)[0])
     found = scripts()
+    assert list(found) == ["decontamination", "decontamination-merge", "evaluate"], "what it reads is written anew"
     assert (
         "#SBATCH --array=0-1\n" in found["decontamination"]
         and "Basque_translate.jsonl has changed" in found["decontamination"]

@@ -9,6 +9,7 @@ import pytest
 from tests.support.runs import in_process, records
 from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar
+from topxgen.common.records import Layout
 from topxgen.generation import scoring
 
 PAIRS = udhr_pairs("Basque")
@@ -83,4 +84,23 @@ def test_a_kill_between_the_scores_and_their_manifest_leaves_no_scores_file(scor
         assert score(tmp_path / "cut").returncode == 130
     assert (tmp_path / "cut" / "t" / "Basque_scores.jsonl").exists()
     assert score(tmp_path / "cut").returncode == 0
-    assert state(tmp_path / "cut") == state(tmp_path / "whole")
+    assert state(tmp_path / "cut") == (whole := state(tmp_path / "whole")) and whole[2] == 1, "one text was truncated"
+
+
+@pytest.mark.parametrize(
+    ("own", "is_scored_again"),
+    [
+        ({}, True),
+        ({"scores": [1.0]}, True),  # of two pairs
+        ({"scores": [1.0, 2.0], "scorer": "other"}, True),
+        ({"scores": [None, None], "scorer": "ours"}, False),
+        ({"scores": [None, None]}, True),  # published data does not name its scorer
+        ({"scores": [1.0, None]}, False),
+    ],
+)
+def test_which_records_are_scored_again(tmp_path, own, is_scored_again):
+    layout = Layout(tmp_path, "t")
+    layout.translate_dir.mkdir()
+    record = {"sentence": "Bat. Bi.", "propositions": ["Bat.", "Bi."], "translations": ["One.", "Two."], **own}
+    layout.translations("Basque").write_text(json.dumps(record) + "\n")
+    assert scoring.count_unscored(layout, "Basque", "ours") == is_scored_again

@@ -236,6 +236,31 @@ def test_adapters_that_would_change_the_base_of_others(config, tiny_lm, tmp_path
         check_adapter(str(folder), tiny_lm, 16)
 
 
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+def test_trained_biases_would_change_the_base_of_others(bias, tiny_lm, tmp_path):
+    """peft trains the base's own; those of a second adapter it does not load where the first one has wrapped the layer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    base = str(tmp_path / "base")
+    LlamaForCausalLM(LlamaConfig.from_pretrained(tiny_lm, attention_bias=True)).save_pretrained(base)
+    folder = save_adapter(base, tmp_path / "adapter", bias=bias)
+    with pytest.raises(UsageError, match=r"holds weights of the base, too \(.*bias.*merge_lora.py"):
+        check_adapter(str(folder), base, 16)
+
+
+def test_adapters_that_cannot_be_loaded_together(tiny_lm, tmp_path):
+    """One has a copy of a module to which the other one adds."""
+    copies = save_adapter(tiny_lm, tmp_path / "copies", modules_to_save=["lm_head"])
+    adds = save_adapter(tiny_lm, tmp_path / "adds", target_modules=["q_proj", "lm_head"])
+    for first, second in ((copies, adds), (adds, copies)):
+        settings = ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(first))
+        sampler = inference.load("hf", settings)
+        with pytest.raises(
+            UsageError, match=f"adapter {second} cannot be loaded after {first} .*: pass it in a command"
+        ):
+            sampler.use_adapter(str(second))
+
+
 def test_an_adapter_of_an_encoder_decoder(tiny_nllb, tiny_lm, tmp_path):
     folder = str(save_adapter(tiny_nllb, tmp_path / "adapter"))
     assert check_adapter(folder, tiny_nllb, 8) == folder

@@ -146,7 +146,7 @@ def test_more_choices_than_asked_for():
 OTHER_REASONS = [
     (reason, []) for reason in ("error", "abort", "network_error", "insufficient_system_resource", "cancelled")
 ]
-OTHER_REASONS += [(reason, ["answer to p0 please"]) for reason in ("model_length", "MAX_TOKENS", "max_output_tokens")]
+OTHER_REASONS += [(reason, ["answer to p0 please"]) for reason in ("model_length", "TOKEN_LIMIT", "max_output_tokens")]
 
 
 @pytest.mark.parametrize("reason, texts", OTHER_REASONS)
@@ -155,6 +155,34 @@ def test_other_servers_reasons(reason, texts):
         answers, ending, _ = run("openai", server, chats(1), max_retries=0)
     assert [text for answer in answers for text in answer.texts] == texts and bool(ending) != bool(texts)
     assert not texts or answers[0].finish_reasons == ("length",)
+
+
+@pytest.mark.parametrize("api", REMOTE)
+def test_unknown_reasons_are_reported_and_counted(api, caplog):
+    known = [
+        "stop",
+        "STOP",
+        "eos",
+        "eos_token",
+        "end_turn",
+        "stop_sequence",
+        "COMPLETE",
+        "FINISH_REASON_STOP",
+        "normal",
+        "length",
+    ]
+    reasons = dict(enumerate([*known, "time_limit", "not_finished", "time_limit"]))
+    edit = lambda name, body: (ended(api, body, reasons[int(name[1:])]), None)  # noqa: E731
+    with ApiServer(edit=edit) as server:
+        answers, ending, _ = run(api, server, chats(len(reasons)), max_retries=0)
+    assert ending is None and all(answer.texts and answer.finish_reasons for answer in answers)
+    warnings = [record.getMessage() for record in caplog.records if "unknown" in record.getMessage()]
+    assert [
+        sum(f"finish_reason {reason!r}" in text for text in warnings) for reason in ("time_limit", "not_finished")
+    ] == [2, 2]
+    assert (
+        "2 responses with the unknown finish_reason 'time_limit' count as complete" in warnings and len(warnings) == 4
+    )
 
 
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):

@@ -56,12 +56,16 @@ class Fixed:
             yield Answer(in_flight.pop(0).id, ["x"], 0, next(self.costs))
 
 
-def spend(costs, budget, meter=None, prompt="x"):
+def spend(costs, budget, meter=None, prompt="x", **sampling):
     meter = meter or Meter(Prices(1.0, 1.0, 1.0), budget)
     sampler, ended = Fixed(costs), False
     requests = [Request(str(i), prompt, i) for i in range(len(costs))]
     try:
-        list(meter.wrap(sampler, "s").generate(from_list(requests), SamplingSettings(max_new_tokens=10**6)))
+        list(
+            meter.wrap(sampler, "s").generate(
+                from_list(requests), SamplingSettings(**{"max_new_tokens": 10**6} | sampling)
+            )
+        )
     except BudgetSpent as error:
         ended = True
         assert error.exit_code == 4 and "resume" in str(error)
@@ -93,6 +97,8 @@ def test_requests_wait_for_those_in_flight_which_may_cost_less():
     assert spend([400_000, *[10_000] * 20], 1.0) == (21, 0.6, False)
     dear_later = [400_000, *[1_000] * 5, *[400_000] * 4]  # short responses do not promise others
     assert spend(dear_later, 1.0) == (7, 0.805, True)
+    two_answers = {"max_new_tokens": 400_000, "num_return_sequences": 2}
+    assert spend([800_000] * 2, 1.0, **two_answers) == (1, 0.8, True), "each answer may be as long as allowed"
 
 
 def test_a_finished_run_does_not_lack_the_budget_for_the_request_that_waits():
@@ -164,6 +170,7 @@ def test_estimates_add_up():
     total = next(line for line in table.splitlines() if line.startswith("total"))
     assert "5.00 to 6.00" in total and "0.60 to 1.10" in total and "11.00 to 17.00" in total
     assert "--budget 5 may end the run" in table
+    assert "--budget 16.9 may end the run" in estimate_table(stages, Prices.of([1, 10]), 16.9), "at most, not at least"
     assert "--budget" not in estimate_table(stages, Prices.of([1, 10]), 17)
     local = estimate_table([Estimate("score", "9 pairs")], None).split("\n")[1]
     assert local.split() == ["score", "9", "pairs", "-", "-", "-", "unknown"], "what has no tokens needs no --prices"

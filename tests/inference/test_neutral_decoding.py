@@ -102,6 +102,18 @@ def test_encoder_decoders(family, engine, tiny_nllb, tmp_path):
     assert texts[0] == texts[1]
 
 
+def test_special_tokens_that_the_generation_config_lacks(tiny_nllb, tmp_path):
+    shutil.copytree(tiny_nllb, tmp_path / "copy")
+    (tmp_path / "copy/generation_config.json").write_text("{}")
+    texts = []
+    for name in (tiny_nllb, str(tmp_path / "copy")):
+        translator = translation.create("nllb", TranslatorSettings(name, "transformers", "float32"))
+        translator.load()
+        texts.append(translator.translate([basque for basque, _ in PAIRS], BASQUE, ENGLISH))
+        translator.close()
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize("peft", [False, True])
 @pytest.mark.parametrize("kind", ["decoder", "nllb"])
 def test_held_out_translations(kind, peft, tiny_lm, tiny_nllb, tmp_path):

@@ -85,6 +85,7 @@ def test_clean_answer():
         "Final answer: Kaixo mundua.",
         "**Output:** Kaixo mundua.",
         "Hello world. → Kaixo mundua.",
+        "=> Kaixo mundua.",
         'Hello world. = "Kaixo mundua."',
         "English: Hello world.\nBasque: Kaixo mundua.",
         "---\nKaixo mundua.\n---",

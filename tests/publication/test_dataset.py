@@ -176,6 +176,12 @@ def test_what_was_not_decontaminated_is_refused_or_marked(tmp_path):
     marked = publish(make_run(tmp_path / "clean", {"Basque": [*map(record, range(20))]}), tmp_path / "clean-out")
     assert "WARNING" not in marked.stdout
     assert "not-decontaminated" not in front_matter(tmp_path / "clean-out")["tags"]
+    make_run(tmp_path / "clean", {"Basque": [*map(record, range(20))]}, filtered=False, translate_dir="llm")
+    share = ("--validation_size", 0.5, "--allow_undecontaminated")
+    result = publish(tmp_path / "clean", tmp_path / "mixed", *share)
+    assert "WARNING: Basque was not decontaminated" in result.stdout, "one of two back-translations"
+    assert "not-decontaminated" in front_matter(tmp_path / "mixed")["tags"]
+    assert len(rows(tmp_path / "mixed", split="validation")) == 40
 
 
 @pytest.mark.parametrize("flag, value", [("--min_score", "4"), ("--percentile", "31")])
@@ -253,6 +259,18 @@ def test_several_target_languages_have_a_config_each(tmp_path):
     publish(folder, tmp_path / "out")
     data = load(tmp_path / "out", "Basque to French", cache=tmp_path / "cache")
     assert set(data["train"]["src"]) == {"fra_Latn"} and set(data["train"]["tgt"]) == {"eus_Latn"}
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    records = [record(n) for n in range(4)]
+    records[1]["translations"][0] = " "
+    records[2]["translations"] = ["", "\u200b"]
+    result = publish(make_run(tmp_path / "run", {"Basque": records}), tmp_path / "out", "--validation_size", 0)
+    counts = json.loads((tmp_path / "out" / "manifest_publish.json").read_text())["counts"]["Basque"]
+    assert counts == {
+        "paragraphs_read": 4, "paragraphs_without_pairs": 1, "pairs_read": 8, "pairs_with_an_empty_side": 3, "paragraphs": 3, "train": 5,
+    }  # fmt: skip
+    assert "5 train pairs of 3 paragraphs; 3 pairs left out; 1 paragraphs without pairs left out" in result.stdout
 
 
 # Bad input

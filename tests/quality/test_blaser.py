@@ -15,6 +15,7 @@ from tests.support.runs import ROOT
 from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar, distance, to_original
 from topxgen.common.errors import UsageError
+from topxgen.inference.tokenizer import plain_ids
 from topxgen.quality import blaser, sonar, sonar_space
 from topxgen.quality.blaser import Blaser
 from topxgen.quality.sonar import SonarEncoder
@@ -138,8 +139,8 @@ def test_marks_inside_a_text_are_text(encoder):
 def test_long_texts_are_cut_and_counted(folder):
     encoder = SonarEncoder(folder)
     word = "gizon "
-    fits = next(word * n for n in range(600, 0, -1) if len(encoder._token_ids([word * n], BASQUE)[0]) < 514)
-    encoder.truncated = 0
+    texts = (word * n + end for n in range(600, 0, -1) for end in ("", "a", "bat", "zq"))
+    fits = next(text for text in texts if len(plain_ids(encoder._checkpoint.tokenizer, [text])[0]) == 514 - 2)
     encoder.encode([fits], BASQUE)
     assert encoder.truncated == 0
     vectors = encoder.encode([word * 600, word * 600, word * 700, "gizon"], BASQUE)

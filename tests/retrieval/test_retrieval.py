@@ -111,6 +111,7 @@ def test_lcs_is_rouge_l():
         theirs = [scorer.score(text, query)["rougeL"].fmeasure for text in texts]
         assert row == ranking(theirs, 10, texts.index(query) if query in texts else None)
     assert create("LCS", ["", "..."], ENGLISH).nearest(["", "a"], 1) == [[1], [0]]
+    assert create("LCS", ["a a", "c d"], ENGLISH).nearest(["x y c"], 1) == [[1]], "words that the pool lacks"
     assert create("lcs", texts, ENGLISH).nearest(queries, 10) == ours.nearest(queries, 10), "the original's name"
 
 
@@ -244,6 +245,7 @@ def test_features_of_trees():
         ("VERB:ROOT", "NOUN:nsubj"): 1,
         ("", "VERB:ROOT"): 1,
     }
+    assert dependency_trees.count_arcs([("VERB:ROOT", -1), ("PRON:nsubj", 0)])["VERB:ROOT", "PRON:nsubj"] == 1
     found = dependency_trees.count_subtrees(THE_DOG, 2)
     assert found[0, "DET:det"] == 1 and found[1, "NOUN:nsubj(DET:det)"] == 1
     assert found[2, "VERB:ROOT(NOUN:nsubj(DET:det))"] == 1 and found.total() == 9
@@ -261,7 +263,7 @@ def test_the_kernel_by_hand():
     """Cosines of the features counted one by one."""
     import math
 
-    trees = [THE_DOG, THE_OLD_DOG, SHE, []]
+    trees = [THE_DOG, THE_OLD_DOG, SHE, [], [("ADJ:amod", 2), ("ADJ:amod", 2), ("NOUN:ROOT", -1)]]
     counts = [dependency_trees.count_subtrees(tree) for tree in trees]
     rows = dependency_trees.unit_rows(counts, {})
     for a, left in zip(rows @ rows.T.toarray(), counts, strict=True):

@@ -34,6 +34,8 @@ def test_a_run_side_by_side_with_native_text(run_folder, tmp_path):
     ] * 4
     assert lines["pairs"] == ["-", "22", "18", "-"] and lines["paragraphs"] == ["12", "11", "9", "61"]
     assert lines["paragraphs on other topics"] == ["6", "5", "3", "-"]
+    assert "20.5 (9 to 35)" in result.stdout and "0.500 (0.050 to 0.950)" in result.stdout
+    assert lines["pairs scored"] == ["-", "11", "9", "-"]
     corpora = json.loads(files["json"].read_text(encoding="utf-8"))["corpora"]
     assert [part["stage"] for part in corpora] == ["paragraphs", "pairs", "filtered", "native"]
     samples = {part["sentences"]["sample"] for part in corpora}

@@ -53,6 +53,8 @@ def test_prompts_are_a_file_that_users_edit(tmp_path):
         ('stop = "\\n"', 'stop = ""', "stop is empty"),
         ('stop = "\\n"', "", "has no text 'stop'"),
         ("chat =", "chat", "cannot read"),
+        ("in {language}", "in {lang}", "chat: unknown placeholder {lang}; known here: {topic}, {text}, {language}"),
+        ("chat =", "chat_ = ''\nchat =", "key 'chat_'"),
     ]:
         text = (PROMPTS / "topic_judge.toml").read_text(encoding="utf-8")
         assert old in text

@@ -307,6 +307,8 @@ def test_regressions_are_worse_than_before_training():
         ("loss", 2.1, 2.0),
         ("chrf", 19.9, 20.0),
     ]
+    for step in (3, 4):  # that of the best checkpoint
+        assert model_card.regressions([start, between, last], step) == [("loss", 3.0, 2.0)]
     assert model_card.regressions([start]) == model_card.regressions([{**start, "step": 1}, last]) == []
     table = model_card.evaluations_table([start, last, {"step": 5, "loss": 9.0}], 5)
     assert "| loss | 2 | 2.1 |" in table and "| chrF++ | 20 | 19.9 |" in table and "runtime" not in table

@@ -15,6 +15,7 @@ from tests.support.pairs import (
     source,
     write,
 )
+from tests.support.runs import in_process
 from topxgen.text import languages
 from topxgen.training.pairs import Pair
 from topxgen.training.training_data import load
@@ -129,6 +130,15 @@ def test_translations_into_another_language(tmp_path):
     assert "are into French, not English: pass --src 'French'" in refusal(load, source("ours", data_dir=tmp_path))
     found, _ = load(source("ours", src=languages.find("French"), data_dir=tmp_path))
     assert found[0].src == "French"
+
+
+def test_decontaminated_elsewhere_translations_into_another_language(tmp_path):
+    write(tmp_path / "Basque_translate.jsonl", scored(1.0))
+    words = ("--input_dir", tmp_path, "--languages", "Basque", "--benchmarks", "udhr", "--output_dir", tmp_path / "out")
+    assert in_process("decontamination.py", *words, "--target_language", "French").returncode == 0
+    assert "are into French, not English" in refusal(load, source("ours", data_dir=tmp_path / "out"))
+    assert in_process("decontamination.py", *words, "--target_language", "English").returncode == 0
+    assert load(source("ours", data_dir=tmp_path / "out"))[0][0].src == "English"
 
 
 def test_lone_surrogates_are_replaced(tmp_path):

@@ -116,7 +116,7 @@ def test_columns_of_languages_and_groups(tmp_path):
         tmp_path / "a.jsonl",
         {"source": "Kaixo.", "target": "Hello.", "src": "eus_Latn", "tgt": "English", "group": 7},
         {"source": "Hello.", "target": "Sannu.", "src": "English", "tgt": "hausa", "group": None},
-        {"source": "Hello.", "target": "Witaj.", "src": "English", "tgt": "hsb_Latn"},
+        {"source": "Hello.", "target": "Witaj.", "src": "English", "tgt": "hsb_Latn", "group": ""},
     )
     found, facts = load(source(path, SORBIAN, BASQUE, HAUSA))
     assert [pair.direction for pair in found] == [
@@ -129,6 +129,8 @@ def test_columns_of_languages_and_groups(tmp_path):
     assert "row 3: unknown language 'hsb_Latn'" in refusal(load, source(path, BASQUE, HAUSA))
     for read in (load, lambda spec: list(stream(spec))):  # not trained on beside those that are asked for
         assert "row 2: Hausa is not among --src and --target_languages" in refusal(read, source(path, SORBIAN, BASQUE))
+    write(path, {"source": "Witaj.", "target": "Kaixo.", "src": "Upper Sorbian", "tgt": "Basque"})
+    assert [pair.direction for pair in load(source(path, src=SORBIAN))[0]] == ["Upper Sorbian to Basque"]
     write(path, {"source": "Hello.", "target": "Kaixo.", "src": None, "tgt": ""})
     assert [pair.direction for pair in load(source(path))[0]] == ["English to Basque"]
     write(path, {"source": "a", "target": "b", "src": "English", "tgt": 3})

@@ -1,5 +1,7 @@
 """Rows: no text is lost, cut or visible to its neighbour."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -147,6 +149,29 @@ def test_the_leak_check_passes_architectures_that_use_position_ids(kind):
     model.config.use_cache = True
     with pytest.raises(UsageError, match="see each other"):
         check_packing(model, TEXTS, "float32")
+
+
+class SeesTheRow(torch.nn.Module):
+    """To the logits of a token adds `leak` times those of the row's second token, and `shift` for each token of the row."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, leak: float, shift: float):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.leak, self.shift = torch.nn.Embedding(300, 300), leak, shift
+
+    def forward(self, input_ids, position_ids):
+        own = self.words(input_ids)
+        return SimpleNamespace(logits=own + self.leak * own[:, 1:2] + self.shift * input_ids.shape[1])
+
+
+@pytest.mark.parametrize(("leak", "shift"), [(4e-4, 0.0), (0.0, 1e-4)])
+def test_the_leak_check_looks_at_the_neighbours_text_and_at_its_presence(leak, shift):
+    """What another text moves is a leak long before what the order of summation moves."""
+    check_packing(SeesTheRow(leak / 10, shift / 10), TEXTS, "float32")
+    with pytest.raises(UsageError, match="see each other"):
+        check_packing(SeesTheRow(leak, shift), TEXTS, "float32")
 
 
 def test_the_leak_check_catches_an_architecture_with_a_state(lm):

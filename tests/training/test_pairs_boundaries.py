@@ -119,6 +119,9 @@ def test_a_sentence_in_all_paragraphs_ties_nothing(caplog):
         assert len(test) == 8 and not set(closing) & set(test) and len(train) == 97
         assert not {pair.group for pair in test} & {pair.group for pair in train if pair not in closing}
     assert "25 pairs with a sentence that occurs in more than 12 of them are trained on, never held out" in caplog.text
+    caplog.clear()
+    tied = [Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", f"closing {g}") for g in range(30)]
+    assert set(split([*pairs(3), *tied], 10, 1)[1]) == set(pairs(3)) and not caplog.text, "without the ties no more"
 
 
 def test_the_most_frequent_sentences_are_untied_first():

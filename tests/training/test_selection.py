@@ -1,5 +1,6 @@
 """Which pairs are trained on: percentile, size and strategy, duplicates."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,10 @@ def test_several_folders_give_equal_shares(tmp_path, caplog):
     found, facts = load(source("topxgen", data_dir=(a, b)))
     assert len({pair.group for pair in found}) == 2, "paragraphs of two folders may have one id"
     assert counts(facts) == {"read": 8, "pairs": 8}
-    assert facts["languages"]["English to Basque"]["path"].count("Basque_translate_filtered.jsonl") == 2
+    facts = facts["languages"]["English to Basque"]
+    assert facts["path"].count("Basque_translate_filtered.jsonl") == 2
+    both_files = b"".join((folder / "Basque_translate_filtered.jsonl").read_bytes() for folder in (a, b))
+    assert facts["sha256"] == hashlib.sha256(both_files).hexdigest()
 
     message = refusal(load, source("topxgen", data_dir=(a, b), dataset_size=8))
     assert f"takes 4 pairs of English to Basque from each --data_dir, but there are 5 in {a}, 3 in {b}" in message

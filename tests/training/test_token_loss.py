@@ -160,6 +160,21 @@ def test_any_size_of_chunk(chunk):
     check_equal(*own_and_chunked(lambda: build(DECODERS["llama"]), batch(), decoder=True, chunk=chunk))
 
 
+@pytest.mark.parametrize("chunk", [0, CHUNK])
+@pytest.mark.parametrize("name", ["llama", "gemma2, capped", "gemma3", "gpt2"])
+def test_a_text_in_a_packed_row_does_not_see_its_neighbour(name, chunk):
+    """With a cache, these architectures do not see where a text begins."""
+    model, ids = build(DECODERS[name]), batch()["input_ids"][:1]
+    TokenLoss(model, True, chunk)
+    positions = torch.cat([torch.arange(25), torch.arange(LENGTH - 25)])[None]
+    labels = ids.clone()
+    labels[:, :26] = IGNORED
+    with torch.no_grad():
+        packed = model(input_ids=ids, position_ids=positions, labels=labels).loss
+        alone = model(input_ids=ids[:, 25:], position_ids=positions[:, 25:], labels=labels[:, 25:]).loss
+    torch.testing.assert_close(packed, alone, atol=1e-3, rtol=0)
+
+
 def test_no_label_at_all():
     model = build(DECODERS["llama"])
     TokenLoss(model, True, CHUNK)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import train
+from comptra.verify import verify
 from tests.support.runs import ROOT, in_process, script, signalled
 from tests.support.training_runs import flags, log, losses, timeless
+from topxgen.common import checksums
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,61 @@ def finished(tiny_lm, tmp_path_factory):
 
 
 def noisy(model, output, **changed) -> list[str]:
-    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, num_eval_translations=1)
+    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14)
+    options |= dict(num_eval_translations=1, per_device_eval_batch_size=2)
     return flags(model, output, **{**options, **changed})
+
+
+def test_held_out_losses_are_the_means_over_the_tokens_of_the_targets(finished, tiny_lm):
+    """Of each direction and of all; before training the adapter changes nothing."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from topxgen.training.tokenization import CausalTokenizer
+    from topxgen.training.training_data import build_sets
+
+    args = train.build_parser().parse_args(noisy(tiny_lm, "o"))
+    model = AutoModelForCausalLM.from_pretrained(tiny_lm)
+    tokenizer = CausalTokenizer(AutoTokenizer.from_pretrained(tiny_lm), args.template_key, model.config.vocab_size)
+    sums: dict[str, list[float]] = {}
+    for pair in build_sets(args)[1]:
+        texts = tokenizer.encode([pair])
+        ids, start = torch.as_tensor(texts[0].astype("int64")), int(texts.prompts[0])
+        if len(ids) > args.max_length:
+            continue
+        with torch.no_grad():
+            log_probabilities = model(ids[None]).logits[0].log_softmax(-1)
+        own = sums.setdefault(pair.direction, [0.0, 0])
+        own[0] -= sum(float(log_probabilities[i - 1, ids[i]]) for i in range(start, len(ids)))
+        own[1] += len(ids) - start
+    expected = {f"eval_loss_{name}": loss / tokens for name, (loss, tokens) in sums.items()}
+    expected["eval_loss"] = sum(loss for loss, _ in sums.values()) / sum(tokens for _, tokens in sums.values())
+    first = log(finished[0])[0]
+    assert {key: first[key] for key in first if key.startswith("eval_loss")} == pytest.approx(expected, rel=1e-4)
+
+
+def test_edited_claims_of_a_run_are_found(finished, tmp_path):
+    """With checksums to match."""
+    output = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    best = json.loads((output / "manifest_train.json").read_text())["best_checkpoint"]
+    for name, old, new, said in (
+        ("manifest_train.json", '"best_metric": ', '"best_metric": 1', "best_metric by train_log.jsonl: claimed 1"),
+        ("manifest_train.json", '"steps": 14', '"steps": 15', "steps: claimed 15, is 14"),
+        ("manifest_train.json", '"train_pairs": 46', '"train_pairs": 47', "data.train_pairs: claimed 47, is 46"),
+        ("README.md", "\n| loss | ", "\n| loss | 1", "README.md: the table of the held-out set"),
+        ("tokenizer.json", "{", "{ ", f"tokenizer.json: the file of {best}"),
+    ):
+        path = output / name
+        before, sums = path.read_text(encoding="utf-8"), (output / checksums.NAME).read_bytes()
+        assert old in before
+        path.write_text(before.replace(old, new, 1), encoding="utf-8")
+        checksums.drop(path)
+        checksums.claim_file(path)
+        found = list(map(str, verify(output).problems))
+        assert found and any(said in line for line in found), found
+        path.write_text(before, encoding="utf-8")
+        (output / checksums.NAME).write_bytes(sums)
+    assert not verify(output).problems
 
 
 def test_what_a_run_leaves(finished, tiny_lm):

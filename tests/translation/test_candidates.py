@@ -4,7 +4,10 @@ import pytest
 
 from tests.support.tiny_models import udhr_pairs
 from topxgen import translation
-from topxgen.inference import ModelSettings
+from topxgen.common.errors import UsageError
+from topxgen.corpora import examples
+from topxgen.inference import Answer, ModelSettings
+from topxgen.inference.response_cache import CachedSampler
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 
@@ -129,3 +132,37 @@ def test_the_beams_of_an_llm(tiny_lm):
     [best] = translator.translate(SENTENCES[:1], BASQUE, ENGLISH)
     translator.close()
     assert len(found) == 2 and found[0].text == best.text and found[0].confidence is None
+
+
+def test_each_sample_has_its_own_confidence_cut_and_seed(tiny_lm, tmp_path):
+    """And none is taken for the answer to the same prompt that was decoded greedily."""
+    asked = []
+
+    class Sampler:
+        def generate(self, next_request, settings):
+            while (request := next_request()) is not None:
+                asked.append((settings.num_return_sequences, request.seed))
+                if settings.num_return_sequences == 1:
+                    yield Answer(request.id, ["Greedy."])
+                    continue
+                texts, reasons = ["One.", "Two, which is", "Three.\nA note that is"], ("stop", "length", "length")
+                yield Answer(request.id, texts, finish_reasons=reasons, log_probabilities=(-0.1, -1.0, -2.0))
+
+    translator = llm(tiny_lm, number_of_candidates=3, number_of_demonstrations=0)
+    translator._sampler = CachedSampler(Sampler(), tmp_path / "answers.jsonl")
+    assert [found.text for found in translator.translate(SENTENCES[:2], BASQUE, ENGLISH)] == ["Greedy."] * 2
+    for found in translator.candidates(SENTENCES[:2], BASQUE, ENGLISH):
+        assert [one.text for one in found] == ["One.", "Two, which is", "Three."]
+        assert [one.confidence for one in found] == [0.9048, 0.3679, 0.1353]
+        assert [one.error for one in found] == [None, "cut at the limit of 500 new tokens", None]
+    assert [count for count, _ in asked] == [1, 1, 3, 3]
+    assert asked[0][1] == asked[1][1] and asked[2][1] != asked[3][1], "samples of two sentences share no random numbers"
+
+
+def test_as_many_candidates_as_beams_and_fewer_demonstrations_than_pairs(tiny_lm):
+    pairs = examples.parallel_sentences("udhr", BASQUE, ENGLISH)
+    llm(tiny_lm, number_of_candidates=2, num_beams=2, number_of_demonstrations=len(pairs) - 1).check(BASQUE, ENGLISH)
+    with pytest.raises(UsageError, match="leaves nothing to choose from"):
+        llm(tiny_lm, number_of_demonstrations=len(pairs)).check(BASQUE, ENGLISH)
+    step = len(pairs) // 3
+    assert llm(tiny_lm).sample(BASQUE, ENGLISH, 3) == [pairs[0], pairs[step], pairs[2 * step]], "from all over the pool"

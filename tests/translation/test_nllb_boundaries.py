@@ -1,13 +1,16 @@
 """Limits of translations and of sources, without a model."""
 
+import math
 from types import SimpleNamespace
 from typing import ClassVar
 
+from topxgen.text import languages
 from topxgen.translation import by_steps
 from topxgen.translation.nllb import NLLB, split_long
 
 
 class Tokenizer:
+    eos_token_id = 2
     all_special_tokens = ()
     added_tokens_decoder: ClassVar = {}
 
@@ -37,6 +40,28 @@ def test_a_limit_depends_on_the_length_of_the_source_alone():
         (100, [51, 33]),
         (100, [65]),
     ]
+
+
+def test_a_source_has_room_for_its_language_and_its_end():
+    """As many tokens as the model has positions; confidences are means over the pieces of a longer one."""
+    lengths = []
+
+    def translate(work, prefix, num_beams, count, on_done):
+        lengths.append(sorted(len(row) for _, rows in work for row in rows))
+        ends = {11: work[0][0]}  # the shortest never does
+        return [[[([len(row)] * ends.get(len(row), 1), -0.02 * len(row))] for row in rows] for _, rows in work]
+
+    nllb = object.__new__(NLLB)
+    nllb._max_tokens, nllb._num_beams, nllb._tokenizer = 20, 5, Tokenizer()
+    nllb._engine = SimpleNamespace(translate=translate)
+    nllb._languages = SimpleNamespace(prefixes=lambda *_: ([9], []))
+    nllb._ids = lambda texts: [[0] * len(text.split()) for text in texts]
+    basque, english, burmese = (languages.find(name) for name in ("Basque", "English", "Burmese"))
+    whole, cut = nllb.translate(["bat " * 18, "bi " * 19], basque, english)
+    assert lengths == [[11, 12, 20]] and (whole.segments, cut.segments) == (1, 2)
+    assert not whole.truncated and cut.truncated
+    assert cut.text == "11 12" and nllb.translate(["bi " * 19], basque, burmese)[0].text == "1112"
+    assert (whole.confidence, cut.confidence) == (round(math.exp(-0.4), 4), round(math.exp(-0.23), 4))
 
 
 def test_a_source_is_cut_only_beyond_the_limit():

@@ -12,6 +12,7 @@ import msgspec
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_placed_jsonl
 from topxgen.common.id_counts import IdCounts
+from topxgen.common.schemas import fields
 
 SHARED_RESPONSES = "translate_answers.jsonl"
 # Fields of one item per sentence.
@@ -106,8 +107,8 @@ class ScoreRecord(TypedDict, total=False):
     truncated: int
 
 
-class _TranslateSettings(TypedDict, total=False):
-    target_language: str
+_TranslateSettings = fields(target_language=str)
+_Filtering = fields(settings=fields(tokens_per_ngram=dict[str, int]))
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,13 @@ def read_translations(
 
 
 def target_language_of(folder: Path, default: str = "English") -> str:
-    """The language that the back-translations in `folder` are in, by English name; `default` in folders of the original."""
-    return read_json(folder / "settings_translate.json", _TranslateSettings).get("target_language", default)
+    """The language that the back-translations in `folder` are in, by English name, also where they were only decontaminated to;
+    `default` in folders of the original."""
+    recorded = read_json(folder / "settings_translate.json", _TranslateSettings).get("target_language")
+    for path in () if recorded else folder.glob(FilteredLayout(folder).manifest("*").name):
+        sides = read_json(path, _Filtering).get("settings", {}).get("tokens_per_ngram", {})
+        recorded = next(reversed(sides), recorded)
+    return recorded or default
 
 
 def translations_name(language: str) -> str:

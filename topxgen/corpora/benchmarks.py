@@ -10,19 +10,16 @@ a file, a folder or a Hub data set, with a mapping of its columns to languages w
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
 from topxgen.corpora import hub_sets, own_benchmarks, tables
+from topxgen.corpora.splits import SIZES, Split, check_not_english, check_size
 from topxgen.corpora.tables import SUFFIXES, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
-from topxgen.text.words import is_blank
 
 # One row a benchmark: "module:function". The function takes the name, a Language and the folder of --benchmark_dir (None: the
 # Hub), and returns the splits in that language. It raises LacksLanguage, or UsageError for anything else that is wrong.
@@ -32,13 +29,6 @@ LOADERS: dict[str, Choice] = {
     "tico": Choice("topxgen.corpora.benchmarks:load_tico", "TICO-19 dev (971 sentences) and test (2,100)"),
     "xquad": Choice("topxgen.corpora.benchmarks:load_xquad", "XQuAD validation (240 paragraphs)"),
     "udhr": Choice("topxgen.corpora.benchmarks:load_udhr", "UDHR dev (preamble, articles 1 to 20) and test (21 to 30)"),
-}
-# The texts of each split as published; "test (fra-CA)" is a test.
-SIZES = {
-    "flores": {"dev": 997, "devtest": 1012},
-    "ntrex": {"test": 1000, "pool": 997},
-    "tico": {"dev": 971, "test": 2100},
-    "xquad": {"validation": 240},
 }
 OWN = "your own as a file or folder (.txt .tsv .csv .json .jsonl .parquet; my.tsv:Basque=2,English=3) or Hub data set org/name"
 UDHR = Path(__file__).parents[2] / "data" / "udhr"
@@ -64,8 +54,6 @@ XQUAD_CODES = {
     "arb_Arab": "ar", "deu_Latn": "de", "ell_Grek": "el", "eng_Latn": "en", "spa_Latn": "es", "hin_Deva": "hi",
     "ron_Latn": "ro", "rus_Cyrl": "ru", "tha_Thai": "th", "tur_Latn": "tr", "vie_Latn": "vi", "zho_Hans": "zh",
 }  # fmt: skip
-MIN_FILLED = 0.95  # of a published split's texts; no file at hand has an empty one
-MIN_DISTINCT = 0.8  # likewise; in the files at hand 0.999 of the texts are
 _NTREX_TEST_LINES = SIZES["ntrex"]["test"]
 _REGION_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
 _HUB_SOURCE = re.compile(r"(\w[\w.-]*/[\w.-]+)(?::([^:=]+))?(?::([^:]+=.*))?")  # org/name[:config][:mapping]
@@ -77,49 +65,6 @@ class LacksLanguage(UsageError):
 
 class CannotLoad(UsageError):
     """The benchmark has the language, but is missing or cannot be read."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The unchanged texts of one split in one language; empty ones too, so that parallel sides keep their line numbers.
-
-    `ids` are line numbers in the publishers' file, from 1; for TICO-19 its stringID, for XQuAD and udhr the article and
-    the number of the paragraph in it (the Hub's XQuAD has no articles: the number alone).
-    """
-
-    benchmark: str  # "flores", or a user's own as named on the command line
-    name: str  # dev, devtest, test, pool, validation, "test (fra-CA)"; for a user's own the file and column
-    language: str  # English name
-    ids: list[str]
-    texts: list[str]
-    source: str  # the file, or "hub: repository, config, split"
-
-    @property
-    def published_size(self) -> int | None:
-        return published_size(self.benchmark, self.name)
-
-    @property
-    def is_partial(self) -> bool:
-        return self.published_size not in (None, self.size)
-
-    @property
-    def size(self) -> int:
-        """The number of texts, without the empty and the repeated ones where they are many: a copy with gaps is a partial one."""
-        filled = [text for text in self.texts if not is_blank(text)]
-        if len(set(filled)) < MIN_DISTINCT * len(filled):
-            return len(set(filled))
-        return len(filled) if len(filled) < MIN_FILLED * len(self.texts) else len(self.texts)
-
-    @property
-    def count(self) -> str:
-        """The number of texts, for people."""
-        of = f" of {self.published_size:,} (PARTIAL)" if self.is_partial else ""
-        return f"{self.size:,}{of}"
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the texts joined by line feeds."""
-        return provenance.texts_sha256(self.texts)
 
 
 def load(
@@ -147,7 +92,11 @@ def load(
         for split in splits:
             if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
-            check_size(name, split.name, split.size, split.source, allow_partial)
+            check_size(split, allow_partial)
+        if folder is not None and name in SIZES and language.flores != "eng_Latn":
+            english = _english(name, loader, folder)
+            for split in splits:
+                check_not_english(split, english)
     except LacksLanguage:
         raise
     except UsageError as error:
@@ -193,19 +142,12 @@ def _parts_of(name: str, chosen: list[Language]) -> tuple[tuple[str, ...], tuple
     return (), ()
 
 
-def check_size(name: str, split: str, count: int, source: str, allow_partial: bool) -> None:
-    """Raise UsageError if a split of a published benchmark has another number of texts than published."""
-    size = published_size(name, split)
-    if size not in (None, count) and not allow_partial:
-        raise UsageError(
-            f"{source} is not the published file: {name} {split} has {count:,} texts instead of {size:,} "
-            "(--allow_partial_benchmark takes it as it is)"
-        )
-
-
-def published_size(name: str, split: str) -> int | None:
-    """The number of texts of a split as published, where it is known."""
-    return SIZES.get(name, {}).get(split.partition(" (")[0])
+def _english(name: str, loader: Callable, folder: Path) -> list[str]:
+    """The English texts; none where the folder lacks them."""
+    try:
+        return [text for split in loader(name, languages.find("English"), folder) for text in split.texts]
+    except UsageError:
+        return []
 
 
 def load_flores(name: str, language: Language, folder: Path | None) -> list[Split]:
@@ -216,14 +158,14 @@ def load_flores(name: str, language: Language, folder: Path | None) -> list[Spli
     splits = ("dev", "devtest")
     if folder is not None:
         files = _files(folder, {split: flores_files(language, split) for split in splits}, lacks)
-        return [_lines_of(name, split, language, read_lines(path), str(path)) for split, path in files.items()]
+        return [lines_of(name, split, language, read_lines(path), str(path)) for split, path in files.items()]
     code = flores_codes(language)[-1]
     try:
         sides = {split: hub_sets.column(FLORES_REPO, code, split, "text") for split in splits}
     except UsageError as error:
         # The Hub lists its configs: FLORES+ has languages that the table lacks, but not this one.
         raise lacks if lacks and "BuilderConfig" in str(error) else error from None
-    return [_lines_of(name, split, language, *side) for split, side in sides.items()]
+    return [lines_of(name, split, language, *side) for split, side in sides.items()]
 
 
 def flores_codes(language: Language) -> list[str]:
@@ -253,8 +195,8 @@ def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split
         }
     splits = []
     for tag, (texts, source) in sides.items():
-        splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST_LINES], source))
-        splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST_LINES:], source, _NTREX_TEST_LINES + 1))
+        splits.append(lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST_LINES], source))
+        splits.append(lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST_LINES:], source, _NTREX_TEST_LINES + 1))
     return splits
 
 
@@ -418,7 +360,7 @@ def _same_script(code: str, language: Language) -> bool:
     return True
 
 
-def _lines_of(name: str, split: str, language: Language, texts: list[str], source: str, first: int = 1) -> Split:
+def lines_of(name: str, split: str, language: Language, texts: list[str], source: str, first: int = 1) -> Split:
     return Split(name, split, language.name, [str(first + i) for i in range(len(texts))], texts, source)
 
 

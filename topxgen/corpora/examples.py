@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, hub_sets
-from topxgen.corpora.benchmarks import Split
+from topxgen.corpora.splits import Split, check_not_english, check_size
 from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -43,12 +43,22 @@ def _sentences_in(source: str, language: Language, option: str, allow_partial: b
             if not any(map(str.strip, lines)):
                 raise UsageError(f"{path} is empty")
             if name in flores:
-                benchmarks.check_size("flores", "dev", len(lines), str(path), allow_partial)
+                split = benchmarks.lines_of("flores", "dev", language, lines, str(path))
+                _check_flores(split, Path(source), allow_partial)
             return lines
     raise UsageError(
         f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
         f"that holds one of {', '.join(names)}"
     )
+
+
+def _check_flores(split: Split, folder: Path, allow_partial: bool) -> None:
+    """Raise UsageError if a split is not the published one."""
+    check_size(split, allow_partial)
+    english = languages.find("English")
+    for name in benchmarks.flores_files(english, split.name) if split.language != english.name else ():
+        if (folder / name).is_file():
+            check_not_english(split, read_lines(folder / name))
 
 
 def parallel_sentences(
@@ -115,11 +125,9 @@ def example_paragraphs(
     folder = Path(source)
     paragraphs = {}
     for name, code in codes.items():
-        for file in benchmarks.xquad_files(code):
-            if (folder / file).is_file():
-                paragraphs[name] = [text for _, text in benchmarks.read_squad(folder / file)]
-                distinct = len(set(paragraphs[name]))
-                benchmarks.check_size("xquad", "validation", distinct, str(folder / file), allow_partial)
+        if any((folder / file).is_file() for file in benchmarks.xquad_files(code)):
+            [split] = benchmarks.load("xquad", languages.find(name), folder, allow_partial=allow_partial)
+            paragraphs[name] = split.texts
     if not paragraphs and folder.is_dir():
         for language in languages.load(languages_file).values():
             for name in (f"{language.flores}.txt", f"{language.name}.txt"):

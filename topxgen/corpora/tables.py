@@ -294,7 +294,7 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _is_quoted(path: Path) -> bool:
     """Whether the cells of a TSV file are quoted as in CSV, rather than holding quotation marks of their texts: a quoted cell
-    has quotation marks doubled, all cells of a column (but a header) are quoted, or a quoted cell holds a tab or line feed."""
+    has quotation marks doubled or a CR, all cells of a column (but a header) are quoted, or a quoted cell holds a tab or line feed."""
     quoted, bare, widths = Counter(), set(), set()
     for is_later, line in enumerate(lines(path)):
         cells = line.split("\t")
@@ -302,7 +302,7 @@ def _is_quoted(path: Path) -> bool:
             widths.add(len(cells))
         for i, cell in enumerate(cells):
             if cell.startswith('"') and _QUOTED_CELL.fullmatch(cell):
-                if '""' in cell[1:-1]:
+                if '""' in cell[1:-1] or "\r" in cell:
                     return True
                 quoted[i] += 1
             elif cell and is_later:

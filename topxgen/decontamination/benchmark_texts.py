@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
-from topxgen.corpora.benchmarks import Split
+from topxgen.corpora.splits import Split, refuse_copies
 from topxgen.text import languages
 from topxgen.text.languages import Language
 from topxgen.text.ngram_hashes import tokens_per_ngram
@@ -147,6 +147,9 @@ def load(names: Collection[str], args: argparse.Namespace) -> dict[str, Benchmar
         also = f" ({', '.join(others)} cannot be loaded either)" if others else ""
         copy = "--benchmark_dir DIR with a copy of it, " if first in benchmarks.LOADERS else ""
         raise UsageError(f"{errors[first]}; pass {copy}--allow_missing {first}, or drop it from --benchmarks{also}")
+    # A file of one's own that names no language is read in each.
+    splits = (split for texts in texts_of.values() for split in texts.splits)
+    refuse_copies(split for split in splits if split.benchmark in benchmarks.SIZES)
     for texts in texts_of.values():
         logger.info("%s", texts)
     for name in names:

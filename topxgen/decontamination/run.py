@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial as partial_call
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
 from topxgen.common.flag_rules import Rule
-from topxgen.common.records import FilteredLayout, target_language_of, translations_name
+from topxgen.common.records import FilteredLayout, translations_name
+from topxgen.common.schemas import fields
 from topxgen.corpora import benchmarks, own_benchmarks
 from topxgen.decontamination import parallel_jsonl, report
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
@@ -66,16 +68,15 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
 
 def target_language(args: argparse.Namespace) -> str:
     """--target_language, or that of the folder. Raises UsageError if they differ."""
-    default = target_language_of(args.input_dir)
-    if args.target_language is not None:
-        recorded = target_language_of(args.input_dir, args.target_language)
-        given, of_folder = (languages.find(name, args.languages_file).name for name in (args.target_language, recorded))
-        if given != of_folder:
-            raise UsageError(
-                f"--target_language {args.target_language}: the translations in {args.input_dir} are in {of_folder} "
-                "(settings_translate.json); drop the flag, or pass another --input_dir"
-            )
-    return default if args.target_language is None else args.target_language
+    settings = read_json(args.input_dir / provenance.TRANSLATE_SETTINGS, fields(target_language=str))
+    of_folder = settings.get("target_language", args.target_language or "English")
+    given = args.target_language or of_folder
+    if len({languages.find(name, args.languages_file).name for name in (given, of_folder)}) > 1:
+        raise UsageError(
+            f"--target_language {given}: the translations in {args.input_dir} are in {of_folder} (settings_translate.json); "
+            "drop the flag, or pass another --input_dir"
+        )
+    return given
 
 
 def take_shard(args: argparse.Namespace) -> None:
@@ -113,10 +114,17 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
         for path in (*inputs.values(), *sources):
             if _inodes([output]) & _inodes([path]):
                 raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
-    for name in () if args.audit else inputs:
-        if layout.filtered(name).exists() and not layout.hits(name).exists():  # ours gets its name after that
+    for name, path in () if args.audit else inputs.items():
+        if not (filtered := layout.filtered(name)).exists():
+            continue
+        other, own = _input_of(layout.manifest(name)), path.resolve()  # beside it, in a folder that was copied
+        if other.is_file() and other != own and own.parent != filtered.parent.resolve():
             raise UsageError(
-                f"{layout.filtered(name)} was not written by this script, which leaves {layout.hits(name).name} beside it, and would "
+                f"{filtered} has the pairs of {other}, which those of {path} would replace: pass another --output_dir, or remove it"
+            )
+        if not layout.hits(name).exists():  # ours gets its name after that
+            raise UsageError(
+                f"{filtered} was not written by this script, which leaves {layout.hits(name).name} beside it, and would "
                 "be replaced: pass another --output_dir, or remove it"
             )
     report.earlier(reports[0])
@@ -141,6 +149,13 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error.strerror}; pass another {flag}") from None
+
+
+def _input_of(manifest: Path) -> Path:
+    """What a filtered file was made from; no file if that is not known."""
+    with suppress(UsageError):  # a damaged manifest is made again
+        return Path(read_json(manifest, fields(input=fields(path=str))).get("input", {}).get("path", ""))
+    return Path()
 
 
 def _is_dir(path: Path) -> bool:
@@ -203,8 +218,7 @@ def filter_file(
         )
     counts = Counter(manifest["counts"])  # an empty file has no counts
     if not counts["records"] and (args.shard is None or counts["malformed"]):
-        malformed = f"all {counts['malformed']:,} lines are malformed"
-        unchecked = [f"{path}: {malformed if counts['malformed'] else 'the file is empty'}"]
+        unchecked = [report.without_records(path, counts)]
     return {
         "input": str(path),
         "input_sha256": manifest["input_sha256"],

@@ -58,18 +58,18 @@ def card(name: str) -> Card | None:
 
 @dataclass(frozen=True)
 class Attention:
-    """What decides the KV cache of a decoder. `windows`: for each layer the tokens that it keeps, None: all."""
+    """What decides the KV cache of a decoder. `numbers`: in the keys and values of a token in one layer; `windows`: for each layer the
+    tokens that it keeps, None: all."""
 
     heads: int
-    kv_heads: int
-    head_dim: int
+    numbers: int
     windows: tuple[int | None, ...]
     max_positions: int | None = None
 
-    def kv_bytes(self, tokens: int) -> int:
-        """Keys and values of a sequence of `tokens`, at two bytes a number."""
-        kept = sum(min(tokens, window or tokens) for window in self.windows)
-        return 2 * kept * self.kv_heads * self.head_dim * 2
+    def kv_bytes(self, tokens: int, number_bytes: int = 2) -> int:
+        """Keys and values of a sequence of `tokens`."""
+        kept = sum(tokens if window is None else min(tokens, window) for window in self.windows)
+        return kept * self.numbers * number_bytes
 
 
 def training_bytes(frozen_bytes: float, trained: int, processes: int = 1, zero: int = 0) -> float:
@@ -80,7 +80,7 @@ def training_bytes(frozen_bytes: float, trained: int, processes: int = 1, zero: 
 
 
 def training_hours(
-    parameters: int, tokens: float, gpu: Card, *, checkpointing: bool = False, lora: bool = False
+    parameters: float, tokens: float, gpu: Card, *, checkpointing: bool = False, lora: bool = False
 ) -> float:
     """By 6 FLOPs per parameter and token: 2 forward, 2 for the gradients of activations, 2 for those of weights, which LoRA's
     frozen ones do not have; 2 more where activations are computed again."""

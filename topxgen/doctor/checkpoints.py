@@ -5,16 +5,25 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from topxgen.common import hub_files, schemas
 from topxgen.common.files import read_json
+from topxgen.common.text_only import PARTS
 from topxgen.doctor.arithmetic import Attention
 from topxgen.experiments.assets import Asset
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 EMBEDDINGS = ("embed", "lm_head", "shared", "wte", "wpe", "norm")  # in names of tensors that LoRA does not adapt
+EXPERT, GATE_AND_UP = ".experts.", (".gate_proj.weight", ".up_proj.weight", ".w1.weight", ".w3.weight")
+STATE_LAYERS = (
+    "linear_attention",
+    "conv",
+    "mamba",
+    "recurrent",
+)  # layer_types that keep no key and value of each token
 
 
 class TextConfig(TypedDict, total=False):
@@ -29,26 +38,47 @@ class TextConfig(TypedDict, total=False):
     sliding_window: int | None
     layer_types: list[str] | None
     is_encoder_decoder: bool | None
+    kv_lora_rank: int | None
+    qk_rope_head_dim: int | None
+    num_experts_per_tok: Any
+    num_local_experts: Any
+    num_experts: Any
+    n_routed_experts: Any
 
 
 class Config(TextConfig, total=False):
+    model_type: str | None
     text_config: TextConfig | None
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """`file_bytes`: of all weights; `counts`: parameters by dtype, none if the weights are not .safetensors; `shapes`: of the
-    tensors by name, None if they are not known."""
+    tensors by name, None if they are not known; `config`: {} if it is not known."""
 
     file_bytes: int
     counts: Mapping[str, int]
     shapes: dict[str, tuple[int, ...]] | None
-    attention: Attention | None
+    config: Config
+
+    @cached_property
+    def attention(self) -> Attention | None:
+        return attention(self.config)
+
+    @property
+    def used_experts(self) -> float:
+        return used_experts(self.config)
 
     @property
     def parameters(self) -> int:
         """0: not known."""
         return sum(self.counts.values())
+
+    @property
+    def active_parameters(self) -> float:
+        """Those that a token passes through; 0: not known."""
+        experts = sum(math.prod(shape) for name, shape in (self.shapes or {}).items() if EXPERT in name)
+        return self.parameters - experts * (1 - self.used_experts)
 
     def loaded_bytes(self, float_bytes: int | None = 2) -> int:
         """Of the weights in memory, where floating-point ones take `float_bytes` each [None: as they are saved]."""
@@ -58,17 +88,30 @@ class Checkpoint:
         floats = sum(count for kind, count in self.counts.items() if kind in FLOATS)
         return self.file_bytes - saved + floats * float_bytes
 
+    def quantized_bytes(self, number_bytes: float) -> float:
+        """As `load_in_4bit` and `load_in_8bit` have it in training: linear layers are quantized, and peft makes the rest float32."""
+        linear = sum(map(math.prod, self._linear().values())) if self.shapes else self.parameters
+        return linear * number_bytes + (self.parameters - linear) * 4
+
     def adapter_parameters(self, rank: int, modules: list[str] | None = None) -> int | None:
-        """Of LoRA on `modules` [all linear layers]; None: not known."""
+        """Of LoRA on `modules` [all linear layers]; None: not known. Gate and up projections of experts are one matrix, with twice the
+        rank."""
         if self.shapes is None:
             return None
-        shapes = [
-            shape
-            for name, shape in self.shapes.items()
-            if len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in EMBEDDINGS)
+        return rank * sum(
+            sum(shape) + (shape[0] if EXPERT in name and name.endswith(GATE_AND_UP) else 0)
+            for name, shape in self._linear().items()
+            if not any(part in name for part in PARTS)
             if not modules or name.removesuffix(".weight").rpartition(".")[2] in modules
-        ]
-        return rank * sum(map(sum, shapes))
+        )
+
+    def _linear(self) -> dict[str, tuple[int, ...]]:
+        """The linear layers inside the model, with their shapes."""
+        return {
+            name: shape
+            for name, shape in self.shapes.items()
+            if len(shape) == 2 and name.endswith(".weight") and not any(word in name for word in EMBEDDINGS)
+        }
 
 
 def read(folder: Path) -> Checkpoint | None:
@@ -82,7 +125,7 @@ def read(folder: Path) -> Checkpoint | None:
             shapes[name] = tuple(row["shape"])
             counts[row["dtype"]] += math.prod(row["shape"])
     size = sum(path.stat().st_size for path in paths)
-    return Checkpoint(size, counts, shapes, attention(read_json(folder / "config.json", Config)))
+    return Checkpoint(size, counts, shapes, read_json(folder / "config.json", Config))
 
 
 @dataclass(frozen=True)
@@ -96,7 +139,7 @@ class Listed:
 
 def at_hub(asset: Asset, shaped: bool, timeout: float) -> Listed:
     """What is to be downloaded, without its large files; `shaped`: the shapes of a model's tensors are wanted, which takes a request for
-    each file. Raises what the Hub's client raises."""
+    each file, as it does for a model with experts. Raises what the Hub's client raises."""
     from huggingface_hub import HfApi
 
     name, kind, revision = asset.name, asset.repo_type, asset.wanted_revision
@@ -110,9 +153,9 @@ def at_hub(asset: Asset, shaped: bool, timeout: float) -> Listed:
         return Listed(files)
     counts, shapes = dict(info.safetensors.parameters) if info.safetensors else {}, None
     config = _config_at_hub(asset, timeout) if "config.json" in files else {}
-    if shaped and all(file.endswith(".safetensors") for file in weights):
+    if (shaped or used_experts(config) < 1) and all(file.endswith(".safetensors") for file in weights):
         shapes = _shapes_at_hub(asset, weights)
-    return Listed(files, Checkpoint(sum(map(files.get, weights)), counts, shapes, attention(config)))
+    return Listed(files, Checkpoint(sum(map(files.get, weights)), counts, shapes, config))
 
 
 def _config_at_hub(asset: Asset, timeout: float) -> Config:
@@ -149,14 +192,41 @@ def _shapes_at_hub(asset: Asset, files: list[str]) -> dict[str, tuple[int, ...]]
 
 def attention(config: Config) -> Attention | None:
     """None for what is no decoder, or does not say."""
-    text = config.get("text_config") or config
+    text = _text_config(config)
     layers, heads = text.get("num_hidden_layers"), text.get("num_attention_heads")
     head_dim = text.get("head_dim") or (text.get("hidden_size") or 0) // (heads or 1)
     if config.get("is_encoder_decoder") or not layers or not heads or not head_dim:
         return None
     window, types = text.get("sliding_window"), text.get("layer_types")
     # Without layer_types a window may be one that the model does not use: all tokens are an upper limit.
-    windows = tuple(window if kind == "sliding_attention" else None for kind in types or [""] * layers)
-    return Attention(
-        heads, text.get("num_key_value_heads") or heads, head_dim, windows, text.get("max_position_embeddings")
-    )
+    sizes = {"sliding_attention": window} | dict.fromkeys(STATE_LAYERS, 0)
+    windows = tuple(sizes.get(kind) for kind in types or [""] * layers)
+    numbers = 2 * (text.get("num_key_value_heads") or heads) * head_dim
+    if latent := text.get("kv_lora_rank"):  # of DeepSeek's attention, with one key for the positions
+        numbers = latent + (text.get("qk_rope_head_dim") or 0)
+    return Attention(heads, numbers, windows, text.get("max_position_embeddings"))
+
+
+def _text_config(config: Config) -> TextConfig:
+    """That of the language model; what the file leaves to the defaults of its type (Gemma 3: heads, which layers have a window) by
+    transformers, which takes two seconds to import."""
+    text = config.get("text_config") or config
+    is_whole = text.get("num_attention_heads") and (text.get("layer_types") or not text.get("sliding_window"))
+    if is_whole or config.get("is_encoder_decoder") or not config.get("model_type"):
+        return text
+    try:
+        from transformers import AutoConfig
+
+        own = AutoConfig.for_model(**config).get_text_config()
+    except Exception:  # of a type with code of its own, or damaged
+        return text
+    return {name: getattr(own, name, None) for name in TextConfig.__annotations__}
+
+
+def used_experts(config: Config) -> float:
+    """The share of a layer's experts that a token passes through; 1 for a model without."""
+    text = config.get("text_config") or config
+    used = text.get("num_experts_per_tok")
+    known = [text.get(name) for name in ("num_local_experts", "num_experts", "n_routed_experts")]
+    number = next((count for count in known if isinstance(count, int) and count > 0), 0)
+    return used / number if number and isinstance(used, int) and 0 < used < number else 1

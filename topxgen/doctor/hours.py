@@ -95,16 +95,16 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
     if command.stage == "train":
         if not estimate.prompt_tokens[1] or not checkpoint.parameters or card.flops is None:
             return None
-        args = command.args  # tokens are those of each GPU
+        args, size = command.args, checkpoint.active_parameters  # tokens are those of each GPU
         ways = {"checkpointing": args.gradient_checkpointing, "lora": args.use_peft}
-        return tuple(arithmetic.training_hours(checkpoint.parameters, n, card, **ways) for n in estimate.prompt_tokens)
+        return tuple(arithmetic.training_hours(size, n, card, **ways) for n in estimate.prompt_tokens)
     if not estimate.completion_tokens[1] or command.args.inference_api != "vllm" or card.flops is None:
         return None
     weights, new = checkpoint.loaded_bytes(float_bytes(command)), estimate.completion_tokens
     asked = estimate.prompt_tokens if estimate.prompt_tokens[1] else tuple(n * PROMPT_SHARE for n in new)
     return tuple(
         arithmetic.decoding_hours(weights, n, card, len(gpus))
-        + arithmetic.reading_hours(checkpoint.parameters or weights / 2, prompts, card, len(gpus))
+        + arithmetic.reading_hours(checkpoint.active_parameters or weights / 2, prompts, card, len(gpus))
         for n, prompts in zip(new, asked, strict=True)
     )
 

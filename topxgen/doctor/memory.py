@@ -13,6 +13,7 @@ from topxgen.inference import engine_args, gpu_groups
 
 DEFAULT_LENGTH = 8192  # of --max_model_len, unless the model reads less
 CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
+FOUR_BITS = 0.5 + 1 / 64  # bytes of a weight by load_in_4bit, with a scale of eight bits for each 64
 TIGHT = 0.85  # of a GPU's memory: activations come on top of what is counted
 NOT_HERE = "the weights are not here, and the Hub was not asked or did not say their size"
 
@@ -113,18 +114,20 @@ def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situ
         )
     if attention is None:
         return note(name, f"{what}; {UNKNOWN}its KV cache")
-    return _with_cache(name, what, attention, length(command, checkpoint), usable - weights)
+    cache = str(options.get("kv_cache_dtype"))
+    number_bytes = 1 if cache.startswith("fp8") else 2 if "16" in cache else float_bytes(command)
+    return _with_cache(name, what, attention, length(command, checkpoint), usable - weights, number_bytes)
 
 
-def _with_cache(name: str, what: str, attention: arithmetic.Attention, tokens: int, room: float) -> Finding:
+def _with_cache(
+    name: str, what: str, attention: arithmetic.Attention, tokens: int, room: float, number_bytes: int
+) -> Finding:
     """`room`: bytes for the KV cache."""
-    each = attention.kv_bytes(tokens)
+    each = attention.kv_bytes(tokens, number_bytes)
     what = f"{what}; KV cache {gb(each)} for a sequence of {tokens:,} tokens, {gb(room)} free for it"
     if each > room:
-        fits = next(
-            (n for n in (1 << power for power in range(20, 4, -1)) if n < tokens and attention.kv_bytes(n) <= room),
-            None,
-        )
+        shorter = (1 << power for power in range(20, 4, -1) if 1 << power < tokens)
+        fits = next((n for n in shorter if attention.kv_bytes(n, number_bytes) <= room), None)
         remedy = f"--max_model_len {fits}" if fits else "use more or larger GPUs (--tensor_parallel_size)"
         return problem(name, f"{what}: not one fits", remedy)
     sequences = int(room / each)
@@ -165,7 +168,7 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
         )
     if cache and checkpoint.attention is not None:
         tokens = length(command, checkpoint)
-        each = checkpoint.attention.kv_bytes(tokens)
+        each = checkpoint.attention.kv_bytes(tokens, float_bytes(command))
         if each > cache:
             return problem(
                 name,
@@ -188,12 +191,17 @@ def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]
         need = arithmetic.training_bytes(0, checkpoint.parameters, how.processes, how.zero)
         return need, f"full fine-tuning of {checkpoint.parameters / 1e9:.2f} B parameters, {where}"
     adapter = checkpoint.adapter_parameters(args.lora_r, args.target_modules)
-    share = 4 if args.load_in_4bit else 2 if args.load_in_8bit else 1  # of 16 bits
-    frozen = checkpoint.loaded_bytes(2) / share
-    size = f"{UNKNOWN}its parameters" if adapter is None else f"{adapter / 1e6:.1f} M parameters"
+    if args.load_in_4bit or args.load_in_8bit:
+        frozen = checkpoint.quantized_bytes(FOUR_BITS if args.load_in_4bit else 1)
+        in_float32 = ""
+    else:
+        frozen = checkpoint.loaded_bytes(2 if how.is_half else 4)
+        in_float32 = "" if how.is_half else " in float32"
+    about = "about " if checkpoint.used_experts < 1 else ""
+    size = f"{UNKNOWN}its parameters" if adapter is None else f"{about}{adapter / 1e6:.1f} M parameters"
     return (
         arithmetic.training_bytes(frozen, adapter or 0, how.processes, how.zero),
-        f"LoRA of rank {args.lora_r} ({size}) on weights of {gb(frozen)}, {where}",
+        f"LoRA of rank {args.lora_r} ({size}) on weights of {gb(frozen)}{in_float32}, {where}",
     )
 
 
@@ -201,11 +209,12 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
     if not checkpoint.parameters:
         return note(name, f"{UNKNOWN}how many parameters it has: its weights are not safetensors")
     need, how = training_need(command, checkpoint)
-    processes = launch(command).processes
+    args, processes = command.args, launch(command).processes
+    less = "--use_peft" if not args.use_peft else "--load_in_4bit" if launch(command).is_half else "--bf16"
     if memory is None:
         what = f"{how}: {gb(need)} on the CPU and activations; {gb(situation.free_ram)} of RAM are free"
         if need * processes > situation.free_ram:
-            return problem(name, f"{what}: it does not fit", "use a GPU, a smaller model, or --use_peft")
+            return problem(name, f"{what}: it does not fit", f"use a GPU, a smaller model, or {less}")
         return ok(name, what)
     if processes > len(situation.gpus.usable):
         text = f"{processes} processes, {len(situation.gpus.usable)} GPUs visible here"
@@ -216,7 +225,7 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
         )
     what = f"{how}: {gb(need)} on each GPU of {gb(memory)}, and activations"
     if need > memory:
-        remedy = "--use_peft, ZeRO-3 over more GPUs (configs/zero3.yaml), or a smaller model"
+        remedy = f"{less}, ZeRO-3 over more GPUs (configs/zero3.yaml), or a smaller model"
         return problem(name, f"{what}: it does not fit", remedy)
     if need > TIGHT * memory:
         return note(name, f"{what}: tight", "--gradient_checkpointing, --per_device_train_batch_size 1")

@@ -134,16 +134,17 @@ def runs_llm(command: Command) -> bool:
 
 # Of a configuration of accelerate launch, and of one of DeepSpeed.
 _DeepSpeed = fields(zero_stage=int | None, deepspeed_config_file=str | None)
-_Accelerate = fields(num_processes=int | None, deepspeed_config=_DeepSpeed | None)
+_Accelerate = fields(num_processes=int | None, mixed_precision=str | None, deepspeed_config=_DeepSpeed | None)
 _DeepSpeedFile = fields(zero_optimization=fields(stage=int | None) | None)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How many processes train, with DeepSpeed's ZeRO of this stage, 0 for none."""
+    """How many processes train, with DeepSpeed's ZeRO of this stage, 0 for none; `is_half`: products are computed in 16 bits."""
 
     processes: int = 1
     zero: int = 0
+    is_half: bool = False
 
 
 def launch(command: Command) -> Launch:
@@ -159,7 +160,9 @@ def launch(command: Command) -> Launch:
     zero = deepspeed.get("zero_stage") or 0
     if file := command.args.deepspeed or deepspeed.get("deepspeed_config_file"):
         zero = (read_json(Path(file), _DeepSpeedFile).get("zero_optimization") or {}).get("stage") or 0
-    return Launch(processes, zero if zero in (1, 2, 3) else 0)
+    precision = values_of_flag(words, "--mixed_precision")[:1] or [config.get("mixed_precision")]
+    is_half = command.args.bf16 or command.args.fp16 or precision[0] in ("bf16", "fp16")
+    return Launch(processes, zero if zero in (1, 2, 3) else 0, is_half)
 
 
 def _read_yaml(path: Path) -> _Accelerate:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,20 +128,13 @@ def load_passages(name_or_path: str) -> PassagesTemplate:
 
 def _check(path: Path, parts: dict, choices: dict[str, tuple], placeholders: dict[str, tuple]) -> tuple[str, ...]:
     """The stop strings. Raises UsageError for an unknown key or placeholder, or another value than one of `choices`."""
-    stop, keys = parts.setdefault("stop", []), (*choices, "stop", *placeholders)
-    for key in parts:
-        if key not in keys:
-            raise unknown_choice(f"{path}: key", key, keys)
+    stop = parts.setdefault("stop", [])
+    toml_prompts.refuse_unknown(path, parts, placeholders, (*choices, "stop"))
     for key, values in choices.items():
         if parts.get(key) not in values:
             raise unknown_choice(f"{path}: {key}", str(parts.get(key)), values)
     if not isinstance(stop, list) or not all(isinstance(string, str) and string for string in stop):
         raise UsageError(f'{path}: stop = {stop!r} is not a list of strings, such as stop = ["\\n\\n"]')
-    for part, known in placeholders.items():
-        for name in re.findall(r"\{(\w+)\}", parts[part]):
-            if name not in known:
-                names = ", ".join(f"{{{name}}}" for name in known)
-                raise UsageError(f"{path}, {part}: unknown placeholder {{{name}}}; known here: {names}")
     return tuple(stop)
 
 

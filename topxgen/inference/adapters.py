@@ -166,8 +166,8 @@ def _has_effect(name: str, scalings: Mapping[str, float], tensors: Mapping[str, 
 
 
 def _refuse_changes_of_base(folder: str, settings: dict) -> None:
-    """Raise UsageError for what would change the base for the adapters that follow, and for the base itself: embeddings that peft
-    saves beside an adapter, PiSSA and the like, repeated layers, trained tokens."""
+    """Raise UsageError for what would change the base for the adapters that follow, and for the base itself: embeddings and biases
+    that peft saves beside an adapter, PiSSA and the like, repeated layers, trained tokens."""
     from peft import load_peft_weights
 
     remedy = "merge it into the base first (scripts/merge_lora.py)"
@@ -178,8 +178,7 @@ def _refuse_changes_of_base(folder: str, settings: dict) -> None:
     if changes:
         raise UsageError(f"the adapter {folder} changes its base ({', '.join(changes)}): {remedy}")
     saved = settings.get("modules_to_save") or ()
-    parts = ["lora_", ".base_layer.", ".trainable_tokens", *(f".{name}." for name in saved)]
-    parts += [".bias"] if settings.get("bias", "none") != "none" else []
+    parts = ["lora_", ".base_layer.weight", ".trainable_tokens", *(f".{name}." for name in saved)]
     names = [name for name in load_peft_weights(folder, device="cpu") if not any(part in name for part in parts)]
     if names:
         raise UsageError(f"the adapter {folder} holds weights of the base, too ({listed(sorted(names), 3)}): {remedy}")

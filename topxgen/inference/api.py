@@ -31,6 +31,10 @@ MAX_CONCURRENT_REQUESTS = 16
 NO_KEY = "no-key-needed"  # for servers without keys; OpenAI's client requires one
 # A shorter key, as local servers take ("test", "EMPTY"), may be a word of a text.
 MIN_SECRET, MIN_SECRET_WITH_DIGIT = 20, 8
+# Reasons for the end of a response, of all servers: it is complete, or was cut at a limit (then the subclass reads "length").
+_KNOWN_REASON = re.compile(
+    r"(finish_reason_)?(stop\w*|eos(_\w+)?|end\w*|completed?|finish(ed)?|done|normal|length)", re.IGNORECASE
+)
 _SECRET = re.compile(r"key|token|secret|pass|pwd|auth|sig|cred|code", re.IGNORECASE)  # in the name of a parameter
 
 
@@ -64,6 +68,7 @@ class RemoteSampler:
     def __init__(self, settings: ModelSettings):
         self.check(settings)
         self.retries: Counter[str] = Counter()
+        self._unknown_reasons: Counter[str] = Counter()
         self._settings = settings
         self._max_concurrent = settings.max_concurrent_requests or MAX_CONCURRENT_REQUESTS
         self._key = self._find_key(settings)
@@ -270,6 +275,7 @@ class RemoteSampler:
                     for text, whole, reason in zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
                 )
                 texts, reasons = ([self._without_key(text) for text in found] for found in (texts, reasons))
+                self._note_unknown(reasons)
                 texts = [begun + text for text in texts]
                 defaults = None if self._sends_neutral is None else not sent_neutral
                 return Answer(
@@ -299,6 +305,17 @@ class RemoteSampler:
     async def _begun_thoughts(self, prompt: str | list[dict[str, str]]) -> str:
         """The mark with which a prompt, as the model reads it, begins thoughts."""
         return begun_in(prompt) if isinstance(prompt, str) else ""
+
+    def _note_unknown(self, reasons: Collection[str]) -> None:
+        for reason in reasons:
+            if _KNOWN_REASON.fullmatch(reason):
+                continue
+            self._unknown_reasons[reason] += 1
+            if self._unknown_reasons[reason] == 1:
+                logger.warning(
+                    f"a response of {self._settings.model_name_or_path} has the finish_reason {reason!r}, which is "
+                    "unknown here: it counts as complete; its record in the file of responses has the reason"
+                )
 
     def _without_key(self, text: str) -> str:
         """`text` without our key: a server may repeat the headers of a request."""
@@ -362,6 +379,8 @@ class RemoteSampler:
 
     def close(self) -> None:
         """Close the connections and the event loop."""
+        for reason, count in self._unknown_reasons.items():
+            logger.warning(f"{count} responses with the unknown finish_reason {reason!r} count as complete")
         self._loop.close(self._disconnect)
 
 

@@ -4,8 +4,8 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 
-from topxgen.common.errors import UsageError
-from topxgen.common.hub import hub_call
+from topxgen.common.errors import UsageError, reason
+from topxgen.common.hub import hub_call, listed
 from topxgen.common.memory import free_memory
 from topxgen.common.text_only import drop_parts_not_for_text
 from topxgen.common.weights import load_weights
@@ -78,7 +78,13 @@ class HFSampler:
         if not known and len(self._adapters) == 1:
             self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name).eval()
         elif not known:
-            self._model.load_adapter(folder, adapter_name=name)
+            try:
+                self._model.load_adapter(folder, adapter_name=name)
+            except (TypeError, ValueError) as error:  # a module that one adapter replaces and another one adds to
+                raise UsageError(
+                    f"the adapter {adapter} cannot be loaded after {listed(list(self._adapters)[:-1], 3)} ({reason(error)}): "
+                    "pass it in a command of its own, or merge it into its base (scripts/merge_lora.py)"
+                ) from None
         self._model.base_model.enable_adapter_layers()
         self._model.set_adapter(name)
 

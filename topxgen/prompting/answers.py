@@ -89,7 +89,8 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     for fence in ("```", '"""'):
         line = line.removeprefix(fence).removesuffix(fence)
     line = unwrapped(line, source)
-    if source and line.startswith(source) and (arrow := _ARROW.match(line, len(source))):
+    echo = len(source) if line.startswith(source) else 0
+    if source and (arrow := _ARROW.match(line, echo)) and (echo or not _ARROW.match(source)):
         line = line[arrow.end() :]
     if not _BLOCK_MARK.match(source):
         line = _behind(_BLOCK_MARK, line)

@@ -1,7 +1,9 @@
-"""Prompts in TOML files that users edit: parts, which are texts with placeholders such as {sentence}. Other braces are text."""
+"""Prompts in TOML files that users edit: parts, which are texts with placeholders such as {sentence}. Braces around anything but a
+name are text."""
 
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
@@ -39,6 +41,22 @@ def load(path: Path, required: dict[str, tuple[str, ...]]) -> dict:
         if missing := [f"{{{key}}}" for key in placeholders if f"{{{key}}}" not in parts[name]]:
             raise UsageError(f"{path}, {name}: the placeholder {missing[0]} is missing")
     return parts
+
+
+def refuse_unknown(
+    path: Path, parts: dict, placeholders: dict[str, Collection[str]], others: Collection[str] = ()
+) -> None:
+    """Raise UsageError for a key that is neither a text of `placeholders` nor one of `others`, and for a placeholder that a text is
+    not filled with: a misspelt one would be sent as it is."""
+    keys = (*others, *placeholders)
+    for key in parts:
+        if key not in keys:
+            raise unknown_choice(f"{path}: key", key, keys)
+    for part, known in placeholders.items():
+        for name in re.findall(r"\{(\w+)\}", parts.get(part, "")):
+            if name not in known:
+                names = ", ".join(f"{{{name}}}" for name in known) or "none"
+                raise UsageError(f"{path}, {part}: unknown placeholder {{{name}}}; known here: {names}")
 
 
 def load_question(path: Path, placeholders: tuple[str, ...]) -> dict:

@@ -33,8 +33,13 @@ _VERDICT = re.compile(r"\W*(yes|no)(?!\w)(?!(?:\W+(?:and|or)\W+|\s*/\s*)(?:yes|n
 
 def load_prompt(name: str) -> dict[str, str]:
     """The parts of the file of that name in prompts/, or of a user's (see prompts/topic_judge.toml). Raises UsageError for what is
-    missing in it."""
-    return toml_prompts.load_question(toml_prompts.find(PROMPTS, name, "--judge_prompt"), ("topic", "text"))
+    missing or unknown in it."""
+    path = toml_prompts.find(PROMPTS, name, "--judge_prompt")
+    parts = toml_prompts.load_question(path, ("topic", "text"))
+    toml_prompts.refuse_unknown(
+        path, parts, dict.fromkeys(("chat", "completion"), ("topic", "text", "language")), ("stop",)
+    )
+    return parts
 
 
 def verdict(answer: str) -> bool | None:

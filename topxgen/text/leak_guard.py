@@ -1,22 +1,26 @@
 """Which texts of a pool leak a test text: the same one in another spelling, most of it, a near-duplicate of it.
 
 Texts are compared by the tokens of decontamination (ngram_hashes.py), so that Unicode forms, letter case, punctuation,
-spaces, invisible characters and HTML entities make no difference.
+spaces, invisible characters, HTML entities, percent-encoding and UTF-8 that was read as Latin-1 make no difference.
 """
 
+import contextlib
 import html
 from collections import defaultdict
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 
-VERSION = 3  # of what counts as a leak
+VERSION = 4  # of what counts as a leak
 NGRAM_WORDS = 10  # as in decontamination.py
 # Of a test text, in runs of NGRAM_WORDS; a shorter text (from six words on) has to be in the other one as a whole.
 MIN_SHARED = 0.5
 # ROUGE-L F1: see docs/results.md (scripts/perf/decontamination_quality.py --leak_guard).
 NEAR_DUPLICATE_F1 = 0.7
+# What programs show for the bytes that are control characters in Latin-1: those of Windows-1252.
+_LATIN_1 = {ord(char): byte for byte in range(0x80, 0xA0) for char in bytes([byte]).decode("cp1252", errors="ignore")}
 KINDS = ("equal", "partial", "near_duplicate")
 
 
@@ -59,5 +63,10 @@ def text_key(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """`text` with characters for HTML entities, also for those that were escaped twice (&amp;eacute;)."""
-    return html.unescape(html.unescape(text))
+    """`text` with characters for HTML entities, also for those that were escaped twice (&amp;eacute;), for %C3%A9 and for Ã©."""
+    text = html.unescape(html.unescape(text))
+    if "%20" in text and " " not in text:  # others have percentages (Turkish %90)
+        text = unquote(text)
+    with contextlib.suppress(UnicodeError):
+        text = text.translate(_LATIN_1).encode("latin-1").decode()
+    return text

@@ -169,9 +169,9 @@ def held_out_results(history: list[dict], step: int, dataset: str) -> list:
     return results
 
 
-def regressions(history: list[dict]) -> list[tuple[str, float, float]]:
-    """(metric, now, before training) for each metric of the last evaluation that is worse than before training."""
-    evaluations = [entry for entry in history if "eval_runtime" in entry]
+def regressions(history: list[dict], step: float = math.inf) -> list[tuple[str, float, float]]:
+    """(metric, now, before training) for each metric of the last evaluation up to `step` that is worse than before training."""
+    evaluations = [entry for entry in history if "eval_runtime" in entry and entry["step"] <= step]
     if len(evaluations) < 2 or evaluations[0].get("step"):
         return []
     first, last = evaluations[0], evaluations[-1]

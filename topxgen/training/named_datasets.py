@@ -4,7 +4,6 @@ topxgen (alias ours): generated pairs, as decontamination.py wrote them. flores:
 (https://huggingface.co/datasets/google/smol). udhr: the embedded Universal Declaration of Human Rights.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from topxgen.common.files import read_jsonl
 from topxgen.common.needs import DATASET, Need
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, hub_sets
-from topxgen.corpora.benchmarks import Split
+from topxgen.corpora.splits import Split, refuse_copies
 from topxgen.text.language_id import is_in_script
 from topxgen.text.languages import Language
 from topxgen.text.words import length
@@ -69,8 +68,7 @@ def _read_pairs(path: Path, folder: int, language: Language, spec: DatasetSpec, 
                 counts[reason] += 1
                 continue
             pair = Pair(translation, sentence, spec.src.name, language.name, f"{prefix}{id_}")
-            has_score = score is not None and math.isfinite(score)
-            data.add(pair, score if has_score else None, record.get("scorer"), folder)
+            data.add(pair, score, record.get("scorer"), folder)
 
 
 def _missing_language(folder: Path, language: Language) -> UsageError:
@@ -96,6 +94,7 @@ def _flores(spec: DatasetSpec) -> LoadedPairs:
     source = _load_split("flores", spec.src, split, spec)
     for language in spec.target_languages:
         target = _load_split("flores", language, split, spec)
+        refuse_copies([source, target])
         if len(source.texts) != len(target.texts):
             raise UsageError(f"{source.source} has {len(source.texts)} lines, but {target.source} {len(target.texts)}")
         # Lines are parallel in all languages, so the pairs of one line number are a group.

@@ -183,7 +183,7 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     best_step = state.best_global_step or state.global_step  # the last one, if nothing was evaluated
     best = output_dir / f"checkpoint-{best_step}"
     copied = checkpoints.copy_best_model(best, output_dir)
-    worse = model_card.regressions([entry for entry in state.log_history if entry["step"] <= best_step])
+    worse = model_card.regressions(state.log_history, best_step)
     for name, now, before in worse:
         logger.warning(f"held-out {name} of the best checkpoint is {now:.4g}, worse than {before:.4g} before training")
     link = {**info.lineage, "weights": provenance.weights_id(output_dir)}
