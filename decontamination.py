@@ -148,13 +148,9 @@ def decontaminate(args: argparse.Namespace) -> int:
             write_reports(args, reports, layout, texts, parts)
     show(report.summary(parts, args.audit))
     show(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
-    unchecked = [f"{name}: {reason}" for name, part in parts.items() for reason in part["not_checked"]]
-    for line in unchecked:
-        logger.warning("not checked: %s", line)
-    for line in () if args.audit else report.emptied(parts):
-        logger.warning(line)
+    checked = report.all_checked(parts, args.audit)
     check_kept(parts)
-    return EXIT_UNCHECKED if unchecked else 0
+    return 0 if checked else EXIT_UNCHECKED
 
 
 def main() -> int:

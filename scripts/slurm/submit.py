@@ -10,6 +10,7 @@ it are cancelled; its log says why. Submit again, and only what is missing runs.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
 from topxgen.experiments import comparison, rounds, slurm
 from topxgen.experiments.chain import RECORDS, Command, add_flags, commands, folder_of
+
+logger = logging.getLogger(__name__)
 
 
 def build_parser() -> Parser:
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     jobs = slurm.jobs(file, steps(args, tree, file, words), args.python)
     if args.dry_run:
         planned = slurm.plan(jobs, folder, args.allow_incomplete)
+        for line in slurm.budgets(planned):
+            logger.warning(line)
         for one in planned:
             show(slurm.script(one, folder, title, args.allow_incomplete))
         for line in (*aligned(_table(planned), left=7), _summary(jobs, planned)):
@@ -63,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{len(active)} jobs of this run are queued or running, such as {active[0]}: wait for them, or scancel them first"
             )
         planned = slurm.plan(jobs, folder, args.allow_incomplete)
+        for line in slurm.budgets(planned):
+            logger.warning(line)
         copied.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(copied, [args.file.read_text(encoding="utf-8-sig")])
         submitted = slurm.submit(planned, folder, title, args.allow_incomplete)

@@ -149,8 +149,8 @@ def test_an_encoder_decoder_needs_no_llm(tiny_nllb, tmp_path):
 def test_translations_of_an_encoder_decoder_that_are_cut_are_marked(tiny_nllb, tmp_path, monkeypatch):
     monkeypatch.setattr("topxgen.translation.nllb.LENGTH_STEP", 1)  # twice the tokens of one word are few
     sources = ["Gizon-emakume", "guztiak", "Gizon-emakume guztiak aske jaiotzen dira."]
-    for name in ("sources", "references"):
-        (tmp_path / name).write_text("\n".join(sources) + "\n")
+    for name, lines in (("sources", sources), ("references", ["Men and women", "all", "All are born free."])):
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
     result = in_process(
         "main.py", "--method_translate", "nllb", "--nllb_name_or_path", tiny_nllb, "--dataset_name_or_path", "files", "--test_files",
         tmp_path / "sources", tmp_path / "references", "--src", "Basque", "--tgt", "English", "--k", 0, "--nllb_compute_type",

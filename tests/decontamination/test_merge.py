@@ -106,6 +106,25 @@ def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):
     assert "has another input than" in merge(folder, check=2)
 
 
+def test_what_was_not_checked_has_the_exit_code_of_one_run(tmp_path):
+    """English, of which the benchmark has no texts, and an empty file."""
+    folder, texts = pairs(tmp_path, count=3), tmp_path / "texts.txt"
+    texts.write_text("Itsasoa lasai zegoen gaur goizean ere.\n")
+
+    def run(*more):
+        words = ("--input_dir", folder, "--benchmarks", f"{texts}:Basque", "--num_workers", 1, *more)
+        result = in_process("decontamination.py", *words)
+        return result.returncode, [line for line in result.stderr.splitlines() if "not checked" in line]
+
+    for number, content in enumerate(((folder / "Basque_translate.jsonl").read_bytes(), b"")):
+        (folder / "Basque_translate.jsonl").write_bytes(content)
+        code, lines = run("--output_dir", tmp_path / f"one{number}")
+        for index in range(2):
+            run("--output_dir", tmp_path / f"out{number}", "--num_shards", 2, "--shard_index", index)
+        said = merge(tmp_path / f"out{number}", check=3).splitlines()
+        assert code == 3 and lines and [line for line in said if "not checked" in line] == lines
+
+
 def test_a_report_elsewhere_is_the_merges(tmp_path, benchmark_dir):
     folder = pairs(tmp_path, count=8)
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one", "--report", tmp_path / "of_one")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from comptra import needs as of_comptra
 from comptra.scores.metrics import METRICS, MetricSettings
@@ -123,6 +124,22 @@ def test_configurations_of_a_card():
         assert hub_files.wanted(Need(DATASET, "a/b", ("two",)), files, bad) == sorted(files)  # all of it
 
 
+def test_files_of_torch_that_are_cut_off(tmp_path):
+    """They are zip files, whose end has the list of what is in them."""
+    torch.save({"a": torch.zeros(9)}, tmp_path / "model.pt")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "hparams.yaml").touch()
+    whole = (tmp_path / "model.pt").read_bytes()
+    for name, need in (
+        ("pytorch_model.bin", Need(MODEL, "a/b")),
+        ("blaser.pt", Need(FILES, "a/b", files=("*.pt",))),
+        ("model.ckpt", Need(COMET, "a/b")),
+    ):
+        for content, problem in ((whole, ""), (whole[:-30], f"{name} is cut off or damaged"), (b"\x80\x02older", "")):
+            (tmp_path / name).write_bytes(content)
+            assert hub_files.problem(need, tmp_path) == problem
+
+
 def test_what_a_folder_lacks(tmp_path):
     need = Need(MODEL, "a/b")
     assert hub_files.problem(need, tmp_path) == "it has no weights"
@@ -140,6 +157,8 @@ def test_what_a_folder_lacks(tmp_path):
     index.write_text("[]")
     assert hub_files.problem(need, tmp_path) == "model.safetensors.index.json is damaged"
     index.unlink()
+    assert hub_files.problem(need, tmp_path) == "it lacks model-00002-of-00002.safetensors"
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(whole)
     assert hub_files.problem(need, tmp_path) == ""
     for damaged in (whole[:-1], whole[:6], b"", len(header).to_bytes(8, "little") + b"{" * len(header), b"\xff" * 40):
         (tmp_path / "model-00001-of-00002.safetensors").write_bytes(damaged)

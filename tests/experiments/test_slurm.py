@@ -48,6 +48,7 @@ MISTAKES = [
     (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B: set its gres"),
     (f"{TRAIN}}}\nslurm: {{gres: gpu:4, train: {{nodes: 2}}}}", "train on 2 nodes needs launcher: [accelerate, launch"),
     ("main: {model_name_or_path: m, tgt: Basque}", "main loads m: set its gres"),
+    (f"{DATAGEN}, data_generation_pipeline: self-instruct}}\nslurm: {{gres: none, generate: {{shards: 2}}}}", "they cannot be split; set"),
     ("rounds: 2", "rounds needs a section datagen"),
     ("variants: {a: {}}\nseeds: [1]", "variant a"),
     ("slrum: {gres: gpu:1}", "slrum is neither a section nor a flag, and nothing refers to it (did you mean slurm?)"),
@@ -121,7 +122,7 @@ def test_the_jobs_of_a_run(place):
     assert f"part {sys.executable} {ROOT}/scripts/merge.py out \\\n    --stages generate\nstage " in merge
     assert f"{ROOT}/datagen.py" in merge and "--num_shards" not in merge and "--array" not in merge
     assert (
-        f"run {sys.executable} {ROOT}/scripts/merge.py out/translations \\\n    --stages main\n"
+        f"stage {sys.executable} {ROOT}/scripts/merge.py out/translations \\\n    --stages main\n"
         in found["main-1-merge"]
     )
     assert "run.py" not in merge
@@ -131,6 +132,17 @@ def test_the_jobs_of_a_run(place):
     assert not (place / "out").exists()
     assert list(scripts("--stages", "main-2", "evaluate")) == ["main-2", "main-2-merge", "evaluate"]
     assert "/opt/bin/python" in scripts("--python", "/opt/bin/python")["generate"]
+
+
+def test_a_budget_is_that_of_each_task(place):
+    api = "inference_api: openai, use_nllb: true, prices: [1, 2], budget: 2.5"
+    write(
+        place,
+        f"{DATAGEN}, {api}}}",
+        "slurm: {gres: none, generate: {shards: 3}, translate: {shards: 1}, score: {shards: 2}}",
+    )
+    [line] = submit("--dry_run").stderr.splitlines()
+    assert "generate: --budget 2.5 applies to each of its 3 tasks, up to 7.5 USD in all" in line
 
 
 def test_the_published_recipe_as_jobs(monkeypatch):

@@ -1,6 +1,8 @@
 """Which files of a repository on the Hub a command needs, and what of them a folder lacks."""
 
 import json
+import re
+import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,6 +24,7 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.gguf")
 LOADED_JSON = ("*config.json", "*.index.json", "tokenizer.json", "special_tokens_map.json", "vocab.json")
 CHECKPOINT = ("hparams.yaml", "checkpoints/model.ckpt")
 OTHER_FRAMEWORKS = ("flax_*", "tf_*", "rust_*")
+_SHARD = re.compile(r"(?P<begin>.*-)\d+-of-(?P<count>\d{1,6})(?P<end>\.\w+)")
 HEADER_LIMIT = 100 << 20  # bytes of a safetensors header, as the format has it
 
 
@@ -104,6 +107,9 @@ def problem(need: Need, folder: Path) -> str:
         return f"{broken[0]} is not there, where a link points"
     if need.kind == DATASET:
         return _problem_of_data(need, files)
+    patterns = {COMET: ("*.ckpt",), FILES: need.files}.get(need.kind, ())
+    if cut := sorted(name for name, path in files.items() if _matches(name, patterns) and not is_whole(path)):
+        return f"{cut[0]} is cut off or damaged"
     if need.kind == COMET:
         if "hparams.yaml" not in files:
             return "it has no hparams.yaml"
@@ -159,7 +165,12 @@ def _problem_of_weights(top: dict[str, Path]) -> str:
             if lacking := [shard for shard in shards if shard not in top]:
                 return f"it lacks {lacking[0]}" + (f" and {len(lacking) - 1} other shards" if lacking[1:] else "")
     for name in weights:
-        if name.endswith(".safetensors") and not is_whole(top[name]):
+        shard = _SHARD.fullmatch(name)
+        numbers = range(1, int(shard["count"]) + 1) if shard else ()  # without an index, too
+        others = (f"{shard['begin']}{i:0{len(shard['count'])}}-of-{shard['count']}{shard['end']}" for i in numbers)
+        if lacking := next((other for other in others if other not in top), ""):
+            return f"it lacks {lacking}"
+        if not is_whole(top[name]):
             return f"{name} is cut off or damaged"
         if not top[name].stat().st_size:
             return f"{name} is empty"
@@ -167,7 +178,10 @@ def _problem_of_weights(top: dict[str, Path]) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a .safetensors file has the size that its header says."""
+    """Whether a .safetensors file has the size that its header says, and a zip file, as those of torch are, its end."""
+    if path.suffix != ".safetensors":
+        with open(path, "rb") as file:
+            return file.read(2) != b"PK" or zipfile.is_zipfile(file)
     try:
         length, found = _header(path)
     except ValueError:

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 
 def merge_languages(args: argparse.Namespace, works: list[shards.Work]) -> bool:
-    """Write the files of each language whose shards are all finished, and the report of these; whether those are all languages.
+    """Write the files of each language whose shards are all finished, and the report of these; whether those are all languages, and
+    everything in them was checked.
 
     `args`: the flags of the shards' command, for the whole directory. Raises UsageError if shards have different settings or inputs.
     """
@@ -51,9 +52,7 @@ def _merge(args: argparse.Namespace, works: list[shards.Work], layout: FilteredL
             add_to_reports(args, paths, layout, parts, loaded, between)
         shards.write_merged(args.output_dir, done)
         logger.info(report.summary(parts, args.audit))
-    for line in () if args.audit else report.emptied(parts):
-        logger.warning(line)
-    return complete
+    return report.all_checked(parts, args.audit) and complete
 
 
 def _merge_language(
@@ -90,7 +89,10 @@ def _merge_language(
         },
     )
     parts = [found["languages"][name] for found in reports]
-    part = next((part for part in parts if part["counts"].get("records")), parts[0]) | {
+    part = next((part for part in parts if part["counts"].get("records")), parts[0])
+    if not counts.get("records"):
+        part = part | {"not_checked": [report.without_records(path, Counter(counts))]}
+    part = part | {
         "output": None if args.audit else str(layout.filtered(name)),
         "counts": Counter(counts),
         "overlaps": report.counted_overlaps(read_jsonl(layout.hits(name), report.Hit), parts[0]["overlaps"]),

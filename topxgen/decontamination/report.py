@@ -212,14 +212,23 @@ def summary(languages: dict[str, dict], audit: bool) -> str:
     return "\n".join(lines)
 
 
-def emptied(languages: dict[str, dict]) -> list[str]:
-    """A line for each language of whose pairs none is kept."""
-    counts = {language: part["counts"] for language, part in languages.items()}
-    return [
-        f"{language}: nothing is left of {count['pairs']} pairs: are they a benchmark's, or is --ngram_size small?"
-        for language, count in counts.items()
-        if count["pairs"] and not _kept(count)[1]
-    ]
+def without_records(path: Path, counts: Counter) -> str:
+    """Why nothing of a file was checked."""
+    malformed = f"all {counts['malformed']:,} lines are malformed"
+    return f"{path}: {malformed if counts['malformed'] else 'the file is empty'}"
+
+
+def all_checked(languages: dict[str, dict], audit: bool) -> bool:
+    """Whether everything was checked; what was not is logged, and languages of whose pairs none is kept."""
+    unchecked = [f"{language}: {reason}" for language, part in languages.items() for reason in part["not_checked"]]
+    for line in unchecked:
+        logger.warning("not checked: %s", line)
+    for language, count in () if audit else ((language, part["counts"]) for language, part in languages.items()):
+        if count["pairs"] and not _kept(count)[1]:
+            logger.warning(
+                f"{language}: nothing is left of {count['pairs']} pairs: are they a benchmark's, or is --ngram_size small?"
+            )
+    return not unchecked
 
 
 def earlier(path: Path) -> Report:

@@ -218,8 +218,7 @@ def filter_file(
         )
     counts = Counter(manifest["counts"])  # an empty file has no counts
     if not counts["records"] and (args.shard is None or counts["malformed"]):
-        malformed = f"all {counts['malformed']:,} lines are malformed"
-        unchecked = [f"{path}: {malformed if counts['malformed'] else 'the file is empty'}"]
+        unchecked = [report.without_records(path, counts)]
     return {
         "input": str(path),
         "input_sha256": manifest["input_sha256"],

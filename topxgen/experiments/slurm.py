@@ -36,6 +36,7 @@ JOBS = "jobs.json"
 SIGNAL_EARLY_S = 60  # SLURM may send the signal that much earlier than it was asked to
 LEAVE_S = 30  # of the warning, for the job to requeue itself
 TEXT_METRICS = ("auto", "chrf", "bleu", "lang", "ter")  # and what begins so: comptra.evaluate needs no GPU for them
+GROWING = ("self-instruct", "knn-instruct")  # pipelines whose prompts show earlier texts: they have no shards
 _UNSAFE = re.compile(r"[%\\\"'\x00-\x1f\x7f]")  # what SLURM or a quoted #SBATCH line would take for something else
 
 
@@ -147,6 +148,12 @@ def jobs(file: RunFile, todo: Sequence[Step], python: str) -> list[Job]:
 def _check_resources(job: Job, model: str, file: Path) -> None:
     """Raise UsageError for what a job that loads `model` ("": none) cannot run with."""
     time, warning, nodes = job.resources.time, job.resources.warning, job.resources.nodes
+    args = job.command.args
+    if job.shards and job.kind == "generate" and not args.paragraphs and args.data_generation_pipeline in GROWING:
+        raise UsageError(
+            f"{file}, section {SLURM}: prompts of --data_generation_pipeline {args.data_generation_pipeline} show earlier texts, so that "
+            "they cannot be split; set generate: {shards: 1}"
+        )
     if model and job.resources.gres is None:
         raise UsageError(
             f"{file}, section {SLURM}: {job.kind} loads {model}: set its gres, such as {job.kind}: {{gres: gpu:1}}, or gres: {NO_GPU} for the CPU"
@@ -204,7 +211,7 @@ def _sharded(
             lines = (("part", *merge), ("stage", *whole), *last)
             yield Job(f"{command.name}-merge", kind, command, replace(needs, shards=1, at_once=None), lines)
         else:
-            yield Job(f"{command.name}-merge", "merge", command, asked["merge"], (("run", *merge), *last))
+            yield Job(f"{command.name}-merge", "merge", command, asked["merge"], (("stage", *merge), *last))
     else:  # what records all of a section runs it, too, but of datagen one stage only
         lines = (("stage", *whole), *last) if command.stage == "datagen" else last
         yield Job(command.name, kind, command, needs, lines)
@@ -238,6 +245,17 @@ def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> l
         first[job.name] = job.name
         planned.append(Planned(job, tasks, stale))
     return planned
+
+
+def budgets(planned: Iterable[Planned]) -> Iterator[str]:
+    """A line for each array whose tasks have a budget each."""
+    for job, tasks, _ in planned:
+        budget = getattr(job.command.args, "budget", None)
+        if budget is not None and len(tasks) > 1 and job.kind != "score":
+            yield (
+                f"{job.name}: --budget {budget:g} applies to each of its {len(tasks)} tasks, up to {budget * len(tasks):g} USD in all; "
+                "for a limit of the run, divide it by their number"
+            )
 
 
 def place(folder: Path) -> Path:
