@@ -281,7 +281,7 @@ def test_the_conversion_is_made_once(tiny_nllb, tmp_path, caplog):
     assert conversions() == 3, "the configuration was corrected in place"
 
 
-@pytest.mark.parametrize("purged", ["model.bin", "shared_vocabulary.json", "conversion.json", "cut model.bin"])
+@pytest.mark.parametrize("purged", ["model.bin", "shared_vocabulary.json", "conversion.json", "cut model.bin", "older"])
 def test_a_conversion_that_lacks_a_file_is_made_again(tiny_nllb, tmp_path, purged):
     """As after a purge of old files on scratch space, or by a version that converted incomplete checkpoints."""
     open_translator(tiny_nllb, str(tmp_path)).close()
@@ -289,6 +289,9 @@ def test_a_conversion_that_lacks_a_file_is_made_again(tiny_nllb, tmp_path, purge
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     if purged.startswith("cut "):
         (folder / "model.bin").write_bytes(whole["model.bin"][:1000])
+    elif purged == "older":
+        contents = json.loads(whole["conversion.json"])
+        (folder / "conversion.json").write_text(json.dumps(contents | {"version": contents["version"] - 1}))
     else:
         (folder / purged).unlink()
     open_translator(tiny_nllb, str(tmp_path)).close()
