@@ -152,6 +152,7 @@ def test_errors_and_scores_of_two_requests(systems, tmp_path):
     assert report["groups"][0]["metrics"]["gemba-mqm"]["low"] == -25
 
 
+@pytest.mark.medium
 def test_a_killed_run_pays_for_no_answer_twice(systems, tmp_path):
     command = (
         *("-m", "comptra.evaluate", tmp_path / "runs", "--dataset_name_or_path", "udhr", "--metrics", "gemba-da"),

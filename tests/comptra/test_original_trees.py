@@ -52,6 +52,7 @@ def tree(made, tiny_lm, tmp_path) -> Path:
     return tmp_path / "GENERATIONS"
 
 
+@pytest.mark.medium
 def test_a_tree_of_the_originals_is_scored_as_the_runs_are(made, tiny_lm, tree, tmp_path):
     direct = in_process(
         "comptra.evaluate",

@@ -152,6 +152,7 @@ def test_an_item_may_stand_alone(seeds, tmp_path):
     assert len(records(tmp_path / "out" / "Basque.jsonl")) == 3
 
 
+@pytest.mark.medium
 def test_killed_at_any_moment_and_resumed(seeds, tmp_path):
     """While answers come, while vectors are made: the same prompts are sent, and the files are the same to the byte."""
     flags = ("--request_batch_size", 3)

@@ -58,6 +58,7 @@ def test_what_can_be_in_a_batch(model_type, dtype):
     assert batching(build(model_type, 300).to(getattr(torch, dtype))) == ARCHITECTURES[model_type][1]
 
 
+@pytest.mark.medium
 def test_in_mixed_precision_rounding_is_no_difference(gemma):
     """Held-out sentences of a training run would be translated one by one."""
     import torch

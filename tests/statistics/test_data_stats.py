@@ -170,6 +170,7 @@ def test_vendi_scores_of_both_sides_by_sonar(run_folder, tmp_path):
     assert found["settings"]["encoder"] == encoder.version
 
 
+@pytest.mark.medium
 def test_the_embedded_encoder_scores_languages_that_it_knows(run_folder):
     result = stats(run_folder, "--encoder", "use", "--stage", "pairs", "--sample", 12)
     before, after = result.stdout.split("diversity of the translations")

@@ -70,6 +70,7 @@ def edit_settings(folder: Path, **changes) -> None:
     (folder / STATS).write_text(json.dumps(content, indent=2))
 
 
+@pytest.mark.medium
 def test_a_changed_digit_of_any_figure_is_found(described):
     assert verified(described) == ([], [])
     text = (described / STATS).read_text()

@@ -179,6 +179,7 @@ def filled(tmp_path_factory) -> dict[tuple, dict]:
     return dict(zip(keys, json.loads(result.stdout.partition("ANSWERS")[2]), strict=True))
 
 
+@pytest.mark.medium
 def test_train_py_decides_what_the_configs_leave_open(filled):
     assert len(filled) == 9
     for (name, rows, accumulated, _), answer in filled.items():
@@ -194,6 +195,7 @@ def test_train_py_decides_what_the_configs_leave_open(filled):
         )  # --lr_scheduler_type is Trainer's business
 
 
+@pytest.mark.medium
 def test_stages_and_16_bit_weights(filled):
     for (name, *_), answer in filled.items():
         zero = answer["config"]["zero_optimization"]
@@ -206,6 +208,7 @@ def test_stages_and_16_bit_weights(filled):
             assert zero["offload_optimizer"]["device"] == zero["offload_param"]["device"] == device, name
 
 
+@pytest.mark.medium
 def test_sizes_that_follow_the_model(filled):
     for name, rows, accumulated, nllb, width in (
         ("deepspeed_zero3.json", 4, 4, False, 4096),
