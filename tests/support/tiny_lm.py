@@ -9,43 +9,42 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests.support import tiny_models
 from tests.support.runs import ROOT
-from tests.support.tiny_models import udhr_texts
+
+
+def made_once(folder: Path, build: Callable[[Path], object]) -> Path:
+    """The folder that `build` fills, in whichever process comes first."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            making = folder.with_name(f"{folder.name}.making")
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            build(making)
+            making.rename(folder)
+    return folder
 
 
 def built_once(tmp_path_factory, name: str, build: Callable[[Path], object]) -> str:
     """The folder that `build` fills, by whichever of the test workers comes first."""
     root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            making = folder.with_name(f"{name}.making")
-            shutil.rmtree(making, ignore_errors=True)
-            making.mkdir()
-            build(making)
-            making.rename(folder)
-    return str(folder)
+    return str(made_once((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name, build))
 
 
-def trained_once(name: str, build: Callable[[Path], object]) -> Callable[[Path], None]:
-    """A builder that copies what `build` made in an earlier run of the same code, texts and libraries (`models/tests/`)."""
+def trained(name: str, build: Callable[[Path], object]) -> Path:
+    """What `build` made in this or an earlier run of the same code, texts and libraries (`models/tests/`)."""
     digest = hashlib.sha256(repr([version(library) for library in ("tokenizers", "torch", "transformers")]).encode())
     for path in (*sorted(Path(__file__).parent.glob("tiny_*.py")), *sorted(ROOT.glob("data/udhr/*.tsv"))):
         digest.update(path.read_bytes())
-    kept = ROOT / "models" / "tests" / f"{name}-{digest.hexdigest()[:16]}"
+    return made_once(ROOT / "models" / "tests" / f"{name}-{digest.hexdigest()[:16]}", build)
 
-    def copy(folder: Path) -> None:
-        if not kept.is_dir():
-            making = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run of the tests may be making it, too
-            making.mkdir(parents=True)
-            build(making)
-            try:
-                making.rename(kept)
-            except OSError:
-                shutil.rmtree(making)
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
 
-    return copy
+def trained_once(name: str, build: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A builder that copies what `build` has trained."""
+    return lambda folder: shutil.copytree(trained(name, build), folder, dirs_exist_ok=True)
 
 
 def build_lm(folder: Path) -> None:
@@ -53,7 +52,7 @@ def build_lm(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    lines = udhr_texts("Basque")
+    lines = tiny_models.udhr_texts("Basque")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -90,6 +89,11 @@ def build_lm(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
+def build_nllb(folder: Path) -> None:
+    """Trained until its answers come to an end."""
+    tiny_models.build_nllb(folder, tiny_models.udhr_pairs("Basque"), steps=160)
+
+
 def give_chat_template(folder) -> None:
     """So that a model is asked as an instruction-tuned one is."""
     from transformers import AutoTokenizer
@@ -97,3 +101,8 @@ def give_chat_template(folder) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
     tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":  # python -m tests.support.tiny_lm: beside tests that need neither
+    trained("tiny_lm", build_lm)
+    trained("tiny_nllb", build_nllb)

@@ -6,7 +6,6 @@ from functools import cached_property
 
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
-from topxgen.text.leak_guard import text_key
 from topxgen.text.words import is_blank
 
 # The texts of each split as published; "test (fra-CA)" is a test.
@@ -75,6 +74,8 @@ def check_size(split: Split, allow_partial: bool) -> None:
 
 def check_not_english(split: Split, english: Iterable[str]) -> None:
     """Raise UsageError if a split in another language has the texts of `english`, in whatever spelling or order."""
+    from topxgen.text.leak_guard import text_key  # numpy; --help needs none
+
     texts = set(map(text_key, split.texts))
     equal = len(texts.intersection(map(text_key, english)))
     if equal > MAX_ENGLISH * len(texts):
