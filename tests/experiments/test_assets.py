@@ -180,6 +180,24 @@ def test_what_a_folder_lacks(tmp_path):
     )
 
 
+def test_names_of_shards_are_what_the_index_says(tmp_path):
+    """Those of DeepSeek-V3 have five digits of six; without an index, all of a count have to be there."""
+    need, named = Need(MODEL, "a/b"), "model-00001-of-000002.safetensors"
+    whole = (2).to_bytes(8, "little") + b"{}"
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / named).write_bytes(whole)
+    assert hub_files.problem(need, tmp_path) == "it lacks model-00002-of-000002.safetensors"
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": named}}))
+    assert hub_files.problem(need, tmp_path) == ""
+    index.unlink()
+    (tmp_path / "model-00002-of-000002.safetensors").write_bytes(whole)
+    assert hub_files.problem(need, tmp_path) == ""
+    (tmp_path / "model-00003-of-00007.safetensors").write_bytes(whole)
+    (tmp_path / "model.safetensors").write_bytes(whole)  # is the one that is read
+    assert hub_files.problem(need, tmp_path) == ""
+
+
 def test_names_that_are_no_ids_of_the_hub_are_not_looked_up():
     for name in ("gpt-4o", "a/b/c", "../a/b", "/a/b", "a/", "https://a/b"):
         assert not Need(MODEL, name).is_on_hub

@@ -24,7 +24,7 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.gguf")
 LOADED_JSON = ("*config.json", "*.index.json", "tokenizer.json", "special_tokens_map.json", "vocab.json")
 CHECKPOINT = ("hparams.yaml", "checkpoints/model.ckpt")
 OTHER_FRAMEWORKS = ("flax_*", "tf_*", "rust_*")
-_SHARD = re.compile(r"(?P<begin>.*-)\d+-of-(?P<count>\d{1,6})(?P<end>\.\w+)")
+_SHARD = re.compile(r"(?P<begin>.*-)(?P<number>\d+)-of-(?P<end>(?P<count>\d{1,6})\.\w+)")
 HEADER_LIMIT = 100 << 20  # bytes of a safetensors header, as the format has it
 
 
@@ -156,8 +156,10 @@ def _problem_of_weights(top: dict[str, Path]) -> str:
     if "config.json" not in top and "adapter_config.json" not in top and not _matches(weights[0], ("*.pt", "*.gguf")):
         return "it has no config.json"
     ending = "." + weights[0].rpartition(".")[2]
-    for name in sorted(indexes):
-        if name.endswith(f"{ending}.index.json") and not {"model.safetensors", "pytorch_model.bin"} & set(weights):
+    known = bool({"model.safetensors", "pytorch_model.bin"} & set(weights))  # which of them are read
+    for name in () if known else sorted(indexes):
+        if name.endswith(f"{ending}.index.json"):
+            known = True
             try:
                 shards = sorted(set(json.loads(top[name].read_text(encoding="utf-8"))["weight_map"].values()))
             except (OSError, ValueError, LookupError, AttributeError, TypeError):
@@ -165,9 +167,9 @@ def _problem_of_weights(top: dict[str, Path]) -> str:
             if lacking := [shard for shard in shards if shard not in top]:
                 return f"it lacks {lacking[0]}" + (f" and {len(lacking) - 1} other shards" if lacking[1:] else "")
     for name in weights:
-        shard = _SHARD.fullmatch(name)
-        numbers = range(1, int(shard["count"]) + 1) if shard else ()  # without an index, too
-        others = (f"{shard['begin']}{i:0{len(shard['count'])}}-of-{shard['count']}{shard['end']}" for i in numbers)
+        shard = None if known else _SHARD.fullmatch(name)
+        numbers = range(1, int(shard["count"]) + 1) if shard else ()
+        others = (f"{shard['begin']}{i:0{len(shard['number'])}}-of-{shard['end']}" for i in numbers)
         if lacking := next((other for other in others if other not in top), ""):
             return f"it lacks {lacking}"
         if not is_whole(top[name]):
