@@ -160,6 +160,7 @@ import sys
 from topxgen import inference
 from topxgen.common import signals
 from topxgen.inference import ModelSettings, Request, SamplingSettings
+signals.CLOSE_S = 120  # a busy machine is no reason to kill an engine
 sampler = inference.load("hf", ModelSettings(sys.argv[1], dtype="float32", data_parallel_size=2))
 processes = [engine.process for engine in sampler._engines]
 print(*(process.pid for process in processes), flush=True)
