@@ -40,6 +40,14 @@ def build_parser() -> Parser:
     return parser
 
 
+def plan(jobs: list[slurm.Job], folder: Path, args: argparse.Namespace) -> list[slurm.Planned]:
+    """The jobs to submit; what their budgets come to is logged."""
+    planned = slurm.plan(jobs, folder, args.allow_incomplete)
+    for line in slurm.budgets(planned):
+        logger.warning(line)
+    return planned
+
+
 def run(args: argparse.Namespace) -> int:
     tree = read_changed(args.file, args.set)
     file = RunFile(
@@ -54,9 +62,7 @@ def run(args: argparse.Namespace) -> int:
     words = [str(copied), *(["--set", *args.set] if args.set else []), *["--allow_incomplete"] * args.allow_incomplete]
     jobs = slurm.jobs(file, steps(args, tree, file, words), args.python)
     if args.dry_run:
-        planned = slurm.plan(jobs, folder, args.allow_incomplete)
-        for line in slurm.budgets(planned):
-            logger.warning(line)
+        planned = plan(jobs, folder, args)
         for one in planned:
             show(slurm.script(one, folder, title, args.allow_incomplete))
         for line in (*aligned(_table(planned), left=7), _summary(jobs, planned)):
@@ -67,9 +73,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"{len(active)} jobs of this run are queued or running, such as {active[0]}: wait for them, or scancel them first"
             )
-        planned = slurm.plan(jobs, folder, args.allow_incomplete)
-        for line in slurm.budgets(planned):
-            logger.warning(line)
+        planned = plan(jobs, folder, args)
         copied.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(copied, [args.file.read_text(encoding="utf-8-sig")])
         submitted = slurm.submit(planned, folder, title, args.allow_incomplete)
