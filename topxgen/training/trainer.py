@@ -318,27 +318,25 @@ class StopAndSaveCallback(TrainerCallback):
         self._metric, self._greater, self._patience, self._evaluates = metric, greater_is_better, patience, evaluates
         self.stopped_by = ""  # "signal" or "patience", if it was not the last step
         self.has_begun = False  # the first step, until which a resumed run reads its checkpoint
-        self.trainer: PairTrainer | None = None
+        self.trainer: PairTrainer  # set when that is built
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.compute_steps(args, state.max_steps)  # a resumed run may log, evaluate and save at other intervals
         find_best(state, Path(args.output_dir))
-        if self.trainer is not None:
-            self.trainer.restore_sums()
+        self.trainer.restore_sums()
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.has_begun = True
 
     def on_step_end(self, args, state, control, **kwargs):
         due = state.global_step % state.save_steps == 0
-        if self.trainer is not None:
-            accelerator = self.trainer.accelerator
-            if signals.stop_requested():
-                accelerator.set_trigger()
-            if accelerator.check_trigger() and state.global_step < state.max_steps:
-                self.stopped_by = "signal"
-                control.should_save = control.should_training_stop = True
-            self.trainer.saves_for_signal = self.stopped_by == "signal" and not due
+        accelerator = self.trainer.accelerator
+        if signals.stop_requested():
+            accelerator.set_trigger()
+        if accelerator.check_trigger() and state.global_step < state.max_steps:
+            self.stopped_by = "signal"
+            control.should_save = control.should_training_stop = True
+        self.trainer.saves_for_signal = self.stopped_by == "signal" and not due
         if control.should_save and self._evaluates and (due or self.stopped_by != "signal"):
             control.should_evaluate = True
         return control
@@ -353,8 +351,7 @@ class StopAndSaveCallback(TrainerCallback):
         if state.global_step and self.out_of_patience(state.log_history):
             self.stopped_by = "patience"
             control.should_save = control.should_training_stop = True
-            if self.trainer is not None:
-                self.trainer.saves_for_signal = False
+            self.trainer.saves_for_signal = False
         return control
 
     def out_of_patience(self, history: list[dict]) -> bool:
