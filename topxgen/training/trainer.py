@@ -161,11 +161,7 @@ class PairTrainer(Trainer):
             training = model.training
             model.eval()
             sums = self._eval_losses(model)
-            metrics = {}
-            if total := sum(count for _, count in sums.values()):
-                metrics["eval_loss"] = sum(loss for loss, _ in sums.values()) / total
-                if len(sums) > 1:
-                    metrics |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
+            metrics = held_out_losses(sums)
             # Weights that are NaN translate nothing; the log refuses their loss.
             if (pairs := self._eval_sets.pairs) and math.isfinite(metrics.get("eval_loss", 0.0)):
                 scores = eval_translation.score(pairs, self._translate(pairs))
@@ -248,6 +244,15 @@ class PairTrainer(Trainer):
             raise KeyError(f"no weights {listed(sorted(missing))}")
 
 
+def held_out_losses(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
+    """Means over tokens, of all and of each direction if there are several, from (summed loss, tokens) by direction."""
+    total = sum(count for _, count in sums.values())
+    losses = {"eval_loss": sum(loss for loss, _ in sums.values()) / total} if total else {}
+    if total and len(sums) > 1:
+        losses |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
+    return losses
+
+
 class EpochOrder(torch.utils.data.Sampler):
     """Row indices in an order that depends on (seed, epoch) only, so that a resumed run continues with the same rows.
 
@@ -318,25 +323,27 @@ class StopAndSaveCallback(TrainerCallback):
         self._metric, self._greater, self._patience, self._evaluates = metric, greater_is_better, patience, evaluates
         self.stopped_by = ""  # "signal" or "patience", if it was not the last step
         self.has_begun = False  # the first step, until which a resumed run reads its checkpoint
-        self.trainer: PairTrainer  # set when that is built
+        self.trainer: PairTrainer | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.compute_steps(args, state.max_steps)  # a resumed run may log, evaluate and save at other intervals
         find_best(state, Path(args.output_dir))
-        self.trainer.restore_sums()
+        if self.trainer is not None:
+            self.trainer.restore_sums()
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.has_begun = True
 
     def on_step_end(self, args, state, control, **kwargs):
         due = state.global_step % state.save_steps == 0
-        accelerator = self.trainer.accelerator
-        if signals.stop_requested():
-            accelerator.set_trigger()
-        if accelerator.check_trigger() and state.global_step < state.max_steps:
-            self.stopped_by = "signal"
-            control.should_save = control.should_training_stop = True
-        self.trainer.saves_for_signal = self.stopped_by == "signal" and not due
+        if self.trainer is not None:
+            accelerator = self.trainer.accelerator
+            if signals.stop_requested():
+                accelerator.set_trigger()
+            if accelerator.check_trigger() and state.global_step < state.max_steps:
+                self.stopped_by = "signal"
+                control.should_save = control.should_training_stop = True
+            self.trainer.saves_for_signal = self.stopped_by == "signal" and not due
         if control.should_save and self._evaluates and (due or self.stopped_by != "signal"):
             control.should_evaluate = True
         return control
@@ -351,7 +358,8 @@ class StopAndSaveCallback(TrainerCallback):
         if state.global_step and self.out_of_patience(state.log_history):
             self.stopped_by = "patience"
             control.should_save = control.should_training_stop = True
-            self.trainer.saves_for_signal = False
+            if self.trainer is not None:
+                self.trainer.saves_for_signal = False
         return control
 
     def out_of_patience(self, history: list[dict]) -> bool:
