@@ -114,10 +114,11 @@ def test_killed_in_the_middle_and_started_again(hub, run_file, tmp_path):
     process = subprocess.Popen(line, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert hub.waiting.wait(300)
     deadline = time.monotonic() + 120
-    while not {*shards[:-1]} <= {path.name for path in folder.glob("hub/models--org--writer/snapshots/*/*")}:
+    while not {*shards[:-1]} <= {
+        path.name for path in folder.glob("hub/models--org--writer/snapshots/*/*")
+    } or not list(folder.glob("hub/models--org--writer/blobs/*.incomplete")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(folder.glob("hub/models--org--writer/blobs/*.incomplete"))
