@@ -256,12 +256,12 @@ def _usage(run: Run, problems: Problems) -> Iterator[dict]:
     """Tokens by stage, language and folder, with USD where the command had --prices or main.py recorded them."""
     for folder in run.generations:
         layout = layout_of(folder)
-        prices = _prices(read_file(layout.manifest("generate"), _Manifest, problems))
+        prices = Prices.of_command(read_file(layout.manifest("generate"), _Manifest, problems).get("command", []))
         for language in languages_of(folder):
             yield from _tokens(run.root, "generate", folder, language, layout.responses(language), prices, problems)
     for one in run.back_translations:
         layout = one.layout()
-        prices = _prices(read_file(layout.manifest("translate"), _Manifest, problems))
+        prices = Prices.of_command(read_file(layout.manifest("translate"), _Manifest, problems).get("command", []))
         for language in one.languages:
             path = layout.translation_responses(language)
             yield from _tokens(run.root, "back-translate", one.folder, language, path, prices, problems)
@@ -291,14 +291,6 @@ def _tokens(
             **dict(zip(COUNTED, tokens, strict=True)),
             "usd": prices.cost(*tokens) if prices else None, "lengths": lengths.summary(),
         }  # fmt: skip
-
-
-def _prices(manifest: _Manifest) -> Prices | None:
-    try:
-        values = [float(value) for value in values_of_flag(manifest.get("command", []), "--prices")]
-        return Prices.of(values or None)
-    except (ValueError, UsageError):  # not of a command that ran
-        return None
 
 
 def _work(run: Run, problems: Problems) -> Iterator[dict]:
