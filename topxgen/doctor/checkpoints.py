@@ -18,12 +18,7 @@ from topxgen.experiments.assets import Asset
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 EMBEDDINGS = ("embed", "lm_head", "shared", "wte", "wpe", "norm")  # in names of tensors that LoRA does not adapt
 EXPERT, GATE_AND_UP = ".experts.", (".gate_proj.weight", ".up_proj.weight", ".w1.weight", ".w3.weight")
-STATE_LAYERS = (
-    "linear_attention",
-    "conv",
-    "mamba",
-    "recurrent",
-)  # layer_types that keep no key and value of each token
+STATE_LAYERS = ("linear_attention", "conv", "mamba", "recurrent")  # layer_types without keys and values of each token
 
 
 class TextConfig(TypedDict, total=False):
@@ -121,9 +116,9 @@ def read(folder: Path) -> Checkpoint | None:
         return None
     counts, shapes = Counter(), {}
     for path in paths:
-        for name, row in (hub_files.tensors(path) if path.suffix == ".safetensors" else {}).items():
-            shapes[name] = tuple(row["shape"])
-            counts[row["dtype"]] += math.prod(row["shape"])
+        for name, (dtype, shape) in (hub_files.tensors(path) or {}).items():  # of torch files: none
+            shapes[name] = shape
+            counts[dtype] += math.prod(shape)
     size = sum(path.stat().st_size for path in paths)
     return Checkpoint(size, counts, shapes, read_json(folder / "config.json", Config))
 
