@@ -104,9 +104,8 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
     phrases = args.number_of_subproblems if args.number_of_subproblems > 0 else PHRASES
     tokenizer, runs = _tokenizer(config, model), []
     for longest in (False, True):
-        client = _EstimatingClient(
-            config.style[model.path], tokenizer, references, longest, config.merge_prompt.has_sections, phrases
-        )
+        style, has_sections = config.style[model.path], config.merge_prompt.has_sections
+        client = _EstimatingClient(style, tokenizer, references, longest, has_sections, phrases)
         _run(config, model, client, sentences)
         runs.append(client.counts)
     fewest, most = runs

@@ -113,8 +113,8 @@ class LLMClient:
 
     def chosen(self, sentence: str, translation: str) -> str:
         """`translation`, which is the one of `sentence`."""
-        for marked in (self.unreadable, self.truncated):
-            marked.discard(sentence)  # by an earlier draft
+        self.unreadable.discard(sentence)  # by an earlier draft
+        self.truncated.discard(sentence)
         self._readings.get((sentence, translation), set()).add(sentence)
         return translation
 
@@ -135,8 +135,7 @@ class LLMClient:
     def begin_stage(self, name: str) -> None:
         """Start a stage, by the name that its progress bar shows: no sentence is unanswered yet."""
         self.progress.begin(name)
-        self.unanswered.clear()
-        for marked in (self.unreadable, self.truncated, self._at_limit, self._readings):
+        for marked in (self.unanswered, self.unreadable, self.truncated, self._at_limit, self._readings):
             marked.clear()
 
     def generate(

@@ -19,9 +19,8 @@ class Side(NamedTuple):
     sha256: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.benchmark} {self.split} {self.language}" if self.benchmark else f"the test file in {self.language}"
-        )
+        what = f"{self.benchmark} {self.split}" if self.benchmark else "the test file in"
+        return f"{what} {self.language}"
 
 
 def sides_of(facts: Mapping, languages: Sequence[str], benchmark: str) -> list[Side]:

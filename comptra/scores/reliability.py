@@ -88,12 +88,9 @@ class Coverage:
     note: str = ""  # for all languages that have no note of their own
 
 
-_METRICX_24 = Coverage(
-    "Juraska et al. 2024; README of google-research/metricx", "mT5", MT5, "DA of WMT15 to WMT22", _da(15, 22)
-)
-_METRICX_23 = Coverage(
-    "Juraska et al. 2023; README of google-research/metricx", "mT5", MT5, "DA of WMT15 to WMT21", _da(15, 21)
-)
+_README = "README of google-research/metricx"
+_METRICX_24 = Coverage(f"Juraska et al. 2024; {_README}", "mT5", MT5, "DA of WMT15 to WMT22", _da(15, 22))
+_METRICX_23 = Coverage(f"Juraska et al. 2023; {_README}", "mT5", MT5, "DA of WMT15 to WMT21", _da(15, 21))
 _COMET_DA = _da(17, 20)
 _MLQE = _codes("ne ro si et de zh ru")  # MLQE-PE: Fomicheva et al. 2022
 _AFRI = "AfroXLM-R"
@@ -176,9 +173,8 @@ def _of(coverage: Coverage, language: Language) -> Reliability:
         return found("weak", _SSA_NOTE, _SSA_SOURCE)
     if coverage.note:
         return found("unknown", coverage.note)
-    return found(
-        "unknown", f"{coverage.model} was trained on it, but no human judgements of it ({coverage.judgements})"
-    )
+    without = f"no human judgements of it ({coverage.judgements})"
+    return found("unknown", f"{coverage.model} was trained on it, but {without}")
 
 
 def _has(codes: Iterable[str], language: Language) -> bool:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from comptra import guard
@@ -108,13 +109,10 @@ def score_groups(
     ordered = [baseline_first(systems, baselines, args) for systems in groups]
     jobs = [(test_of(*pair), [system.translations for system in pair[0]]) for pair in ordered]
     measured, failed = measure_all(jobs, names, args)
-    averages = Averages([systems for systems, _ in ordered])
+    systems = [own for own, _ in ordered]
+    averages = Averages(systems)
     reports = [score_group(*pair, names, own, args, averages) for pair, own in zip(ordered, measured, strict=True)]
-    rows = (
-        row
-        for (systems, _), report, own in zip(ordered, reports, measured, strict=True)
-        for row in segment_rows(systems, report, own)
-    )
+    rows = chain.from_iterable(map(segment_rows, systems, reports, measured))
     return reports, averages.summary(reports), failed, rows
 
 

@@ -29,8 +29,8 @@ class Cell(NamedTuple):
     rank: str = ""
 
     @property
-    def shown(self) -> str:
-        return self.text + "".join(mark for mark in MARKS if mark in self.marks + self.rank)
+    def all_marks(self) -> str:
+        return "".join(mark for mark in MARKS if mark in self.marks + self.rank)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from comptra.verify import Audit, begins
+from comptra.verify import Audit, beginning
 from topxgen.common import shards
 from topxgen.common.checksums import NAME
 from topxgen.common.errors import UsageError
@@ -30,7 +30,9 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         path = folder / name
         if name.startswith(_BEGIN) and name.endswith(".json"):
             audit.attempt(path, _check_manifest, audit, path)
-        elif name in REPORTS or (name.endswith(".json") and begins(path, b'{\n "audit": ')):  # of --report
+        elif name in REPORTS or (
+            name.endswith(".json") and beginning(path).startswith(b'{\n "audit": ')
+        ):  # of --report
             audit.attempt(path, _check_report, audit, path)
 
 
@@ -94,9 +96,8 @@ def _filtered(source: Path, hits: Path, counts: Counter, shard: Shard | None) ->
                 yield line + b"\n"
                 continue
             counts["pairs_dropped"] += len(dropped)
-            lists = {
-                key: [v for i, v in enumerate(record[key]) if i not in dropped] for key in PARALLEL if record.get(key)
-            }
+            there = [key for key in PARALLEL if record.get(key)]
+            lists = {key: [value for i, value in enumerate(record[key]) if i not in dropped] for key in there}
             yield to_line({**record, **lists}).encode("utf-8", "replace")
 
 

@@ -52,7 +52,7 @@ class Translations:
     @cached_property
     def scorer(self) -> Scorer | None:
         references = self.system.references
-        return None if references is None else _chrf(self.system.src, self.system.tgt, tuple(references))
+        return None if references is None else _scorer("chrf", "13a", self.system.tgt, tuple(references))
 
     @cached_property
     def statistics(self) -> "np.ndarray":
@@ -84,15 +84,10 @@ def _tokenizer(signature: str | None) -> str:
     return found[1] if found else "13a"
 
 
-@lru_cache(64)
+@lru_cache(64)  # the references of all systems on a test set are read once
 def _scorer(metric: str, tokenizer: str, tgt: Language, references: tuple[str, ...]) -> Scorer:
     test = Test(tgt, tgt, list(references), list(references))
     return RECOMPUTED[metric][1](test, MetricSettings(tokenize=tokenizer))
-
-
-@lru_cache(64)  # the references of all systems on a test set are read once
-def _chrf(src: Language, tgt: Language, references: tuple[str, ...]) -> Scorer:
-    return surface.chrf(Test(src, tgt, list(references), list(references)), MetricSettings())
 
 
 @dataclass
