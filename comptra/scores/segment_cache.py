@@ -102,11 +102,8 @@ class MetricScores:
         """Keep the scores; when it returns, they survive a power cut. None is kept in memory alone: the next run asks again, since
         the cause may be gone (an LLM that gave no answer)."""
         self.scores.update(zip(keys, scores, strict=True))
-        lines = [
-            {"key": key, "score": score, "check": _checksum(key, score)}
-            for key, score in zip(keys, scores, strict=True)
-            if score is not None
-        ]
+        known = [(key, score) for key, score in zip(keys, scores, strict=True) if score is not None]
+        lines = [{"key": key, "score": score, "check": _checksum(key, score)} for key, score in known]
         if self._folder is None or not lines:
             return
         try:

@@ -295,9 +295,8 @@ def _work(run: Run, problems: Problems) -> Iterator[dict]:
             yield from _done(name, where, language, manifest, manifest.get("counts", {}).get(key), unit, rate)
 
     for folder in run.generations:
-        yield from stage(
-            folder, "generate", "kept", "paragraphs", read_file(folder / RATES, dict[str, float], problems)
-        )
+        rates = read_file(folder / RATES, dict[str, float], problems)
+        yield from stage(folder, "generate", "kept", "paragraphs", rates)
     for folder, generation in dict.fromkeys((one.folder, one.generation) for one in run.back_translations):
         rates = read_file(generation / RATES, dict[str, float], problems) if generation else {}
         yield from stage(folder, "translate", "paragraphs", "paragraphs", rates)

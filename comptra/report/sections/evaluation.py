@@ -6,6 +6,7 @@ A score is shown only if the translations that are here now are those that were 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import Required
@@ -90,9 +91,8 @@ def collect(run: Run, options: Options) -> dict | None:
         comparisons = _readable(_shown_comparison, compared, found, run, options)
         for one in (one for one in [*shown, *comparisons] if one["problems"]):
             options.notice("problem", f"{one['path']} is stale: it has scores that the translations here do not have")
-        scored = {
-            found.locate(row["path"]) for _, report in reports for group in report["groups"] for row in group["systems"]
-        }
+        groups = [group for _, report in reports for group in report["groups"]]
+        scored = {found.locate(row["path"]) for group in groups for row in group["systems"]}
         labels = {found.locate(path): label for one in comparisons for path, label in one.pop("labels").items()}
         scored |= labels.keys()
         if reports or comparisons:
@@ -113,16 +113,16 @@ def _reports(run: Run, options: Options) -> Iterator[tuple[str, dict]]:
 
 def _computed(run: Run, found: Found, options: Options, load) -> dict | None:
     """A report made here, with the default metrics, of what has references."""
-    folders = [
-        folder for folder, one in found.systems.items() if one.system.references is not None and one.system.sentences
-    ]
-    total = sum(len(found.systems[folder].system.sentences) for folder in folders)
+    systems = [one.system for one in found.systems.values()]
+    systems = [system for system in systems if system.references is not None and system.sentences]
+    total = sum(len(system.sentences) for system in systems)
     command = f"python -m comptra.evaluate {run.root} --bootstrap {BOOTSTRAP} --json {run.root / 'scores.json'}"
-    if not folders:
+    if not systems:
         return None
     if total > MAX_COMPUTED:
         options.notice("missing", f"{total:,} translations are too many to be scored here; run {command}")
         return None
+    folders = [system.folder for system in systems]
     args = evaluation_systems.arguments(folders, options.benchmark_dir, "--bootstrap", str(BOOTSTRAP))
     try:
         report, _ = evaluate.evaluate(args, load)
@@ -182,7 +182,7 @@ def _shown_report(path: str, report: dict, found: Found, run: Run) -> dict:
         "marks": marks_of(made),
         "notes": sorted(notes, key=lambda note: note.startswith("warning:")) + _as_reported(path, supported),
         "skipped": report.get("skipped") or {},
-        "panels": [_panel(panel) for panel in series.panels(supported)],
+        "panels": list(map(asdict, series.panels(supported))),
     }
 
 
@@ -231,11 +231,6 @@ def _table(table: Table) -> dict:
     return {"title": table.title, "header": table.header, "described": table.described, "rows": rows}
 
 
-def _panel(panel: series.Panel) -> dict:
-    lines = [{"label": one.label, "direction": one.direction, "points": one.points} for one in panel.series]
-    return {"title": panel.title, "axis": panel.axis, "series": lines, "baselines": panel.baselines}
-
-
 # Comparisons
 
 
@@ -256,9 +251,7 @@ def _shown_comparison(path: str, report: dict, found: Found, run: Run) -> dict:
         else:
             kept.append(group)
     shown = {**report, "groups": kept}
-    tables = [
-        {"title": title, "header": rows[0], "described": 1, "rows": rows[1:]} for title, rows in variants.tables(shown)
-    ]
+    tables = [_table(Table(title, rows[0], rows[1:])) for title, rows in variants.tables(shown)]
     seeds = {variant["name"]: variant["seeds"] for variant in report["variants"]}
     labels = {
         folder: name + (f", seed {seed}" if seed is not None else "")

@@ -336,12 +336,8 @@ def _kept(name: str, signature: str, one: Translations, numbers: Sequence[int]) 
 def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> dict[Key, dict[str, float]]:
     """The scores of these groups' translations in files of --segments beside the reports; by what was scored, so that scores of
     translations or references that have changed are not among them."""
-    wanted = {
-        (group.direction, *_scored(one, number))
-        for group in groups
-        for one in group.systems
-        for number in range(len(one.system.sentences))
-    }
+    systems = [(group.direction, one) for group in groups for one in group.systems]
+    wanted = {(direction, *_scored(one, n)) for direction, one in systems for n in range(len(one.system.sentences))}
     found: dict[Key, dict[str, float]] = {}
     differing: set[str] = set()  # by other weights, tokenizers or baselines, which these files do not name
     for path in _segment_files({run.root, *(report.parent for report in run.evaluations)}):
