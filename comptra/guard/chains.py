@@ -49,12 +49,9 @@ _Rounds = fields(
 )  # fmt: skip
 
 
-def read(folder: Path) -> Chain:
-    """The chain of the translations in `folder`. `ends` says what is missing or damaged; nothing is raised."""
-    return _read(folder, frozenset())
-
-
-def _read(folder: Path, seen: frozenset[Path]) -> Chain:
+def read(folder: Path, seen: frozenset[Path] = frozenset()) -> Chain:
+    """The chain of the translations in `folder`. `ends` says what is missing or damaged; nothing is raised. `seen`: the ensembles
+    that it is a part of."""
     try:
         manifest = read_json(folder / MANIFEST, TracedManifest)
         chosen = _of_outputs(folder, manifest.get("settings", {})) + _of_rounds(folder)
@@ -131,7 +128,7 @@ def _of_ensemble(chosen: list[Selection], members: list[Path], seen: frozenset[P
     chains = [Chain(chosen)]
     for member in members:
         is_there = member.is_dir() and member.resolve() not in seen
-        chains.append(_read(member, seen) if is_there else Chain(ends=[f"{member} is not there any more"]))
+        chains.append(read(member, seen) if is_there else Chain(ends=[f"{member} is not there any more"]))
     return Chain(
         *([one for chain in chains for one in getattr(chain, part.name)] for part in dataclasses.fields(Chain))
     )

@@ -146,17 +146,14 @@ def reliability(name: str, row: Metric, src: Language, tgt: Language) -> Reliabi
     if name in COVERAGE:
         coverage = COVERAGE[name]
         languages = (tgt, src) if "source" in row.reads else (tgt,)
-        return min((_of(coverage, language) for language in languages), key=_rank)
+        found = [_of(coverage, language) for language in languages]
+        return min(found, key=lambda value: STATUSES.index(value["status"]))
     if name in _WORDS and tgt.script in UNSPACED_SCRIPTS:
         note = f"{tgt.name} is written without spaces, and this metric compares words"
         return Reliability(status="weak", note=note, source="Post 2018 (sacreBLEU)")
     if row.target.startswith("comptra.scores.surface:"):
         return Reliability(status="surface", note="compares strings", source="")
     return Reliability(status="unknown", note="not in the table of this program", source="")
-
-
-def _rank(value: Reliability) -> int:
-    return STATUSES.index(value["status"])
 
 
 def _of(coverage: Coverage, language: Language) -> Reliability:

@@ -15,7 +15,7 @@ from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import cache_of
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
-from comptra.significance import compared, seeds
+from comptra.significance import seeds
 from comptra.significance.averages import Averages
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
@@ -128,6 +128,8 @@ def score_group(
 
     `averages` takes what the group adds to the test of the means over groups.
     """
+    from comptra.significance import compared
+
     first, test = systems[0], test_of(systems, baseline)
     short_names = [system.short_name for system in systems]
     rows = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from comptra.scores.systems import System, system_names
-from comptra.significance.compared import better
+from comptra.significance import better
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,9 @@ seeds that differ much these are hardly more than S - 1, and p is accordingly la
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
-from comptra.significance.compared import better
+from comptra.significance import better
 from comptra.significance.resampling import SEED, Scores, holm, resampled_scores
 
 LEVEL = 0.95  # of intervals
@@ -71,7 +72,7 @@ def compare(scores: np.ndarray, cov: np.ndarray, system: Sequence[int], baseline
     else:
         degrees = variance**2 / sum(part**2 / max(1, freedom) for part, freedom in parts)
         half = _quantile(degrees) * variance**0.5
-        p = _two_sided(difference / variance**0.5, degrees)
+        p = float(2 * stdtr(degrees, -abs(difference) / variance**0.5))
     interval = [difference - half, difference + half]
     return {"difference": difference, "difference_interval": interval, "degrees": degrees, "p": p}
 
@@ -87,7 +88,7 @@ def compare_all(
 ) -> dict[str, dict]:
     """By variant: "scores" of its seeds, `summary`, the number of "segments", and for all but the baseline "difference",
     "difference_interval", "degrees", "p", "p_holm" (Holm 1979, over these variants) and whether it is significantly "better"
-    (see compared.better), if there are two segments or more. {} if there is none.
+    (see comptra.significance.better), if there are two segments or more. {} if there is none.
 
     `variants`: by name the (segments, m) statistics of each seed, in one order of segments; those where `has_score` is false,
     as one of the models lacks one, are left out for all.
@@ -118,12 +119,4 @@ def compare_all(
 
 def _quantile(degrees: float) -> float:
     """What |t| is below with probability LEVEL."""
-    from scipy.special import stdtrit
-
     return float(stdtrit(degrees, (1 + LEVEL) / 2))
-
-
-def _two_sided(t: float, degrees: float) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(degrees, -abs(t)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from comptra.scores.metrics import METRICS
-from comptra.significance.compared import ALPHA
+from comptra.significance import ALPHA
 
 BEST, TIED = "^", "="
 # Behind a score in a terminal, in this order; explained below the tables that have them.

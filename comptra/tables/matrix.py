@@ -16,8 +16,8 @@ from comptra import guard
 from comptra.scores.columns import COLUMNS, columns_of
 from comptra.scores.reliability import VALIDATED
 from comptra.scores.systems import name_without_direction, system_names
+from comptra.significance import ALPHA
 from comptra.significance.averages import ENGLISH
-from comptra.significance.compared import ALPHA
 from comptra.tables import BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, reliability_of, title_of
 
 LEADING = "chrf"

@@ -7,8 +7,7 @@ from pathlib import Path
 from comptra.scores import scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, loader_of_test_sets, read_system
-from comptra.significance import compared
-from comptra.significance.compared import ALPHA, SAMPLES
+from comptra.significance import ALPHA, SAMPLES
 from comptra.tables import Table, export, mark
 from topxgen.common import files, provenance, shards
 from topxgen.common.console import aligned
@@ -55,7 +54,7 @@ def score(
 
 def _compared(by_variant: dict[str, list[System]], baseline: str | None, one: Measured, seed: int) -> dict[str, dict]:
     """What `over_seeds.compare_all` gives by variant."""
-    from comptra.significance import over_seeds
+    from comptra.significance import compared, over_seeds
 
     statistics, scorer = iter(one.statistics), one.scorer
     by_name = {name: [next(statistics) for _ in systems] for name, systems in by_variant.items()}
