@@ -20,7 +20,7 @@ def compare(
     statistics: Statistics,
     scorers: dict[str, Scorer],
     args: argparse.Namespace,
-    averages: Averages | None = None,
+    averages: Averages,
 ) -> None:
     """Add what is significant to the scores of a group (see comptra.scores.scoring), its top "clusters", and what holds
     "over_seeds".
@@ -64,10 +64,9 @@ def compare(
     }
     if left_out := _left_out(group, {key: pairs[key] for key in against_baseline}, scorers):
         group.setdefault("warnings", []).append(left_out)
-    if averages:
-        for i, key in enumerate(pairs):
-            if key in against_baseline:
-                averages.add(group, key[0], group["systems"][key[2]], float(observed[i]), drawn[i])
+    for i, key in enumerate(pairs):
+        if key in against_baseline:
+            averages.add(group, key[0], group["systems"][key[2]], float(observed[i]), drawn[i])
     if of_seeds := _over_seeds(group, systems, statistics, scorers, args):
         group["over_seeds"] = of_seeds
 

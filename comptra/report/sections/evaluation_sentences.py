@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Required
 
 from comptra.report import Options, packing
 from comptra.report.sections.evaluation_phrases import Trees
@@ -22,7 +22,7 @@ from comptra.tables import finite, metric_info
 from comptra.tables.matrix import Systems
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
-from topxgen.common.schemas import decode
+from topxgen.common.schemas import decode, fields
 from topxgen.runs.folders import Run
 
 SHARE = 0.25  # of the page's size: all sentences, as the page has them
@@ -32,18 +32,11 @@ LEADING = "chrf"
 NEAR = 0.001  # scores of one metric differ by less in other batches and on other devices
 
 
-class SegmentLine(TypedDict):
-    """A line of --segments, besides its scores."""
-
-    dataset: str
-    direction: str
-    system: str
-    index: int
-    source: str
-    translation: str
-    reference: str | None
-
-
+# A line of --segments, besides its scores.
+SegmentLine = fields(
+    dataset=Required[str], direction=Required[str], system=Required[str], index=Required[int], source=Required[str],
+    translation=Required[str], reference=Required[str | None],
+)  # fmt: skip
 TEXTS = SegmentLine.__annotations__.keys()
 Key = tuple[str, str, str, str]  # direction, source, translation, reference
 
