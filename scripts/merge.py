@@ -40,7 +40,8 @@ STAGES_OF_SHARDS = ("generate", "translate", "score", "decontamination", "main")
 def build_parser() -> Parser:
     parser = Parser(
         __doc__,
-        incomplete="shards are missing or not finished, there are fewer paragraphs than were asked for, or texts were not checked",
+        incomplete="shards are missing or not finished, there are fewer paragraphs than were asked for, a language has none, or texts were "
+        "not checked",
     )
     # fmt: off
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR",

@@ -24,7 +24,7 @@ from topxgen.common.console import aligned, one_line, show, width
 from topxgen.common.flag_rules import Rule
 from topxgen.flags import add_reported_prices_flag
 from topxgen.inference.costs import Prices
-from topxgen.runs.stages import FINISHED, RUNNING, STATES, UNKNOWN, Stage, Status
+from topxgen.runs.stages import FINISHED, RUNNING, STATES, UNKNOWN, Stage, Status, merged_before
 from topxgen.runs.status import Watcher
 
 RULES = (Rule(("interval",), "--watch", lambda args: args.watch),)
@@ -134,6 +134,7 @@ def _footer(status: Status) -> Iterator[str]:
     if status.usd is not None:
         unknown = sorted({stage.stage for stage in status.stages if stage.tokens and stage.usd is None})
         without = f", without {', '.join(unknown)}: pass --prices" if unknown else ""
+        without += ", without what shards have cost since their last merge" if merged_before(status.stages) else ""
         yield f"cost so far: {status.usd:,.2f} USD{without}"
     for record in status.records:
         code = "" if not record["exit_code"] else f" with exit code {record['exit_code']}"

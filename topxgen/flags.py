@@ -8,6 +8,7 @@ from topxgen.common.cli import FLAG, choice, count, float_range, int_range, pars
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.common.shards import MAX_SHARDS, SLURM
+from topxgen.inference.costs import PRICE_FLAGS
 from topxgen.inference.engine_args import parse
 from topxgen.prompting.style import STYLES
 from topxgen.quality import blaser, sonar
@@ -163,7 +164,7 @@ def add_api_flags(add) -> None:
 
 
 def add_cost_flags(add) -> None:
-    add("--prices", "--price_per_million_tokens", nargs="+", type=float_range(0), metavar="USD",
+    add(*PRICE_FLAGS, nargs="+", type=float_range(0), metavar="USD",
         help="IN OUT [CACHED]: USD for a million prompt tokens, new tokens, and prompt tokens that the provider had cached "
              "[CACHED as IN]; for estimates, the running total and --budget")
     add("--budget", type=float_range(0), metavar="USD",

@@ -4,7 +4,7 @@
     python scripts/perf/chunked_loss.py models/gemma-3-270m --chunks 256 1024 --tokens 2048 --ways lora
 
 Every step trains the same tokens, all with a loss. On a GPU the peak is what torch allocated, else the largest resident size of
-the process, in both cases weights and optimizer included. `--shape` takes the shape of the model with random weights.
+the process, in both cases weights and optimizer included.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from measuring import command_line, peak_mib
 
@@ -28,20 +27,16 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="tokens per step, in rows of 512 [%(default)s]")
     parser.add_argument("--steps", type=int, default=3, help="[%(default)s]")
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
-    parser.add_argument("--gradient_checkpointing", action="store_true")
-    parser.add_argument("--shape", action="store_true", help="random weights")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)  # what a process of its own measures
     args = parser.parse_args()
     if args.only:
         print(json.dumps(measure(args, args.only[0], int(args.only[1]))))
         return
-    results = {}
     for way in args.ways:
-        whole = results[way, 0] = in_process(way, 0)
+        whole = in_process(way, 0)
         print(f"{way}, all at once: {shown(whole)}", flush=True)
         for chunk in args.chunks:
-            part = results[way, chunk] = in_process(way, chunk)
+            part = in_process(way, chunk)
             apart = max(abs(a - b) for a, b in zip(part["losses"], whole["losses"], strict=True))
             print(
                 f"{way}, {chunk} tokens at a time: {shown(part)}; memory {part['peak'] / whole['peak']:.2f} times, time "
@@ -49,8 +44,6 @@ def main() -> None:
                 f"gradient {abs(part['norm'] / whole['norm'] - 1):.1e}",
                 flush=True,
             )
-    if args.json:
-        args.json.write_text(json.dumps({f"{way} {chunk}": result for (way, chunk), result in results.items()}))
 
 
 def shown(result: dict) -> str:
@@ -68,7 +61,7 @@ def measure(args, way: str, chunk: int) -> dict:
     """{"losses" of each step, "norm" of the first gradient, "seconds" of a step, "peak" in bytes}."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from topxgen.training.token_loss import TokenLoss
 
@@ -77,15 +70,7 @@ def measure(args, way: str, chunk: int) -> dict:
     torch.manual_seed(0)
     dtype = torch.bfloat16 if args.bf16 and way == "lora" else torch.float32
     options = dict(dtype=dtype, attn_implementation="sdpa", trust_remote_code=False)
-    if args.shape:
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-        with torch.device(device):
-            model = AutoModelForCausalLM.from_config(config, **options)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(args.model, **options).to(device)
-    if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+    model = AutoModelForCausalLM.from_pretrained(args.model, **options).to(device)
     inner = model
     if way == "lora":
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=32, target_modules="all-linear"))

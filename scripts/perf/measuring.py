@@ -39,16 +39,6 @@ def _ntrex_file(name: str) -> str:
     return f"newstest2019-{'src' if name == 'English' else 'ref'}.{code}.txt"
 
 
-def parallel(paths: Sequence[Path | None], names: Sequence[str]) -> list[tuple[str, str]]:
-    """The lines of two files, one for one, without empty ones; of the UDHR in the languages `names` if there is no file."""
-    from tests.support.tiny_models import udhr_pairs
-
-    if None in paths:
-        return udhr_pairs(*names)
-    sides = [[line.strip() for line in read_lines(path)] for path in paths]
-    return [pair for pair in zip(*sides, strict=True) if all(pair)]
-
-
 def peak_mib() -> int:
     """The largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -2,7 +2,7 @@
 
     python scripts/perf/report_speed.py --pairs 100000
     python scripts/perf/report_speed.py --pairs 10000000 --no_browser
-    python scripts/perf/report_speed.py --run outputs/demo --screenshots outputs/screenshots
+    python scripts/perf/report_speed.py --run outputs/demo
 
 Without --run a synthetic run is made, in ten languages, by tests/support/synthetic_run.py; of 1,000,000 pairs and more, stages 1 to
 3 alone without the responses. Times in the browser are medians, from the event to the frame in which the result is painted.
@@ -14,7 +14,6 @@ import json
 import statistics
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 from measuring import command_line, run_measured
@@ -168,24 +167,6 @@ def interactions(opened: browser.Browser, page: Path, rounds: int) -> dict:
     }
 
 
-def screenshots(opened: browser.Browser, page: Path, folder: Path) -> None:
-    """Every section in both themes, wide and narrow, and the page as it is printed."""
-    for size, (width, height) in pages.SIZES.items():
-        for theme in pages.THEMES:
-            opened.size(width, height)
-            opened.theme(theme)
-            pages.opened(opened, page)
-            opened.screenshot(folder / f"{size}-{theme}-top.png")
-            for name in pages.sections(opened):
-                pages.render(opened, name)
-                opened.screenshot(folder / f"{size}-{theme}-{name}.png", f"#{name}")
-    opened.theme("light")
-    opened.size(*browser.DESKTOP)
-    pages.opened(opened, page)
-    pages.render(opened)
-    opened.pdf(folder / "print.pdf")
-
-
 def measure(run: Path, folder: Path, args: argparse.Namespace) -> dict:
     result = {"compression": compression(run)}
     kinds = {"default": (), **({"all_pairs": ("--max_mb", str(args.all_mb))} if args.all_mb else {})}
@@ -204,8 +185,6 @@ def measure(run: Path, folder: Path, args: argparse.Namespace) -> dict:
                 result[kind]["pairs_ms"] = interactions(opened, page, min(args.rounds, 3))
             result[kind]["faults"] = opened.faults()
             print(kind, result[kind], flush=True)
-        if args.screenshots:
-            screenshots(opened, folder / "default.html", args.screenshots)
     return result
 
 
@@ -216,24 +195,17 @@ def main() -> None:
     parser.add_argument("--all_mb", type=float, default=60, help="--max_mb of a page with all pairs; 0: none is made")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no_browser", action="store_true")
-    parser.add_argument("--screenshots", type=Path, metavar="DIR")
-    parser.add_argument("--pages", type=Path, metavar="DIR", help="keep the pages here")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    if args.pages:
-        args.pages.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, nullcontext(args.pages or Path(scratch)) as folder:
-        run, result = args.run, {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, run, result = Path(scratch), args.run, {}
         if run is None:
-            run, whole, started = Path(scratch) / "run", args.pairs < LARGE, time.monotonic()
+            run, whole, started = folder / "run", args.pairs < LARGE, time.monotonic()
             made = synthetic_run.make(run, args.pairs, responses=whole, later_stages=whole)
             result = {"pairs": made.pairs.total(), "rejects": made.outcomes.total()}
             result["mb_of_files"] = round(sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 1e6)
             print(result, f"made in {time.monotonic() - started:.0f} s", flush=True)
         result |= measure(run, folder, args)
     print(json.dumps(result, indent=1, ensure_ascii=False))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

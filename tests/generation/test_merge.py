@@ -13,7 +13,7 @@ from tests.support import api_server
 from tests.support.flipped_bytes import flip_each
 from tests.support.merges import check_like_one, files, merge, number, verified
 from tests.support.runs import datagen, in_process, records
-from tests.support.writer import TEXTS, Writer, answer, generate, serve, shard
+from tests.support.writer import TEXTS, Writer, answer, command, generate, serve, shard
 from topxgen.common import checksums
 
 pytestmark = pytest.mark.usefixtures("answers")
@@ -271,6 +271,24 @@ def test_native_texts(tmp_path, limit):
         assert len(records(tmp_path / "split" / "Basque.jsonl")) == 20
     else:
         assert files(tmp_path / "split") == files(tmp_path / "one") | {"Basque_answers.jsonl": b""}
+
+
+def test_a_language_without_a_paragraph(server, tmp_path):
+    """Merged shards end with the exit code and the warnings of one run."""
+    source = tmp_path / "source.txt"
+    source.write_text("hi\n" * 9)
+    words = ("--paragraphs", source, "--languages", "Basque", "--stages", "generate", "--output_dir")
+    one = datagen(*words, tmp_path / "one", check=3)
+    for index in (0, 1):
+        datagen(*words, tmp_path / "split", "--num_shards", 2, "--shard_index", index, check=3)
+    merged = merge(tmp_path / "split", check=3)
+    assert all("no paragraphs were kept in Basque; see the reasons" in result.stderr for result in (one, merged))
+    datagen(*command(server, tmp_path / "one", "--stages", "translate"), check=3)
+    for index in (0, 1):
+        datagen(
+            *command(server, tmp_path / "split", "--stages", "translate", "--num_shards", 2, "--shard_index", index)
+        )
+    assert "no pairs were kept in Basque" in merge(tmp_path / "split", "--stages", "translate", check=3).stderr
 
 
 def test_a_merge_that_is_stopped_anywhere_is_begun_again(server, tmp_path, monkeypatch):

@@ -43,6 +43,7 @@ def test_clean_answer():
         "<think>Hm.</think>\n\n**Basque:** “Kaixo mundua.”\n\nNote: short.",
         "**Thinking:**\nHm.\nHm.\n\n**Answer:**\nKaixo mundua.",
         "### Reasoning\nHm.\n### Translation\nKaixo mundua.",
+        "**Step 1: Analysis**\nHm\n\n**Step 2: Translation into Basque**\n\nKaixo mundua.",
         "Thought process: Hm.\nFinal answer: Kaixo mundua.",
         "think\nHm.\nanswer\nKaixo mundua.",  # s1 without special tokens
         "```thinking\nHm.\n```\n```\nKaixo mundua.\n```",
@@ -51,8 +52,14 @@ def test_clean_answer():
         "<|header_start|>assistant<|header_end|>\n\nKaixo mundua.<|eot|>",
         "<role>ASSISTANT</role>Kaixo mundua.<|role_end|>",
         "Kaixo mundua.[e~[",
+        "Kaixo mundua.[|endofturn|]",
+        "Kaixo mundua.<turn|>",
+        "[unused16]Hm.\nHm.[unused17]Kaixo mundua.[unused10]",
         "<think>Hm.</think><answer>It is <|begin_of_box|>Kaixo mundua.<|end_of_box|></answer>",
         "Basque translation: Kaixo mundua.",
+        "In Basque: Kaixo mundua.",
+        "The translation is `Kaixo mundua.`",
+        'The Basque translation of "Hello world." is "Kaixo mundua."',
         "**Translation (Basque):** Kaixo mundua.",
         "Here is the translation: Kaixo mundua.",
         "Sure! Here's the sentence translated into Basque: **Kaixo mundua.**",
@@ -68,6 +75,7 @@ def test_clean_answer():
         'Here is the JSON:\n{"itzulpena": "Kaixo mundua."}\n\nNote: short.',
         '{"reasoning": "Short.", "translation": "Kaixo mundua."}',
         '{"source": "Hello world.", "Basque": "Kaixo \\u006dundua."}',
+        '["Kaixo mundua."]',
         r"\boxed{Kaixo mundua.}",
         "The sentence is short.\n\n$$\\boxed{\\text{Kaixo mundua.}}$$",
         "1. Kaixo mundua.",
@@ -92,6 +100,7 @@ def test_clean_answer():
         "Here is your translation in Basque:\n---\nKaixo mundua.\n---\nAnything else?",
         "Translated text: Kaixo mundua.",
         "Kaixo mundua. (Literally: hello, world)",
+        "Kaixo mundua. — (lit. hello, world)",
         "- Kaixo mundua.",
         "• Kaixo mundua.",
         '"""Kaixo mundua."""',
@@ -150,6 +159,8 @@ def test_what_belongs_to_a_translation(answer, source):
         ('{"a": "b"}', '{"a": "c"}'),
         (r"Hau \boxed{da}.", r"This is \boxed{it}."),
         ("{a} Kaixo.", "{a} Hello."),
+        ('["Kaixo"] esan zuen.', '"Hello", he said.'),
+        ("| Kaixo | Agur |", "| Hello | Bye |"),
     ],
 )
 def test_numbers_objects_and_boxes_of_a_source(answer, source):
@@ -171,12 +182,30 @@ def test_numbers_objects_and_boxes_of_a_source(answer, source):
         '<tool_call>\n{"name": "translate", "arguments": {"text": "Kaixo mundua."}}\n</tool_call>',
         '[TOOL_CALLS][{"name": "translate", "arguments": {}}]',
         "<steps_of_mine>Hm.\nHm.</steps_of_mine>\nKaixo mundua.",
+        "<internal>Hm.</internal>\nKaixo mundua.",
+        "<inner>Hm.</inner> Kaixo mundua.",
+        '["Kaixo mundua.", "Aupa mundua."]',
+        "| English | Basque |\n|---|---|\n| Hello world. | Kaixo mundua. |",
         "Thinking: it greets the world.",
         "<｜end▁of▁sentence｜>Kaixo mundua.",
     ],
 )
 def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):
     assert chat_answer(answer, "Hello world.", "Basque") == ""
+
+
+@pytest.mark.parametrize(
+    "answer, translation",
+    [
+        ("thought\nKaixo, laguna.", "Kaixo, laguna."),  # Gemma 4, without its special tokens
+        ("thought\nIt greets.\nKaixo, laguna.", ""),
+        ("Thinking...\nIt greets.\n...done thinking.\n\nKaixo, laguna.", ""),
+        ("### Analysis\nIt greets.\n\nKaixo, laguna.", ""),
+    ],
+)
+def test_a_label_of_thoughts_is_no_translation_of_a_sentence(answer, translation):
+    assert chat_answer(answer, "Hello, my good friend.", "Basque") == translation
+    assert chat_answer("Analysis\n\nA note.", "Analyse", "English") == "Analysis"
 
 
 @pytest.mark.parametrize("source", ["Hello, my good friend.", "你好，我的朋友。", "សួស្តីមិត្តល្អរបស់ខ្ញុំ។"])

@@ -50,6 +50,8 @@ def test_status_sums_shards_until_they_are_merged(split, tmp_path):
     merged = in_process("scripts/merge.py", split)
     assert merged.returncode == 0, merged.stderr
     stages = status(split)
+    usd = sum(stage["usd"] or 0 for stage in stages.values())
+    assert usd > 0 and f"cost so far: {usd:.2f} USD\n" in in_process("scripts/status.py", split).stdout
     assert stages["generate", "."]["done"] == 40 and stages["translate", "writer-1"]["done"] == 40
     assert not any("shards" in folder for _, folder in stages)
     run = find(split)
@@ -65,6 +67,8 @@ def test_status_sums_shards_until_they_are_merged(split, tmp_path):
     with OutputLock(split / "shards" / "0001-of-0002", "Basque", note={"stages": ["generate"], "paragraphs": 30}):
         stages = status(split)
         assert stages["generate", "shards/*-of-0002"]["done"] == 20  # at work again
+        cost = in_process("scripts/status.py", split).stdout.rpartition("cost so far: ")[2]
+    assert cost == f"{usd:.2f} USD, without what shards have cost since their last merge\n"
     shard = find(split / "shards" / "0001-of-0002")  # what is asked for is shown
     assert len(shard.generations) == 1
 

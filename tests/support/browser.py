@@ -123,7 +123,7 @@ class Browser:
             raise AssertionError(result["error"])
         return result.get("value")
 
-    def wait(self, condition: str | Callable[[], Any], seconds: float = 20) -> Any:
+    def wait(self, condition: str | Callable[[], Any], seconds: float = 120) -> Any:
         """What `condition`, the body of a JavaScript function or a Python one, returns once that is true."""
         ask = (lambda: self.run(condition)) if isinstance(condition, str) else condition
         end, value = time.monotonic() + seconds, None
@@ -138,7 +138,7 @@ class Browser:
     def all(self, selector: str) -> list:
         return self.driver.find_elements("css selector", selector)
 
-    def one(self, selector: str, seconds: float = 20):
+    def one(self, selector: str, seconds: float = 120):
         """The first element that matches, as soon as there is one."""
         return self.wait(lambda: next(iter(self.all(selector)), None), seconds)
 

@@ -22,7 +22,16 @@ from topxgen.text.thoughts import begun_in, is_mark, without_thoughts
         "<|channel>thought\nHm.<channel|>Kaixo.",  # Gemma 4
         "<unused94>thought\nHm.<unused95>Kaixo.",  # MedGemma
         "Here is my thought process: Hm.\n\nHere is my response:\nKaixo.",  # Granite
+        "Here's my thought process: Hm.\n\nHere's my response:\nKaixo.",
         "<longcat_think>\nHm.\n</longcat_think>\nKaixo.",
+        "<think:6124c78e>Hm.</think:6124c78e>Kaixo.",  # Hunyuan 4
+        "<ifm|think_faster>Hm.</ifm|think_faster>Kaixo.",  # K2 Horizon
+        "<|plamo:begin_think:plamo|>Hm.<|plamo:end_think:plamo|>Kaixo.",  # PLaMo 3
+        "<|open|>think<|sep|>Hm.<|close|>think<|sep|><|open|>response<|sep|>Kaixo.<|close|>response<|sep|>",  # Kimi K3
+        "Hm.<|close|> think <|sep|><|open|> response <|sep|>Kaixo.",
+        "<|content_thinking|>Hm.<|end_message|><|message_model|><|content_text|>Kaixo.",  # Inkling
+        "to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Kaixo.",  # Muse Glimmer
+        "[unused16]Hm.[unused17]Kaixo.",  # openPangu
         "<inner_monologue>Hm.</inner_monologue><final_translation>Kaixo.</final_translation>",
         "<SUMMARY>Hm.</SUMMARY>\n<REASONING>Hm.</REASONING>\n<CONCLUSION>Kaixo.</CONCLUSION>",  # LLaVA-CoT
         "< think >Hm.</ think >Kaixo.",
@@ -42,6 +51,7 @@ from topxgen.text.thoughts import begun_in, is_mark, without_thoughts
         "<|channel|>final<|message|>Draft.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.",
         "analysisHm: assistantfinal is next.assistantfinalKaixo.",  # gpt-oss without special tokens
         "analysishm.assistantcommentaryhm.assistantfinalKaixo.",
+        "analysis\nHm.\nassistantfinal\nKaixo.",
         "finalKaixo.",
         "<think>a</think> draft <think>b</think> Kaixo.",
         "<think>a</think> b </think>\nKaixo.",
@@ -65,6 +75,14 @@ def test_what_follows_thoughts(text):
         "Here are my reasoning steps:\nHm.",
         "<|im_start|>assistant/think\nHm.",
         "◁think▷Okay",
+        "<think:6124c78e>Okay",
+        "<ifm|think>\nOkay",
+        "<|plamo:begin_think:plamo|>Okay",
+        "<|open|>think<|sep|>Okay",
+        "<|content_thinking|>Okay",
+        "to=self<|message|>Okay",
+        "[unused16]Okay",
+        "Here's my thought process: Hm.",
         "<|channel|>analysis<|message|>The user",
         "<|channel|>ana",
         "analysisThe user wants Basque.",
@@ -91,6 +109,7 @@ def test_thoughts_without_an_end_leave_nothing(text):
         "Here are my reasoning steps: one and two.",
         "[Reflection] on a thought",
         "It says: a < b and think > 3",
+        "Mail went to=self once.",
     ],
 )
 def test_words_alone_are_no_marks(text):
@@ -105,5 +124,19 @@ def test_a_prompt_that_begins_thoughts():
 
 
 def test_special_tokens_that_are_marks():
-    assert all(map(is_mark, ("[THINK]", "[/THINK]", "<|channel|>", "<|message|>", "<channel|>", "◁/think▷")))
+    assert all(
+        map(
+            is_mark,
+            (
+                "[THINK]",
+                "[/THINK]",
+                "<|channel|>",
+                "<|message|>",
+                "<channel|>",
+                "◁/think▷",
+                "<|open|>",
+                "<|content_text|>",
+            ),
+        )
+    )
     assert not any(map(is_mark, ("</s>", "<|end|>", "<|im_end|>", "<eos>", "[INST]")))

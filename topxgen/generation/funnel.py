@@ -3,6 +3,7 @@
 At each step, what goes in is what is kept, rejected, or not needed because the target was reached before its turn came.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import zip_longest
@@ -23,6 +24,8 @@ from topxgen.generation.back_translation import UNANSWERED
 from topxgen.generation.filters import FILTERS, TOPXGEN_FILTERS
 from topxgen.generation.paragraphs import is_generated, is_native
 from topxgen.inference.response_cache import read_responses
+
+logger = logging.getLogger(__name__)
 
 # Reason codes in {Language}_rejects.jsonl, in the order of the checks; those of a user's own filters follow.
 RESPONSE_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
@@ -204,6 +207,11 @@ def _steps(remaining: int, removed: Counter, reasons: Iterable[str]) -> list[tup
             remaining -= removed[reason]
             rows.append((f"  after {reason.replace('_', ' ')}", remaining, removed[reason]))
     return rows
+
+
+def warn_of_none(what: str, languages: Collection[str]) -> None:
+    if languages:
+        logger.warning(f"no {what} were kept in {', '.join(sorted(languages))}; see the reasons in *_rejects.jsonl")
 
 
 def sample_pairs(path: Path, count: int = 5) -> list[tuple[str, str, float | None]]:

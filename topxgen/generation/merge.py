@@ -55,7 +55,7 @@ _TARGETS = ("--number_of_instructions", "--number_of_instructions_per_language")
 
 
 def merge_generation(config, works: list[shards.Work]) -> bool:
-    """The paragraphs of languages that one command wrote; whether all shards are finished and the target is reached.
+    """The paragraphs of languages that one command wrote; whether all shards are finished, the target is reached and no language is empty.
 
     `config`: a GenerationConfig of the whole directory, by the newest of the shards' commands.
     """
@@ -95,7 +95,9 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
             "share): run datagen.py with the same flags without --num_shards and --shard_index to request the rest, or run the "
             "shards with a larger number and merge again"
         )
-    return all(result["complete"] for result in results.values())
+    empty = {name for name, count in kept.items() if not count}
+    funnel.warn_of_none("paragraphs", empty)
+    return not empty and all(result["complete"] for result in results.values())
 
 
 def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> dict[str, dict]:
@@ -217,7 +219,7 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
 
 def merge_translations(config, works: list[shards.Work]) -> bool:
     """The pairs of a language, in the order of its paragraphs, with what was rejected or not chosen, and with scores as far as there
-    are; whether all of the stages is finished.
+    are; whether all of the stages is finished, and there are paragraphs.
 
     `works`: the translate stage, the score stage or both, of one language.
     """
@@ -255,7 +257,9 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
     logger.info(
         f"{name}: {counts['pairs']} pairs of {counts['paragraphs']} paragraphs, {counts['scored']} with a score"
     )
-    return complete
+    for what in ("paragraphs", "pairs"):
+        funnel.warn_of_none(what, [] if counts[what] else [name])
+    return complete and bool(counts["paragraphs"])
 
 
 def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings: dict[str, dict]) -> None:

@@ -494,6 +494,6 @@ def report(config: GenerationConfig) -> bool:
         "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
     }
     for what, names in empty.items():
-        if names and not may_be_empty:
-            logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")
+        if not may_be_empty:
+            funnel.warn_of_none(what, names)
     return may_be_empty or not empty["paragraphs"]

@@ -11,6 +11,7 @@ import msgspec
 from topxgen.common.console import ONCE, aligned
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.common.files import read_jsonl
+from topxgen.common.provenance import values_of_flag
 from topxgen.inference import Answer, Request, SamplingSettings
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ CHARS_PER_TOKEN, ENGLISH_CHARS_PER_TOKEN = 3, 4.5
 ENGLISH_WORDS = frozenset(("the", "of", "and", "to", "with"))
 # Of a response; the cached ones are part of the prompt's.
 COUNTED = ("prompt_tokens", "completion_tokens", "cached_tokens")
+PRICE_FLAGS = ("--prices", "--price_per_million_tokens")
 UNCOUNTED = "the server does not report the tokens of its responses (usage)"
 TokenCount = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -47,6 +49,15 @@ class Prices(NamedTuple):
         if len(values) not in (2, 3):
             raise UsageError(f"--prices takes two or three numbers, IN OUT [CACHED], not {len(values)}")
         return cls(values[0], values[1], values[2] if len(values) > 2 else values[0])
+
+    @classmethod
+    def of_command(cls, command: list[str]) -> "Prices | None":
+        """Those of a recorded command; None if it has none that are valid."""
+        words = [word for name in PRICE_FLAGS for word in values_of_flag(command, name)]
+        try:
+            return cls.of([float(word) for word in words] or None)
+        except (ValueError, UsageError):  # not of a command that ran
+            return None
 
     def cost(self, prompt_tokens: float, completion_tokens: float, cached_tokens: float = 0) -> float:
         paid = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * self.cached

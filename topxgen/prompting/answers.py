@@ -16,12 +16,14 @@ _FENCED_THOUGHTS = re.compile(
     r"\A\s*```(?:think|thinking|thoughts?|reasoning)[ \t]*\n.*?^```[ \t]*$", re.M | re.S | re.I
 )
 _NOTE = re.compile(r"[*_> ]*(?:[(\[（]|---|\*\*\*|(?:note|literal(?:ly)?|explanation|in english)\b)", re.IGNORECASE)
-_NOTE_BEHIND = re.compile(r"\s*[(\[](?:note|literal(?:ly)?|in english)\b[^()\[\]]*[)\]]\Z", re.IGNORECASE)
+_NOTE_BEHIND = re.compile(
+    r"\s*[—–-]?\s*[(\[](?:note|lit\.|(?:literal(?:ly)?|in english)\b)[^()\[\]]*[)\]]\Z", re.IGNORECASE
+)
 # What English-speaking models say before a translation: on a line of its own, or before a colon
 _COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b(?: thing)?[!.,]+[*_]*(?:\s+|$))"
 _HERE_IS = r"(?:here(?:['’]s| is| are)|this is|below is|the)\b[^\n:：]{0,60}\btranslat(?:ion|ed)\b[^\n:：]{0,60}"
 _ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECASE)
-_PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}[:：][*_]*\s*(?=\S)", re.IGNORECASE)
+_PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}(?:[:：][*_]*\s*(?=\S)| is (?=[\"“«`*]))", re.IGNORECASE)
 _BLOCK_MARK, _BULLET = re.compile(r"(?:>|#{1,6}|[-*•])\s+(?=\S)"), re.compile(r"\s*[-*•]\s")
 # Marks of chat templates that a server decodes as text: of a turn's beginning, and of its end.
 _TOKEN = r"<[|｜][^|｜<>\n]{1,40}[|｜]>"  # <|im_end|>, <｜end▁of▁sentence｜>
@@ -31,21 +33,23 @@ _TURN_BEGINS = re.compile(
     re.IGNORECASE,
 )
 _TURN_ENDS = re.compile(
-    rf"{_TOKEN}|<(?:end|start)_of_turn>|</s>|<eos>|<eoa>|<_end>|<reserved_\d+>|\[e~\[|<role>|\[/?INST\]|^### Instruction:",
+    rf"{_TOKEN}|<(?:end|start)_of_turn>|</s>|<eos>|<eoa>|<_end>|<turn\|>|<reserved_\d+>|\[unused10\]|\[\|endofturn\|\]|\[e~\[|<role>|\[/?INST\]|^### Instruction:",
     re.MULTILINE,
 )
-# "Thinking: ... Answer: ..." and the same as headings
+# "Thinking: ... Answer: ..." and the same as headings, "Step 1: Analysis", "Thinking..."
+_STEP = r"[ \t*_#>]*(?:(?:step )?\d+[.:)] ?[*_]*)?"
 _THOUGHT_LABEL = re.compile(
-    r"\A[\s*_#>]*(?:think|thinking|thoughts?|reasoning|analysis|rationale)(?: process)?[ \t*_]*([:：]|\n)",
+    rf"\A\s*{_STEP}(?:think|thinking|thoughts?|reasoning|analysis|rationale)(?: process)?(?:\.\.\.|…)?[ \t*_]*([:：]|\n)",
     re.IGNORECASE,
 )
 _TOOL_CALL = re.compile(r"\s*(?:<tool_call>|\[TOOL_CALLS?\]|<\|python_tag\|>|<function)")
 _TAGGED = re.compile(r"\A\s*<([\w-]+)(?:\s[^<>\n]*)?>(.*)</\1>\s*\Z", re.DOTALL)  # all of an answer
-_OPEN_TAG = re.compile(r"<([\w-]{3,})(?:\s[^<>\n]*)?>(?!.*</\1>)")  # all that is left of an answer in an unknown layout
+# What is left of an answer in an unknown layout: a tag that stays open, or another text in one before the translation.
+_TAG = re.compile(r"<([\w-]{3,})(?:\s[^<>\n]*)?>(?!.*</\1>)|<((?!strong|span|mark|code)[\w-]{4,})>.*</\2>")
 _SEPARATOR = re.compile(r"\s*(?:[-*_=~]{3,}|\"{3}|'{3})\s*")
 _ARROW = re.compile(r"\s*(?:→|⇒|[-=]+>|=)\s*(?=\S)")
 _INVISIBLE = "\u200b\u2060\ufeff"
-_JSON_OBJECT = re.compile(r'\{\s*"[^"\n]*"\s*:')
+_JSON = re.compile(r'\{\s*"[^"\n]*"\s*:|\[\s*"[^\[\]]*"\s*\](?=\s*(?:\n|\Z))')
 # Keys of an answer in JSON.
 _NOT_TRANSLATIONS = frozenset(["error", "message", "refusal", "reason", "reasoning", "thought", "thoughts", "analysis"])
 _BOX, _BOXED_TEXT = re.compile(r"\\boxed\s*\{"), re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{(.*)\}\Z", re.DOTALL)
@@ -82,8 +86,12 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     type, and what `source` does not have: quotation marks, a JSON object, \\boxed{}, the number of a list's only item. "" for an
     object, boxes or a list in which it is not clear what the translation is.
     """
-    own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
-    names = rf"(?:{own}(?:final )?(?:translation|translated (?:text|sentence|version)|answer|output|result|response)\b) ?(?:\([^()\n]{{1,30}}\))?"
+    own = rf"(?:in )?{re.escape(target)}\b(?: translation\b)?|" if target else ""
+    into = rf"(?:(?:in|into|to) {re.escape(target)}\b)?" if target else ""
+    names = (
+        rf"(?:{own}(?:final )?(?:translation|translated (?:text|sentence|version)|answer|output|result|response)\b) ?{into}"
+        r"(?:\([^()\n]{1,30}\))?"
+    )
     text = _behind_thoughts(_content(text, source), source, target, names)
     line = _first_line(_lines_of_translation(text, source, target, names))
     for fence in ("```", '"""'):
@@ -101,7 +109,8 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     if not _NOTE_BEHIND.search(source):
         line = _NOTE_BEHIND.sub("", line)
     line = unwrapped(line, source)
-    return "" if "<" not in source and _OPEN_TAG.match(line) else line
+    unread = ("<" not in source and _TAG.match(line)) or ("|" not in source and line.startswith("|"))
+    return "" if unread else line
 
 
 def _behind_thoughts(text: str, source: str, target: str, names: str) -> str:
@@ -113,9 +122,16 @@ def _behind_thoughts(text: str, source: str, target: str, names: str) -> str:
         or (label[1] != "\n" and re.match(r"[^:：]{1,30}[:：]", source))
     ):
         return text
-    answer = rf"(?im)^[ \t*_#>]*(?:{names}|solution)[ \t*_]*(?:[:：][ \t*_]*|$)"
+    answer = rf"(?im)^{_STEP}(?:{names}|solution)[ \t*_]*(?:[:：][ \t*_]*|$)"
     _, *answers = re.split(answer, text)
-    return answers[-1] if answers else "" if label[1] != "\n" and target != "English" else text
+    if answers:
+        return answers[-1]
+    if label[1] != "\n":
+        return "" if target != "English" else text
+    if len(unicode_words(source)) <= 3:
+        return text
+    rest = text[label.end() :].strip()  # Gemma 4 writes "thought" before answers without thoughts, too
+    return rest if label[0] == "thought\n" and "\n" not in rest else ""
 
 
 def _content(text: str, source: str) -> str:
@@ -142,8 +158,8 @@ def _lines_of_translation(text: str, source: str, target: str, names: str) -> li
         lines = [line for line in lines if not _SEPARATOR.fullmatch(line)] or lines
     while len(lines) > 1 and (_echoes(lines[0], lines[1], source) or _announces(lines[0], lines[1], source, names)):
         del lines[0]
-    if not source.startswith("{") and _JSON_OBJECT.match(whole := "\n".join(lines).lstrip()):
-        lines = split_lines(_of_object(whole, target))
+    if not source.startswith(("{", "[")) and _JSON.match(whole := "\n".join(lines).lstrip()):
+        lines = split_lines(_of_json(whole, target))
     first = unwrapped(lines[0].strip()) if lines else ""
     if not re.match(r"\W*\d", source) and _FIRST_ITEM.match(first):
         if any(map(_SECOND_ITEM.match, lines[1:])):
@@ -178,11 +194,14 @@ def _echoes(line: str, following: str, source: str) -> bool:
     return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(unicode_words(source)) > 3
 
 
-def _of_object(text: str, target: str) -> str:
-    """The translation in the JSON object with which `text` begins: its only value, or that of the key "translation"."""
+def _of_json(text: str, target: str) -> str:
+    """The translation in the JSON with which `text` begins: its only value, or that of the key "translation"."""
     try:
         found, _ = json.JSONDecoder(strict=False).raw_decode(text)
     except (ValueError, RecursionError):  # cut short
+        return ""
+    found = {"": found[0]} if isinstance(found, list) and len(found) == 1 else found
+    if not isinstance(found, dict):
         return ""
     named = [value for key, value in found.items() if key.casefold() in ("translation", target.casefold())]
     others = [value for key, value in found.items() if key.casefold() not in _NOT_TRANSLATIONS]

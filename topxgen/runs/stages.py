@@ -1,5 +1,6 @@
 """Stages of a run as topxgen.runs.status finds them: what is known of each, and those of shards summed."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -58,6 +59,21 @@ class Status:
     problems: list[str]
 
 
+_OF_SHARD = re.compile(r"(^|/)shards/[^/]+-of-\d{4}(?=/|$)")
+
+
+def merged_before(stages: Sequence[Stage]) -> list[Stage]:
+    """Those of shards that go on after a merge: what they cost before it is also that of the directory."""
+    places = {(stage.stage, stage.language, stage.folder) for stage in stages if stage.usd is not None}
+    return [
+        stage
+        for stage in stages
+        if stage.usd is not None
+        and _OF_SHARD.search(stage.folder)
+        and (stage.stage, stage.language, os.path.normpath(f"./{_OF_SHARD.sub('', stage.folder)}")) in places
+    ]
+
+
 # The first that a shard has is the state of all.
 BY_URGENCY = (RUNNING, UNKNOWN, FAILED, KILLED, STOPPED, NO_RECORD, WAITING, INCOMPLETE, FINISHED)
 
@@ -76,13 +92,10 @@ def with_shards_summed(stages: Sequence[Stage]) -> list[Stage]:
 
 def _sum(own: Sequence[Stage], name: str, folder: str, language: str) -> Stage:
     """Of shards: the state is the first of BY_URGENCY that one has; they end when the slowest of them does."""
-    dicts = {
-        field: sum((Counter(getattr(one, field)) for one in own), Counter())
-        for field in ("rejected", "last_rejects", "tokens")
-    }
-    counts = Counter()
+    sums = {key: Counter() for key in ("counts", "rejected", "last_rejects", "tokens")}
     for one in own:
-        counts.update({key: value for key, value in one.counts.items() if isinstance(value, int)})
+        for key, total in sums.items():  # zeros remain, as of one stage
+            total.update({what: value for what, value in getattr(one, key).items() if isinstance(value, int)})
     by_state = Counter(one.state for one in own)
     parts = ", ".join(f"{by_state[state]} {state}" for state in BY_URGENCY if by_state[state])
     usd, left = (
@@ -102,7 +115,6 @@ def _sum(own: Sequence[Stage], name: str, folder: str, language: str) -> Stage:
         seconds_left=max(left, default=None),
         changed=max((one.changed for one in own if one.changed), default=None),
         process=f"{len(own)} shards: {parts}",
-        counts=dict(counts),
         usd=sum(usd) if usd else None,
-        **{field: dict(values) for field, values in dicts.items()},
+        **{key: dict(total) for key, total in sums.items()},
     )

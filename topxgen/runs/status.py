@@ -37,6 +37,7 @@ from topxgen.runs.stages import (
     WAITING,
     Stage,
     Status,
+    merged_before,
     with_shards_summed,
 )  # fmt: skip
 
@@ -95,7 +96,8 @@ class Watcher:
             self._measure(stage)
         for total, together in self._together.values():
             _measure_together(total, together)
-        costs = [stage.usd for stage in stages if stage.usd is not None]
+        again = merged_before(stages)
+        costs = [stage.usd for stage in stages if stage.usd is not None and stage not in again]
         return Status(
             root=str(self._root),
             at=self._now,
@@ -365,7 +367,8 @@ class Watcher:
         tokens = {name: sum(one.totals[name] for one in responses) for name in COUNTED}
         if any(tokens.values()):
             stage.tokens = tokens
-            prices = self._prices or Prices.of((holder.note.get("prices") if holder else None) or _prices(manifest))
+            noted = holder.note.get("prices") if holder else None
+            prices = self._prices or (Prices.of(noted) if noted else Prices.of_command(manifest.get("command") or []))
             stage.usd = None if prices is None else prices.cost(*tokens.values())
         if holder is not None and stage.state in (RUNNING, WAITING, KILLED, UNKNOWN):
             stage.process = _name(holder)
@@ -437,14 +440,6 @@ def _paragraphs_asked(manifest: _Manifest, language: str) -> int | None:
     total = [int(value) for value in together if value.isdigit()]
     alone = max(total[:1] + numbers[:1], default=None) if len(languages) == 1 else None
     return numbers[0] if len(numbers) == 1 and len(languages) > 1 and not total else alone
-
-
-def _prices(manifest: _Manifest) -> list[float] | None:
-    try:
-        values = [float(value) for value in values_of_flag(manifest.get("command") or [], "--prices")]
-    except ValueError:
-        return None
-    return values if len(values) in (2, 3) else None
 
 
 def _asks_once(settings: _RunSettings) -> bool:

@@ -8,16 +8,18 @@ import re
 
 from topxgen.common.lines import unix_lines
 
-# <think>, [THINK], ◁think▷, <|think|>, <seed:think>, <longcat_think>, <thinking effort="low"> and, with a slash, the end of each
+# <think>, [THINK], ◁think▷, <|think|>, <seed:think>, <ifm|think>, <longcat_think>, <think:6124c78e>, <thinking effort="low"> and,
+# with a slash, the end of each
 _TAG = (
-    r"(?:<\|?|◁) ?(?P<end>/?) ?(?:\w+[:_-])?(?P<tag>think|thinking|thoughts?|reason|reasoning|reflection|rationale|analysis|scratchpad"
-    r"|monologue|planning|cot|思考)(?:_(?:process|steps|content|fast))?(?:\s[^<>\n]*)?(?:\|?>|▷)"
+    r"(?:<\|?|◁) ?(?P<end>/?) ?(?:\w+[:_|-])?(?P<tag>think|thinking|thoughts?|reason|reasoning|reflection|rationale|analysis|scratchpad"
+    r"|monologue|planning|cot|思考)(?:_(?:process|steps|content|fast(?:er)?)|:\w+)?(?:\s[^<>\n]*)?(?:\|?>|▷)"
     r"|\[(?P<end2>/?)(?P<tag2>think|thinking|thoughts?|reasoning)\]"
 )
 _THOUGHT, _BEGIN, _END = r"(?:think|thinking|thoughts?|reasoning)", r"(?:begin[_▁]of|begin|start)", r"end(?:[_▁]of)?"
 _PAIRS = (  # beginning, end
-    # Sky-T1: <|begin_of_thought|>, Command A Reasoning: <|START_THINKING|>; <|thinking_start|>, <｜begin▁of▁thought｜>
-    tuple(rf"<[|｜](?:{word}[_▁]{_THOUGHT}|{_THOUGHT}_{word})[|｜]>" for word in (_BEGIN, _END)),
+    # Sky-T1: <|begin_of_thought|>, Command A Reasoning: <|START_THINKING|>; <|thinking_start|>, <｜begin▁of▁thought｜>,
+    # PLaMo 3: <|plamo:begin_think:plamo|>
+    tuple(rf"<[|｜](?:\w+:)?(?:{word}[_▁]{_THOUGHT}|{_THOUGHT}_{word})(?::\w+)?[|｜]>" for word in (_BEGIN, _END)),
     (r"<\|im_start\|>\s*think\b", r"<\|im_start\|>\s*answer\b"),  # s1
     (r"<\|im_start\|>assistant/think\b", r"(?!)"),  # HyperCLOVA X Think, without an end
     (r"(?m:^)[ \t]*<details\b[^<>\n]*>", r"</details>[ \t]*(?m:$)"),  # Open WebUI
@@ -25,17 +27,21 @@ _PAIRS = (  # beginning, end
     (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
     (r"<\|channel>", r"<channel\|>"),  # Gemma 4
     (r"<unused94>", r"<unused95>"),  # MedGemma
-    (r"(?m:^)[*# ]*Here is my thought process:", r"(?m:^)[*# ]*Here is my response:\**"),  # Granite
+    (r"\[unused16\]", r"\[unused17\]"),  # openPangu
+    (r"<\|open\|>\s*think\s*<\|sep\|>", r"<\|close\|>\s*think\s*<\|sep\|>"),  # Kimi K3
+    (r"<\|content_thinking\|>", r"<\|content_text\|>"),  # Inkling
+    (r"\bto=self<\|message\|>", r"\bto=user<\|message\|>"),  # Muse Glimmer
+    (r"(?m:^)[*# ]*Here(?: is|['’]s) my thought process:", r"(?m:^)[*# ]*Here(?: is|['’]s) my response:\**"),  # Granite
 )
 _MARK = re.compile(
     "|".join([*(f"(?P<open_{i}>{a})|(?P<close_{i}>{b})" for i, (a, b) in enumerate(_PAIRS)), _TAG]), re.IGNORECASE
 )
 # Of all marks, those around answers included: most texts have none.
-_BEGINNINGS, _HERE = ("<", "[", "◁"), re.compile(r"here (?:is|are) my ", re.IGNORECASE)
+_BEGINNINGS, _HERE = ("<", "[", "◁"), re.compile(r"here(?: is| are|['’]s) my ", re.IGNORECASE)
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w*)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_OPEN = re.compile(r"<\|channel\|>(?!\s*final)[^<]*(?:<\|message\|>)?\s*$")
-_CHANNEL_TOKENS = ("<|channel|>", "<|message|>", "<|constrain|>", "<|content|>")
+_CHANNEL_TOKENS = ("<|channel|>", "<|message|>", "<|constrain|>", "<|content|>", "<|open|>", "<|close|>", "<|sep|>")
 # Thoughts in a turn of their own: Solar Open's <|think|>…<|end|><|begin|>assistant<|content|>Kaixo, and HyperCLOVA X's.
 _TURN_OF_THOUGHTS = re.compile(
     r"<\|think\|>.*?(?:<\|end\|>\s*<\|begin\|>)?assistant<\|content\|>"
@@ -43,13 +49,13 @@ _TURN_OF_THOUGHTS = re.compile(
     re.DOTALL,
 )
 # The same decoded without special tokens: analysisThe user wants …assistantfinalKaixo.
-_BARE_CHANNEL = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=(\S))")
+_BARE_CHANNEL = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=(\s*\S))")
 _BARE_FINAL = re.compile(r"\s*(?:assistant)?final(?=([^\W\d_]))")
 # Marks around the answer itself, alone or after a preface.
 _ANSWER = re.compile(
     r"(?:(?:^|(?<=>))[ \t]*(?:<((?:final_)?(?:answer|translation|response)|final|output|solution|result|conclusion)>"
-    r"|<\|(?:begin_of_solution|START_RESPONSE|START_TEXT)\|>)|<\|begin_of_box\|>)"
-    r"(.*?)(?:</\1>|<\|(?:end_of_solution|END_RESPONSE|END_TEXT|end_of_box)\|>|\[END FINAL RESPONSE\]|\Z)",
+    r"|<\|(?:begin_of_solution|START_RESPONSE|START_TEXT)\|>|<\|open\|>\s*response\s*<\|sep\|>)|<\|begin_of_box\|>)"
+    r"(.*?)(?:</\1>|<\|(?:end_of_solution|END_RESPONSE|END_TEXT|end_of_box|close)\|>|\[END FINAL RESPONSE\]|\Z)",
     re.IGNORECASE | re.DOTALL | re.MULTILINE,
 )
 _ANSWER_TOKEN = re.compile(r"<\|(?:begin_of_solution|end_of_solution|(?:START|END)_(?:RESPONSE|TEXT))\|>")

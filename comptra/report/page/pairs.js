@@ -39,9 +39,10 @@ page.sections.pairs = async function (element, data, page) {
   // --- search ---
 
   const indexes = { true: { texts: [] }, false: { texts: [] } }; // with and without diacritics
-  /* The folded texts of all rows; made in pieces, so that the page goes on answering. */
-  function index(withDiacritics) {
+  /* The folded texts of all rows; made in pieces, so that the page goes on answering. `report`: gets the share made so far. */
+  function index(withDiacritics, report) {
     const made = indexes[withDiacritics];
+    made.report = report || made.report;
     made.promise ||= (async () => {
       while (made.texts.length < model.count) {
         const end = performance.now() + 30;
@@ -50,7 +51,7 @@ page.sections.pairs = async function (element, data, page) {
           made.texts.push(fold(`${model.sentence(i)}\n${model.translation(i) || ""}\n${model.id(i)}`, withDiacritics));
         }
         if (made.texts.length < model.count) {
-          status.textContent = `Preparing the search … ${Math.round((100 * made.texts.length) / model.count)} %`;
+          if (made.report) made.report(made.texts.length / model.count);
           await new Promise((done) => setTimeout(done));
         }
       }
@@ -66,15 +67,15 @@ page.sections.pairs = async function (element, data, page) {
   let selected = null; // a row
   let open = false; // the panel
 
-  /* Which rows are shown, as a function of their numbers. */
-  async function matching() {
+  /* Which rows are shown, as a function of their numbers; `report` as index has it. */
+  async function matching(report) {
     const { language, state, reason, folder } = filters;
     const topic = filters.topic && fold(filters.topic, false);
     const isTopic = new Map(data.paragraphs.topic.values.map((value) => [value, !topic || fold(value || "", false).includes(topic)]));
     const min = filters.min === "" ? -Infinity : Number(filters.min), max = filters.max === "" ? Infinity : Number(filters.max);
     const isScored = filters.min !== "" || filters.max !== "";
     const terms = (filters.q.match(/"[^"]+"|\S+/g) || []).map((term) => fold(term.replace(/^"(.+)"$/, "$1"), Boolean(filters.diacritics))).filter(Boolean);
-    const texts = terms.length ? await index(Boolean(filters.diacritics)) : null;
+    const texts = terms.length ? await index(Boolean(filters.diacritics), report) : null;
     const shown = new Uint8Array(model.count);
     let count = 0;
     for (let i = 0; i < model.count; i++) {
@@ -93,7 +94,9 @@ page.sections.pairs = async function (element, data, page) {
   /* Show what fits the filters; `byReader`: and keep them in the fragment, which is not for a section to set on its own. */
   async function apply(byReader = true) {
     const mine = ++wanted;
-    const { shown, count } = await matching();
+    const { shown, count } = await matching((share) => {
+      if (mine === wanted) status.textContent = `Preparing the search … ${Math.round(100 * share)} %`;
+    });
     if (mine !== wanted) return; // another filter came meanwhile
     active = null;
     grid.setFilter((row) => shown[row.i] === 1);
@@ -463,7 +466,7 @@ page.sections.pairs = async function (element, data, page) {
   fonts.append(...missingFonts(data, model).map((problem) => el("p", { class: "warn" }, problem)));
 
   await apply(false);
-  setTimeout(() => index(false), 300);
+  setTimeout(() => index(false), 300); // before the first search asks for it
 
   return {
     async show(params) {

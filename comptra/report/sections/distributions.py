@@ -252,12 +252,12 @@ def _usage(run: Run, problems: Problems) -> Iterator[dict]:
 
     for folder in run.generations:
         layout = layout_of(folder)
-        prices = _prices(read_file(layout.manifest("generate"), _Manifest, problems))
+        prices = Prices.of_command(read_file(layout.manifest("generate"), _Manifest, problems).get("command", []))
         for language in languages_of(folder):
             yield from tokens("generate", folder, language, layout.responses(language), prices)
     for one in run.back_translations:
         layout = one.layout()
-        prices = _prices(read_file(layout.manifest("translate"), _Manifest, problems))
+        prices = Prices.of_command(read_file(layout.manifest("translate"), _Manifest, problems).get("command", []))
         paths = {language: layout.translation_responses(language) for language in one.languages}
         for language, path in [*paths.items(), ("all", one.folder / SHARED_RESPONSES)]:
             yield from tokens("back-translate", one.folder, language, path, prices)
@@ -269,14 +269,6 @@ def _usage(run: Run, problems: Problems) -> Iterator[dict]:
             usd = [usage.get("usd") for usage in usages if usage]
             yield {"stage": "translate test sets", "folder": relative(run.root, model), "language": "", **counts,
                    "usd": None if None in usd else sum(usd), "lengths": None}  # fmt: skip
-
-
-def _prices(manifest: _Manifest) -> Prices | None:
-    try:
-        values = [float(value) for value in values_of_flag(manifest.get("command", []), "--prices")]
-        return Prices.of(values or None)
-    except (ValueError, UsageError):  # not of a command that ran
-        return None
 
 
 def _work(run: Run, problems: Problems) -> Iterator[dict]:

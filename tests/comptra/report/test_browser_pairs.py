@@ -264,6 +264,20 @@ def test_an_id_that_is_not_there_is_said(shown):
     shown.wait(lambda: "Basque-999999.0/p0 is not in this page" in shown.text("#pairs-status"))
 
 
+# Time passes fast, so that each text of the search index is a piece of work of its own.
+SLOW = "let ms = 0; window.clock = 0; performance.now = () => { window.clock++; return (ms += 100); }"
+
+
+def test_the_search_index_made_in_advance_says_nothing(shown):
+    script = shown.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SLOW})
+    try:
+        opened(shown, page_of(shown), "pairs?id=Basque-999999.0/p0")
+        shown.wait("return window.clock > 100")
+        assert "Basque-999999.0/p0 is not in this page" in shown.text("#pairs-status")
+    finally:
+        shown.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
 def test_hostile_texts_are_text_in_rows_and_in_the_panel(shown, found):
     hostile = next(row for row in found.values() if "<script>" in row.sentence)
     opened(shown, page_of(shown), f"pairs?id={hostile.id}")
