@@ -9,7 +9,6 @@ from pathlib import Path
 from comptra.verify import Audit, beginning
 from topxgen.common import shards
 from topxgen.common.checksums import NAME
-from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line
 from topxgen.common.records import PARALLEL, FilteredLayout
 from topxgen.common.shards import Shard
@@ -110,13 +109,9 @@ def _check_benchmarks(audit: Audit, path: Path, by_side: dict[str, list[dict]]) 
         if name != "udhr" and audit.options.benchmark_dir is None and benchmarks.local_source(name) is None:
             audit.skip(path, f"the texts of {name}: pass --benchmark_dir with a copy of it")
             continue
-        try:
-            splits = _load(name, language, audit)
-        except UsageError as error:
-            audit.skip(path, f"the texts of {name} in {language}: {error}")
-            continue
-        found = {split.name: split.fingerprint for split in splits}
-        for entry in entries:
+        splits = audit.attempt(path, _load, name, language, audit, why=f"the texts of {name} in {language}")
+        found = {split.name: split.fingerprint for split in splits or ()}
+        for entry in entries if splits is not None else ():
             what = f"SHA-256 of {name} {entry['split']} in {language}"
             audit.equal(path, what, entry["sha256"], found.get(entry["split"]))
 
