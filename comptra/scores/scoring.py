@@ -153,6 +153,11 @@ def score_group(
                 "columns": columns_of(system.settings, system.folder),
             }
         )
+    facts = {
+        name: describe(name, measured.get(name))
+        | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
+        for name in names
+    }
     group = {
         "dataset": "/".join(dict.fromkeys(system.dataset for system in systems)),  # equal test sets: flores/topxgen
         "src": first.src.name,
@@ -163,13 +168,9 @@ def score_group(
         "sources_digest": provenance.digest(first.sentences),
         "references_digest": provenance.digest(first.references) if first.references is not None else None,
         "baseline": str(baseline.folder) if baseline else None,
-        "titles": {name: _title(name, measured) for name in names},
+        "titles": {name: own["title"] for name, own in facts.items()},
         "signatures": {name: one.scorer.signature for name, one in measured.items()},
-        "metrics": {
-            name: describe(name, measured.get(name))
-            | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
-            for name in names
-        },
+        "metrics": facts,
         "systems": rows,
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
@@ -180,11 +181,11 @@ def score_group(
 
 def describe(name: str, measured: Measured | None) -> dict:
     """What a reader of a score must know of its metric."""
-    row = segments.row_of(name)
+    row, scorer = segments.row_of(name), measured.scorer if measured else None
     return {
-        "title": _title(name, {name: measured} if measured else {}),
-        "signature": measured.scorer.signature if measured else None,
-        "higher_is_better": measured.scorer.higher_is_better if measured else row.higher_is_better,
+        "title": scorer.title if scorer else row.title or name,
+        "signature": scorer.signature if scorer else None,
+        "higher_is_better": (scorer or row).higher_is_better,
         "low": row.low,
         "high": row.high,
         "family": row.family,
@@ -211,10 +212,6 @@ def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) ->
                 **nothing,
                 **{name: values[index] for name, values in scores.items() if not math.isnan(values[index])},
             }
-
-
-def _title(name: str, measured: dict[str, Measured]) -> str:
-    return measured[name].scorer.title if name in measured else segments.row_of(name).title or name
 
 
 def _value(system: System, name: str, measured: Measured, i: int) -> dict | None:
