@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -16,9 +17,11 @@ logger = logging.getLogger("topxgen.test")
 @pytest.fixture(autouse=True)
 def restored_logging():
     root = logging.getLogger()
-    handlers = list(root.handlers)
+    handlers, factory, formatted = list(root.handlers), logging.getLogRecordFactory(), warnings.formatwarning
     yield
     root.handlers = handlers
+    logging.setLogRecordFactory(factory)
+    warnings.formatwarning = formatted
 
 
 def test_control_characters_of_other_peoples_texts_are_escaped(capsys):
@@ -29,6 +32,19 @@ def test_control_characters_of_other_peoples_texts_are_escaped(capsys):
     logger.info("topic \x1b]0;owned\x07")
     logger.error("--languages 'a\x1b[2J'")
     assert capsys.readouterr().err == "topic \\x1b]0;owned\\x07\nscript.py: error: --languages 'a\\x1b[2J'\n"
+
+
+def test_control_characters_that_libraries_print_are_escaped(capsys):
+    """transformers warns by a handler of its own, with values of a config.json; others by Python's warnings."""
+    setup_logging("script.py")
+    library = logging.getLogger("somebody.with.a.handler")
+    library.propagate, handler = False, logging.StreamHandler()
+    library.addHandler(handler)
+    library.warning("a model of type %s", "\x1b]0;owned\x07")
+    library.removeHandler(handler)
+    assert capsys.readouterr().err == "a model of type \\x1b]0;owned\\x07\n"
+    shown = warnings.formatwarning("a \x1b[31mdtype", UserWarning, "model.py", 1, line="x")  # as Python shows it
+    assert shown == "model.py:1: UserWarning: a \\x1b[31mdtype\n  x\n"
 
 
 def test_what_is_shown_of_whom(capsys, monkeypatch):

@@ -29,6 +29,15 @@ def test_an_unexpected_error_is_one_short_line_without_keys(tmp_path, monkeypatc
     assert failures.given() == tmp_path / "f.json" and failures.VARIABLE not in os.environ
 
 
+@pytest.mark.parametrize(("shard", "folder"), [((), "out"), ((2, 1), "out/shards/0001-of-0002")])
+def test_what_failed_is_the_folder_that_the_stage_worked_in(shard, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv(failures.VARIABLE, str(tmp_path / "f.json"))
+    words = ("--languages", "Basque", "--model_name_or_path", "m", "--seed_topics_path", tmp_path / "none.txt")
+    flags = [word for pair in zip(("--num_shards", "--shard_index"), shard, strict=False) for word in pair]
+    assert in_process("datagen.py", *words, *flags, "--output_dir", tmp_path / "out").returncode == 2
+    assert json.loads((tmp_path / "f.json").read_text())["folder"] == folder
+
+
 GARBAGE = {
     "binary": b"\x00\xff\xfe", "empty": b"", "list": b"[1]", "torn": b'{"exit_code": 2, "fai', "deep": b"[" * 10**5,
     "text as code": b'{"exit_code": "2", "failed": "x"}', "no time": b'{"exit_code": 2}',

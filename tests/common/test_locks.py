@@ -89,7 +89,7 @@ def test_a_lock_file_that_its_owner_removes_is_not_held_by_two(tmp_path):
     )
     (tmp_path / "count").write_text("0")
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
-    assert [process.wait(120) for process in processes] == [0] * 4
+    assert [process.wait(300) for process in processes] == [0] * 4
     assert (tmp_path / "count").read_text() == "400"
 
 
@@ -153,7 +153,7 @@ def test_the_heartbeat_beats(tmp_path, no_record_locks, monkeypatch):
     path = tmp_path / locks.HEARTBEAT_FILE
     with OutputLock(tmp_path):
         os.utime(path, (0, 0))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while path.stat().st_mtime < 1 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert path.stat().st_mtime > 1

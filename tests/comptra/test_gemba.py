@@ -52,6 +52,13 @@ def test_errors_count_if_the_answer_has_the_form(answer, expected):
     assert errors is None or read_errors(answer, severities=("major", "minor")) is None, "not the form of ESA"
 
 
+def test_the_range_of_weighted_errors_is_the_one_that_is_published():
+    """Every Eval Ever states it, and differences are read as parts of it."""
+    worst, none = ({name: ["an error"] * count for name in WEIGHTS} for count in (9, 0))
+    metric = METRICS["gemba-mqm"]
+    assert (weighted(worst), weighted(none)) == (metric.low, metric.high) == (-25, 0)
+
+
 def test_answers_that_are_cut_at_the_limit_of_tokens_are_no_scores(systems, tmp_path):
     """Digits and errors may be missing: "8" of 85, a list that would go on. A number on a line of its own is whole."""
 

@@ -278,6 +278,8 @@ EDITED = [
     ("translations/**/manifest_translate.json", '"empty_translations": ', '"empty_translations": 1', "empty_translations: claimed 1"),
     ("translations/**/manifest_translate.json", '"truncated_translations": ', '"truncated_translations": 1', "truncated_translations: claimed 1"),
     ("translations/**/manifest_translate.json", '"unreadable_answers": ', '"unreadable_answers": 1', "unreadable_answers: claimed 1"),
+    ("translations/**/manifest_translate.json", '"phrases": [\n    ', '"phrases": [\n    7', "phrases: claimed [78], is [8]"),
+    ("translations/**/manifest_translate.json", '"undivided": [\n    ', '"undivided": [\n    7', "undivided of divide_1.jsonl: claimed 7"),
 ]  # fmt: skip
 
 

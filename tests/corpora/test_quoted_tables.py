@@ -61,6 +61,22 @@ def test_a_quoted_cell_may_hold_a_cr(tmp_path):
     assert [row for _, row in tsv_rows(write(tmp_path / "a.tsv", rows, end="\r\n"))] == rows
 
 
+def test_excel_quotes_cells_with_commas(tmp_path):
+    rows = [ROWS[0], ["One, two.", "Bat."], ["Three.", "Hiru, lau."], ["Five.", "Bost."]]
+    path = tmp_path / "a.tsv"
+    path.write_text('English\tBasque\n"One, two."\tBat.\nThree.\t"Hiru, lau."\nFive.\tBost.\n')
+    assert [row for _, row in tsv_rows(path)] == rows
+
+
+@pytest.mark.parametrize("text", ['"He said \\"hi\\"."\t"Bat."\n', 'He said \\"hi\\".\tBat.\n', '"Two."\t"\\"Bi\\""\n'])
+def test_quotation_marks_behind_backslashes_are_refused(tmp_path, text):
+    """As R's write.table and Python's escapechar write them: they would be read as parts of the text."""
+    path = tmp_path / "a.tsv"
+    path.write_text(f"English\tBasque\n{text}")
+    with pytest.raises(UsageError, match=rf"{path}, line 2: a backslash escapes a quotation mark.* doubled"):
+        read_columns(path)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -72,6 +88,9 @@ def test_a_quoted_cell_may_hold_a_cr(tmp_path):
         '"One."\tBat.\n"Two.\n',
         "One.\tBat.\nTwo.\n",
         '12" records\tx\n""\ty\n',
+        '"One, two."\tBat.\nThree, four.\t"Hiru, lau."\n',
+        '"One, two."\tBat.\n"Three."\tHiru.\nFour.\tLau.\n',
+        'He said \\"hi\\".\tBat.\nShe said "hi".\tBi.\n',
     ],
 )
 def test_quotation_marks_of_the_texts_stay(tmp_path, text):

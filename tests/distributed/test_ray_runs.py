@@ -78,10 +78,9 @@ def test_signals_to_all_processes(command, one, tmp_path, number, code):
     answers = tmp_path / "Basque_answers.jsonl"
     driver = Driver("datagen.py", *command, "--output_dir", tmp_path)
     assert driver.wait_for(lambda: lines_in(answers) > 5)
-    began = time.monotonic()
     os.killpg(driver.process.pid, number)
-    returned, err = driver.ended(30)
-    assert returned == code and time.monotonic() - began < 30
+    returned, err = driver.ended(120)
+    assert returned == code
     assert "; finished work is on disk; re-run the same command to resume" in err and "Traceback" not in err
     assert Driver("datagen.py", *command, "--output_dir", tmp_path).ended()[0] in (0, 3)
     assert differences(tmp_path, one) == []
@@ -130,7 +129,7 @@ def test_a_running_cluster(environment, pairs, command, one, tmp_path):
                     and "RAY_AUTH_TOKEN must be those of the cluster" in last
                 )
                 assert "Traceback" not in err
-                assert time.monotonic() - began < 60
+                assert time.monotonic() - began < 300
         # More than it has room for
         err = script_in(environment, *clean, tmp_path / "refused", "--num_workers", 5, exit_code=2).stderr
         assert "the Ray cluster has room for 4 workers (4 cores), fewer than the 5 of --num_workers" in err
@@ -146,7 +145,7 @@ def test_a_killed_command_leaves_a_running_cluster_as_it_was(command, one, tmp_p
         assert driver.wait_for(lambda: lines_in(answers) > 10) and len(workers(head.pid)) == 2
         driver.process.kill()
         assert driver.ended()[0] == -signal.SIGKILL
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while workers(head.pid) or free_cores(environment) < 4:
             assert time.monotonic() < until, "its workers are still there"
             time.sleep(0.5)

@@ -33,6 +33,26 @@ def test_hours_are_those_of_the_documentation(tmp_path):
     assert rows["datagen: generate"]["hours"] == pytest.approx([n / 3600 for n in seconds], rel=0.001)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    [
+        ("--config_file, configs/zero3.yaml", 4),
+        ("--config_file, configs/multi_node.yaml", 2),  # accelerate starts one for each of the two GPUs
+        ("--config_file, configs/multi_node.yaml, --num_processes, '8'", 8),
+    ],
+)
+def test_training_counts_the_rows_of_all_processes(tmp_path, launcher, processes):
+    """docs/hardware.md: Llama-3-8B, published recipe on 4 GPUs: 164 M tokens, 5.8 h on A100s."""
+    train = f"launcher: [accelerate, launch, {launcher}]\n  gradient_checkpointing: true\n  bf16: true"
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train=train)
+    result = in_process("scripts/doctor.py", run, "--gpu", "A100-80", "--num_gpus", 2, "--json")
+    rows = {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
+    assert rows["train"]["prompt_tokens"] == [processes * 40_960_000] * 2
+    assert rows["train"]["work"] == f"5,000 steps of {processes} x 16 x 512 tokens"
+    assert rows["train"]["hours"] == pytest.approx([5.856] * 2, rel=0.001)
+    assert "one process" not in result.stdout
+
+
 def estimates_here(run: Path, gpu: str = "A100-80") -> dict[str, dict]:
     result = in_process("scripts/doctor.py", run, "--gpu", gpu, "--json")
     return {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}

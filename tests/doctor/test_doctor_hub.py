@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.doctor_runs import doctor, findings, findings_here, llama_8b, of, write_run
+from tests.support.doctor_runs import doctor, findings_here, llama_8b, of, write_run
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import in_process
 
@@ -54,14 +54,10 @@ def asked(gated, tmp_path, monkeypatch) -> Path:
         ("org/nowhere", "", "problem", "there is no {hub}/org/nowhere, or it is private"),
     ],
 )
-def test_access_to_gated_models(tmp_path, gated, model, token, level, says):
-    environment = {
-        "HF_HUB_OFFLINE": "0",
-        "HF_ENDPOINT": gated.url,
-        "no_proxy": "127.0.0.1",
-        "HF_HOME": str(tmp_path / "home"),
-    }
-    found = findings(write_run(tmp_path, model=model), **environment, **({"HF_TOKEN": token} if token else {}))
+def test_access_to_gated_models(tmp_path, monkeypatch, gated, asked, model, token, level, says):
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    found = findings_here(write_run(tmp_path, model=model), code=int(level == "problem"))
     [text] = of(found, "access", level)
     assert says.format(hub=gated.url) in text
     assert not any("resolve" in path for path in gated.asked), "nothing is downloaded"

@@ -119,7 +119,7 @@ def test_the_record_has_what_is_tried(tmp_path):
         "for call in (lambda: socket.getaddrinfo('huggingface.co', 443), lambda: socket.create_connection(('192.0.2.1', 80), 1)):\n"
         "    try:\n        call()\n    except OSError:\n        pass\n"
     )
-    words = ["bash", "-c", f'"{sys.executable}" -c "$CODE"; (echo > /dev/tcp/198.51.100.1/80) 2>&1; true']
+    words = ["bash", "-c", f'"{sys.executable}" -c "$CODE"; timeout 5 bash -c ": > /dev/tcp/198.51.100.1/80"; true']
     no_network.run(tmp_path, words, {**os.environ, "CODE": code})
     found = no_network.attempts(tmp_path)
     assert any("getaddrinfo huggingface.co" in line for line in found) and any("192.0.2.1" in line for line in found)

@@ -38,6 +38,8 @@ MISTAKES = [
     ("slurm: {extra: [constraint=a100]}", "write options of sbatch, such as [--constraint=a100]"),
     ("slurm: {extra: ['--array=0-99']}", "extra has '--array=0-99', but --array is set for each job; remove it"),
     ("slurm: {extra: [--exclusive --no-requeue]}", "but --no-requeue is set for each job"),
+    ("slurm: {extra: [--exclusive --arr=0-99]}", "but --array is set for each job"),
+    ("slurm: {extra: [--exclusive -a 0-99]}", "write options of sbatch"),
     ("slurm: {main: {extra: --wrap=true}}", "section slurm, main: extra has '--wrap=true'"),
     ('slurm: {extra: ["--comment=a\\nrm -rf /"]}', "write options of sbatch"),
     ("slurm: {warning: 5}", "warning is 5, not a whole number from 60 to 65535"),

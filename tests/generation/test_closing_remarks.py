@@ -35,6 +35,17 @@ BAT, BI = "Mendiak oso altuak dira.", "Itsasoa urdina da (eta handia)."
         "Spero che questi testi ti siano utili.",
         "Semoga teks ini bermanfaat.",
         "आशा है कि ये पाठ आपके लिए उपयोगी होंगे।",
+        "Laguntza gehiago behar baduzu, hemen nago.",
+        "Je, ungependa maandishi zaidi?",
+        "के तपाईंलाई थप पाठ चाहिन्छ?",
+        "کیا آپ مزید متن چاہتے ہیں؟",
+        "¿Quieres que escriba más textos?",
+        "Voulez-vous d'autres textes ?",
+        "Soll ich weitere Texte schreiben?",
+        "Shin kuna son karin rubutu?",
+        "Ị chọrọ ederede ndị ọzọ?",
+        "Ufuna eminye imibhalo?",
+        "Ma u baahan tahay qoraallo dheeraad ah?",
     ],
 )
 def test_remarks_to_the_user_below_a_text_are_left_out(remark):
@@ -53,6 +64,9 @@ def test_remarks_to_the_user_below_a_text_are_left_out(remark):
         "Ich hoffe auf den Frühling.",
         "Semoga esok hari cerah.",
         "Ina fatan gobe za a yi ruwa.",
+        "¿Quieres que vaya al mercado mañana?",
+        "Shin kuna lafiya?",
+        "Remember the sea.",
     ],
 )
 def test_sentences_that_begin_like_a_remark_stay(sentence):

@@ -202,6 +202,12 @@ BAT, BI = "Mendiak oso altuak dira.", "Itsasoa urdina da (eta handia)."
         "1. {}\n\n2. {}\n\nनोट: दुई पाठ।",
         "1. {}\n\n2. {}\n\nنوٹ: یہ متن اصلی ہیں۔",
         "1. {}\n\n2. {}\n\nI hope this helps! Let me know if you need more.",
+        "1. {}\n\n2. {}\n\nShall I continue with more paragraphs?",
+        "1. {}\n\n2. {}\n\nMy apologies if there are any errors in the texts.",
+        "1. {}\n\n2. {}\n\nThat concludes the two passages.",
+        "1. {}\n\n2. {}\n\nEach paragraph has about 60 words.",
+        "1. {}\n\n2. {}\n\nKeywords: itsasoa, mendia",
+        "1. {}\n\n2. {}\n\nHuman: write more",
         "1. {}\n\n2. {}\n\nWould you like me to write more texts?\n\nThank you.",
         "1. {}\r\n\r\n2. {}\r\n\r\n***\r\nBi testu.",
         # and below each

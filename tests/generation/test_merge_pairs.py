@@ -113,8 +113,10 @@ def test_scores_by_shards_of_pairs_of_one_run(server, scored, tmp_path):
         datagen(*command(server, whole, *flags, "--num_shards", 3, "--shard_index", index))
     taken = [len(records(path)) for path in whole.glob("shards/*/writer-1/Basque_translate.jsonl")]
     assert sum(taken) == 40 and all(taken)
+    manifest = whole / "writer-1" / "manifest_translate_Basque.json"
+    before = manifest.read_bytes()
     merge(whole)
-    assert translated(whole) == translated(tmp_path / "one")
+    assert translated(whole) == translated(tmp_path / "one") and manifest.read_bytes() == before
     verified(whole)
 
 

@@ -40,7 +40,7 @@ def test_cached_tokens_are_known_and_have_their_price(api, monkeypatch):
 
 
 class Fixed:
-    """Answers at once, `parallel` requests in flight; each costs what `costs` says next, in new tokens."""
+    """Answers at once, `parallel` requests in flight; each costs what `costs` says next, in new tokens: at 0 it fails."""
 
     def __init__(self, costs, parallel=4):
         self.costs, self.parallel, self.sent = iter(costs), parallel, 0
@@ -53,7 +53,8 @@ class Fixed:
             if not in_flight:
                 return
             self.sent += 1
-            yield Answer(in_flight.pop(0).id, ["x"], 0, next(self.costs))
+            cost = next(self.costs)
+            yield Answer(in_flight.pop(0).id, ["x"] if cost else [], 0, cost, error=None if cost else "broken")
 
 
 def spend(costs, budget, meter=None, prompt="x", **sampling):
@@ -90,6 +91,15 @@ def test_no_request_is_sent_that_the_budget_does_not_cover(budget, outcome):
 def test_a_first_request_whose_prompt_alone_exceeds_the_budget_is_not_sent():
     assert spend([1000], 0.002, prompt="hitz " * 2000) == (0, 0.0, True)
     assert spend([1000], 0.01, prompt="hitz " * 2000) == (1, 0.001, False)
+
+
+def test_a_request_that_failed_does_not_show_what_others_cost():
+    meter = Meter(Prices(1.0, 1.0, 1.0), 0.25)
+    assert spend([0, 0, *[100_000] * 8], 0.25, meter) == (4, 0.2, True)
+    assert meter.responses("s") == 2
+    assert meter.totals("s") | {"usd": 0} == {
+        "responses": 2, "failed": 2, "prompt_tokens": 0, "completion_tokens": 200_000, "cached_tokens": 0, "usd": 0,
+    }  # fmt: skip
 
 
 def test_requests_wait_for_those_in_flight_which_may_cost_less():

@@ -259,7 +259,7 @@ def engines() -> set[int]:
     return found
 
 
-def assert_no_engine_left(seconds: float = 60) -> None:
+def assert_no_engine_left(seconds: float = 120) -> None:
     """Engines may take a while to end on a busy machine."""
     until = time.monotonic() + seconds
     while engines() and time.monotonic() < until:

@@ -215,9 +215,15 @@ def test_selections_that_make_no_sense_are_refused(tmp_path):
     none = make_run(tmp_path / "none", {"Basque": [r | {"scores": [None, None]} for r in records]})
     some = make_run(tmp_path / "some", {"Basque": [records[0] | {"scores": [None, 4.0]}, *records[1:]]})
     good = make_run(tmp_path / "good", {"Basque": records})
+    confidences = {"Basque": [r | {"scorer": "confidence"} for r in records]}
+    make_run(make_run(tmp_path / "several", confidences), confidences, translator="org/other", translate_dir="other")
     for flag in ("--min_score", "--percentile"):
         assert f"scored by {SCORER} and comet" in refused(two, tmp_path / "out", flag, "1")
         assert "needs scores" in refused(none, tmp_path / "out", flag, "1")
+        line = refused(tmp_path / "several", tmp_path / "out", flag, "1")
+        assert (
+            "scored by confidence of facebook/nllb-200-3.3B and confidence of org/other, whose scores are not" in line
+        )
     assert "1 of 40 pairs of Basque have none" in refused(some, tmp_path / "out", "--percentile", "1")
     assert "no pair of Basque is left" in refused(good, tmp_path / "out", "--min_score", "100")
     assert "pass one of them" in refused(good, tmp_path / "out", "--min_score", "1", "--percentile", "5")

@@ -338,6 +338,7 @@ def test_sonar_names_that_lead_nowhere(folder, original, model_pt, tmp_path, mon
 def test_other_models_are_no_sonar(folder, original, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
 
     from tests.support.tiny_models import build_nllb
 
@@ -357,13 +358,12 @@ def test_other_models_are_no_sonar(folder, original, tmp_path):
     copy.mkdir()
     for file in Path(folder).glob("*.json"):
         (copy / file.name).write_bytes(file.read_bytes())
-    weights = load_file(Path(folder) / "model.safetensors")
-    save_file(
-        {**weights, "embed_tokens.weight": weights["embed_tokens.weight"][:500].clone()}, copy / "model.safetensors"
-    )
+    weights, one_less = load_file(Path(folder) / "model.safetensors"), len(AutoTokenizer.from_pretrained(folder)) - 1
+    embedding = weights["embed_tokens.weight"][:one_less].clone()
+    save_file({**weights, "embed_tokens.weight": embedding}, copy / "model.safetensors")
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": 500}))
-    refused(lambda: sonar.read_checkpoint(str(copy)), str(copy), "500")
+    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": one_less}))
+    refused(lambda: sonar.read_checkpoint(str(copy)), str(copy), f"{one_less + 1} tokens, but {one_less} embeddings")
 
 
 def test_languages_that_sonar_does_not_know(folder, model_pt, encoder, tmp_path):

@@ -179,7 +179,7 @@ def test_each_device_works_and_an_error_in_one_ends_all():
     import torch
 
     rows = [[i] * (1 + i % 7) for i in range(200)]
-    both, threads = threading.Barrier(2, timeout=20), set()
+    both, threads = threading.Barrier(2, timeout=120), set()
 
     def doubled(model, ids, mask):
         if threading.get_ident() not in threads:

@@ -23,7 +23,7 @@ def test_json_and_watch(begun):
         first = json.loads(watching.stdout.readline())
         second = json.loads(watching.stdout.readline())
         end(process)
-        rest, errors = watching.communicate(timeout=60)
+        rest, errors = watching.communicate(timeout=300)
     assert watching.returncode == 0, errors
     assert first["stages"][0]["state"] == second["stages"][0]["state"] == "running" and second["at"] > first["at"]
     assert json.loads(rest.splitlines()[-1])["stages"][0]["state"] == "killed", "it ends when nothing runs any more"

@@ -8,7 +8,7 @@ from topxgen.inference import ModelSettings, Request, SamplingSettings, from_lis
 VARIABLES = ("OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "ANTHROPIC_API_KEY")
 URL_VARIABLES = ("OPENAI_BASE_URL", "CO_API_URL", "ANTHROPIC_BASE_URL")
 PATIENCE = 60.0  # seconds
-LATER = 0.3  # seconds: enough for an answer to be read before those sent this much later, on a busy machine too
+LATER = 0.3  # seconds: enough for an answer to be read on a busy machine
 
 
 def chats(n: int) -> list[Request]:
@@ -25,6 +25,7 @@ def load(api: str, server: ApiServer, **settings):
 def run(api, server, requests, sampling=None, **settings):
     """The answers, the error that ended the run (or None) and the retries."""
     sampler, answers, ending = load(api, server, **settings), [], None
+    server.sampler = sampler
     try:
         for answer in sampler.generate(from_list(requests), sampling or SamplingSettings()):
             answers.append(answer)

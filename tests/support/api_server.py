@@ -61,6 +61,7 @@ class ApiServer:
             edit  # (name, body of a response) -> the body to send (bytes or JSON), extra headers and status or None
         )
         self.key, self.respond = key, respond or (lambda prompt: f"answer to {prompt}")
+        self.held = lambda name: False  # whether an answer has to wait for what the test waits for
         self.arrivals: list[tuple[str, int, float]] = []
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
@@ -101,7 +102,7 @@ class ApiServer:
 
     def settle(self) -> None:
         """Wait until all answers are counted, but those that stall."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while self.in_flight > self.stalled and time.monotonic() < deadline:
             time.sleep(0.005)
 
@@ -132,6 +133,8 @@ class ApiServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.delay(name))
+            while self.held(name):
+                await asyncio.sleep(0.005)
             return await self._reply(writer, path, body, headers, name, attempt)
         finally:
             self.in_flight -= 1

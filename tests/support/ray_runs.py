@@ -57,7 +57,7 @@ def ray_start(log: Path, environment: dict[str, str], *options: str) -> Iterator
         environment = os.environ | environment
         process = psutil.Popen([*words, "--disable-usage-stats"], env=environment, stdout=file, stderr=file)
         try:
-            for _ in range(600):
+            for _ in range(1800):
                 if "Ray runtime started" in log.read_text(encoding="utf-8"):
                     break
                 assert process.poll() is None, log.read_text(encoding="utf-8")
@@ -74,7 +74,7 @@ def kill_all(process: psutil.Process) -> None:
         for one in started:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(started, 10)
+        psutil.wait_procs(started, 60)
 
 
 @contextmanager
@@ -122,7 +122,7 @@ class Driver:
     def ended(self, timeout: float = 600) -> tuple[int, str]:
         """Exit code and stderr; nothing that it started is left."""
         _, err = self.process.communicate(timeout=timeout)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 120
         while left := [one for one in self.seen if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
             assert time.monotonic() < until, left
             time.sleep(0.1)

@@ -103,13 +103,13 @@ class Cluster:
         """End the jobs, then the daemons, the last one first."""
         if len(self._processes) > 1:
             self.call("scancel", "--user=root", check=False)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while self.call("squeue", "-h", check=False).stdout and time.monotonic() < deadline:
                 time.sleep(0.2)
         for process in reversed(self._processes):
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -117,7 +117,7 @@ class Cluster:
     def call(self, *words, check: bool = True) -> subprocess.CompletedProcess:
         """One of SLURM's commands."""
         return subprocess.run(
-            [*map(str, words)], env=self.environment, check=check, capture_output=True, text=True, timeout=120
+            [*map(str, words)], env=self.environment, check=check, capture_output=True, text=True, timeout=300
         )
 
     def jobs(self) -> dict[str, str]:
@@ -131,7 +131,7 @@ class Cluster:
                     raise
                 time.sleep(3)
 
-    def outcome(self, job: int, seconds: float = 60) -> dict[str, str]:
+    def outcome(self, job: int, seconds: float = 300) -> dict[str, str]:
         """The states of a job and its tasks once all have ended."""
         found = {}
 
@@ -153,7 +153,7 @@ class Cluster:
         wanted = {f"{name}={value}".encode() for name, value in task.items()}
         return [pid for pid in processes_of(None) if wanted <= set(_read(pid, "environ").split(b"\0"))]
 
-    def wait(self, until, seconds: float = 60) -> None:
+    def wait(self, until, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not until():
             if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):

@@ -14,6 +14,7 @@ from topxgen.training import (
     arguments,
     checkpoints,
     eval_translation,
+    log,
     model_card,
     named_datasets,
     run,
@@ -26,7 +27,14 @@ from topxgen.training.packing import IGNORED, best_fit, decoder_rows
 from topxgen.training.pairs import Pair, by_direction, split
 from topxgen.training.streaming import StreamedRows, windows
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer, TokenizedTexts
-from topxgen.training.trainer import EpochOrder, SetEpochCallback, StopAndSaveCallback, find_best
+from topxgen.training.trainer import (
+    EpochOrder,
+    PairTrainer,
+    SetEpochCallback,
+    StopAndSaveCallback,
+    find_best,
+    held_out_losses,
+)
 
 
 def pair(i: int, tgt: str = "Basque", **changed) -> Pair:
@@ -286,6 +294,57 @@ def test_the_order_of_an_epoch():
         expected = torch.randperm(5, generator=torch.Generator().manual_seed(7 * 100_003 + epoch)).tolist()
         assert list(order) == [*expected, expected[0]]
     assert EpochOrder([1] * 6, 3, seed=7).steps_per_epoch == 2
+
+
+def trainer(**own) -> PairTrainer:
+    """Without transformers' set-up; the summed loss is 3 a label."""
+    made = object.__new__(PairTrainer)
+    args = SimpleNamespace(use_liger_kernel=False, average_tokens_across_devices=False, seed=7)
+    vars(made).update({"args": args, "_pad": 0, "_tokens": 0} | own)
+    return made
+
+
+def fake_model(labels: torch.Tensor, **_):
+    return SimpleNamespace(loss=3.0 * (labels != IGNORED).sum())
+
+
+@pytest.mark.parametrize(("decoder", "tokens"), [(True, 5), (False, 8)])
+def test_tokens_per_second_are_those_that_a_model_reads(decoder, tokens):
+    """Of an encoder-decoder those of both sides, without padding."""
+    made = trainer(_decoder=decoder)
+    batch = {
+        "input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
+        "labels": torch.tensor([[3, 1], [1, IGNORED]]),
+    }
+    loss = made.compute_loss(fake_model, batch, num_items_in_batch=torch.tensor(3))
+    assert (int(made._tokens), float(loss)) == (tokens, 3.0)
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_rows_of_similar_length_are_together_in_batches_with_padding(decoder):
+    lengths = np.random.default_rng(1).integers(1, 100, 800).tolist()
+    made = trainer(_decoder=decoder, train_dataset=SimpleNamespace(lengths=lengths))
+    made.get_total_train_batch_size, made.add_callback = lambda args: 4, lambda callback: None
+    order = [lengths[i] for i in made._get_train_sampler()]
+    padding = sum(max(order[i : i + 4]) * 4 - sum(order[i : i + 4]) for i in range(0, 800, 4)) / sum(lengths)
+    assert padding > 0.4 if decoder else padding < 0.1
+
+
+def test_the_held_out_loss_of_directions_of_few_tokens():
+    losses = held_out_losses({"a": (3.0, 1), "b": (8.0, 4), "c": (0.0, 0)})
+    assert losses == {"eval_loss": 11 / 5, "eval_loss_a": 3.0, "eval_loss_b": 2.0, "eval_loss_c": 0.0}
+    assert held_out_losses({"a": (3.0, 2)}) == {"eval_loss": 1.5} and held_out_losses({"a": (0.0, 0)}) == {}
+
+
+def test_the_log_of_an_early_stop_that_was_killed(tmp_path):
+    """Its mean loss is over the steps that were done, not over --max_steps."""
+    sums = {checkpoints.SUMS: {"unlogged": [2.0], "logged": 6.0, "last_logged_step": 3}}
+    state = SimpleNamespace(
+        stateful_callbacks=sums, global_step=4, max_steps=10, total_flos=1.0, epoch=0.4, log_history=[{"step": 3}]
+    )
+    log.complete(tmp_path / "log.jsonl", state)
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert last == {"total_flos": 1.0, "train_loss": 2.0, "epoch": 0.4, "step": 4}
 
 
 def test_patience():

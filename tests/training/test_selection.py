@@ -38,6 +38,17 @@ def test_percentile_is_of_each_language(tmp_path):
     assert [of["scorer"] for of in facts["languages"].values()] == ["blaser", "confidence"]
 
 
+def test_confidences_of_two_translators_are_not_ranked_together(tmp_path):
+    folders = [tmp_path / "a" / "apertium", tmp_path / "b" / "apertium", tmp_path / "nllb"]
+    for number, folder in enumerate(folders):
+        generated(folder, "Basque", scored(*(10 * number + i for i in range(3)), scorer="confidence"))
+    assert len(load(source("topxgen", data_dir=folders[:2], percentile=50))[0]) == 3
+    message = refusal(load, source("topxgen", data_dir=folders, percentile=50))
+    assert "confidence of apertium and confidence of nllb, whose scores are not comparable" in message
+    two = load(source("topxgen", data_dir=folders[1:], dataset_size=2, strategy="highest"))[0]
+    assert len(two) == 2, "each folder is ranked by itself"
+
+
 def test_dataset_size_by_strategy(tmp_path):
     generated(tmp_path, "Basque", scored(1.0, 5.0, 3.0), scored(4.0, 3.0, 2.0, word="beste"))
     assert taken(tmp_path) == taken(tmp_path, dataset_size=6) == taken(tmp_path, dataset_size=99) == [1, 5, 3, 4, 3, 2]

@@ -9,7 +9,7 @@ from tests.support.runs import in_process
 from tests.support.tiny_models import adapter_of
 from topxgen.common import lineage, provenance
 from topxgen.text import languages
-from topxgen.translation import conversion
+from topxgen.translation import conversion, seq2seq_engines
 
 BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
 
@@ -89,6 +89,20 @@ def test_float32_is_that_of_the_weights_and_of_the_sum(tiny_nllb, tmp_path):
     exact = (tmp_path / "exact" / "model.bin").read_bytes()
     for name in ("at once", "named otherwise"):
         assert (tmp_path / name / "model.bin").read_bytes() == exact, name
+
+
+def test_int8_is_rounded_from_the_weights_and_not_from_their_half_precision(tiny_nllb, tmp_path):
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    rounded = tmp_path / "rounded"
+    shutil.copytree(tiny_nllb, rounded)
+    AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb, dtype=torch.float16).save_pretrained(rounded)
+    written = []
+    for name in (tiny_nllb, str(rounded)):
+        seq2seq_engines.convert(name, tmp_path / "int8", "int8")
+        written.append((tmp_path / "int8" / "model.bin").read_bytes())
+    assert len(written[0]) == len(written[1]) and written[0] != written[1]
 
 
 def test_a_whole_model_in_int8_is_smaller_and_nearly_the_same(tiny_nllb, tmp_path):

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, 
 _OUR_PACKAGES = ("topxgen", "comptra")
 _open_bars: list["Progress"] = []
 _terminal: TextIO | None = None  # where our lines go while library_output_to redirects stderr
+_format_warning = warnings.formatwarning
 _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
@@ -31,11 +33,20 @@ def setup_logging(prog: str) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     remember_error("")
+    logging.setLogRecordFactory(_PrintableRecord)
+    warnings.formatwarning = lambda *args, **kwargs: printable(_format_warning(*args, **kwargs))
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, _ConsoleHandler)]
     root.addHandler(_ConsoleHandler(prog))
     for package in _OUR_PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
+
+
+class _PrintableRecord(logging.LogRecord):
+    """Also of libraries whose own handlers print it: they quote config files and tokenizers."""
+
+    def getMessage(self) -> str:
+        return printable(super().getMessage())
 
 
 class _ConsoleHandler(logging.Handler):

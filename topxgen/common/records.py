@@ -191,6 +191,7 @@ def translations_name(language: str) -> str:
     return f"{language}_translate.jsonl"
 
 
+CONFIDENCE = "confidence"  # the scorer that takes the back-translator's own
 NLLB = "facebook/nllb-200-3.3B"  # back-translates unless datagen.py's flags name another model
 
 
@@ -202,12 +203,30 @@ def back_translator_of(flags: Mapping[str, Any]) -> str:
 def scorer_of(flags: Mapping[str, Any]) -> str:
     """The name of the scorer that datagen.py's flags choose."""
     # Apertium is for machines without models; its own confidence costs nothing.
-    return flags.get("scorer") or ("confidence" if back_translator_of(flags) == "apertium" else "blaser")
+    return flags.get("scorer") or (CONFIDENCE if back_translator_of(flags) == "apertium" else "blaser")
 
 
 def selector_of(flags: Mapping[str, Any]) -> str | None:
     """What chooses among candidates by datagen.py's flags; None if there is one translation of a sentence."""
     return (flags.get("select_by") or "blaser") if flags["number_of_candidates"] > 1 else None
+
+
+# Of the stages generate and translate of datagen.py.
+TranslateSettings = fields(
+    pipeline=str, back_translator=str, nllb_name_or_path=str | None, model=str | None, adapter=str | None
+)
+
+
+def model_of(settings: dict) -> str | None:
+    """The model that wrote texts or translations, by the settings of a stage of datagen.py."""
+    names = ("adapter", "model", "nllb_name_or_path")
+    return next((settings[name] for name in names if settings.get(name)), None)
+
+
+def back_translator_in(folder: Path) -> str:
+    """Its model, or its name (apertium); in folders of the original code the folder's name, which was the model's."""
+    settings = read_json(folder / "settings_translate.json", TranslateSettings)
+    return model_of(settings) or settings.get("back_translator") or folder.resolve().name
 
 
 TRANSLATE_DIR_FLAGS = ("back_translator", "use_nllb", "nllb_name_or_path", "adapter_name_or_path", "model_name_or_path")

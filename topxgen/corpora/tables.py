@@ -57,6 +57,7 @@ MAX_EXPANSION = 200  # how much more a file may hold than its bytes; text is pac
 SMALL_BYTES = 1 << 28
 BYTES_OF_ROW = 100  # in memory, at least
 _QUOTED_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+_MARK = re.compile(r'\\?"')
 _TSV_CELL = re.compile(rf'(?:{_QUOTED_CELL.pattern}|([^"\t]*))(?=\t|\Z)')
 
 
@@ -294,20 +295,33 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _is_quoted(path: Path) -> bool:
     """Whether the cells of a TSV file are quoted as in CSV, rather than holding quotation marks of their texts: a quoted cell
-    has quotation marks doubled or a CR, all cells of a column (but a header) are quoted, or a quoted cell holds a tab or line feed."""
-    quoted, bare, widths = Counter(), set(), set()
-    for is_later, line in enumerate(lines(path)):
+    has quotation marks doubled or a CR, all cells of a column (but a header) are quoted, those with commas are (as by Excel), or a
+    quoted cell holds a tab or line feed. Raises UsageError if all quotation marks in cells have a backslash before them."""
+    quoted, bare, widths, with_comma, escaped = Counter(), set(), set(), set(), {}
+    for number, line in enumerate(lines(path), start=1):
         cells = line.split("\t")
         if line:
             widths.add(len(cells))
         for i, cell in enumerate(cells):
-            if cell.startswith('"') and _QUOTED_CELL.fullmatch(cell):
+            is_quoted = cell.startswith('"') and _QUOTED_CELL.fullmatch(cell)
+            with_comma.add((bool(is_quoted), "," in cell))
+            if is_quoted:
                 if '""' in cell[1:-1] or "\r" in cell:
                     return True
                 quoted[i] += 1
-            elif cell and is_later:
+                continue
+            if cell and number > 1:
                 bare.add(i)
+            for mark in _MARK.findall(cell[1:-1] if cell[:1] == cell[-1:] == '"' else cell):
+                escaped.setdefault(mark, number)
+    if escaped.keys() == {'\\"'}:
+        raise UsageError(
+            f"{path}, line {escaped.popitem()[1]}: a backslash escapes a quotation mark, as R and Spark write it; write quotation marks as they "
+            'are, or doubled (R: qmethod = "double"), or convert the file to .jsonl'
+        )
     if any(count > 1 and i not in bare for i, count in quoted.items()):
+        return True
+    if quoted.total() > 1 and not with_comma & {(True, False), (False, True)}:
         return True
     try:
         return len(widths) > 1 and len({len(row) for _, row in _quoted_tsv_rows(path) if row != [""]}) == 1

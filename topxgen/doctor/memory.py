@@ -7,7 +7,7 @@ from topxgen.common import environment, needs
 from topxgen.common.errors import UsageError
 from topxgen.doctor import UNKNOWN, Finding, arithmetic, gb, note, ok, problem
 from topxgen.doctor.checkpoints import Checkpoint
-from topxgen.doctor.situation import Situation, launch, runs_llm
+from topxgen.doctor.situation import Launch, Situation, launch, runs_llm
 from topxgen.experiments.chain import Command
 from topxgen.inference import engine_args, gpu_groups
 
@@ -179,9 +179,9 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
     return ok(name, what)
 
 
-def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]:
+def training_need(command: Command, checkpoint: Checkpoint, how: Launch) -> tuple[float, str]:
     """(bytes on each GPU, what they consist of)."""
-    args, how = command.args, launch(command)
+    args = command.args
     where = (
         f"{how.processes} GPUs" + (f", ZeRO-{how.zero}" if how.zero else ", each with all of it")
         if how.processes > 1
@@ -208,9 +208,10 @@ def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]
 def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int | None, situation: Situation) -> Finding:
     if not checkpoint.parameters:
         return note(name, f"{UNKNOWN}how many parameters it has: its weights are not safetensors")
-    need, how = training_need(command, checkpoint)
-    args, processes = command.args, launch(command).processes
-    less = "--use_peft" if not args.use_peft else "--load_in_4bit" if launch(command).is_half else "--bf16"
+    launched = launch(command, len(situation.gpus.usable))
+    need, how = training_need(command, checkpoint, launched)
+    args, processes = command.args, launched.processes
+    less = "--use_peft" if not args.use_peft else "--load_in_4bit" if launched.is_half else "--bf16"
     if memory is None:
         what = f"{how}: {gb(need)} on the CPU and activations; {gb(situation.free_ram)} of RAM are free"
         if need * processes > situation.free_ram:

@@ -147,15 +147,16 @@ class Launch:
     is_half: bool = False
 
 
-def launch(command: Command) -> Launch:
-    """By the command's launcher and --deepspeed. Raises UsageError for files that cannot be read."""
+def launch(command: Command, gpus: int = 1) -> Launch:
+    """By the command's launcher, --deepspeed and the number of GPUs. Raises UsageError for files that cannot be read."""
     words = list(command.launcher)
     config: _Accelerate = {}
     if path := values_of_flag(words, "--config_file"):
         config = _read_yaml(Path(path[0]))
     counts = [values_of_flag(words, flag)[:1] for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
     given = next((count for count in chain(*counts) if count.isdecimal()), None)
-    processes = int(given) if given else config.get("num_processes") or 1
+    default = max(1, gpus) if "accelerate" in (Path(word).name for word in words) else 1
+    processes = int(given) if given else config.get("num_processes") or default
     deepspeed = config.get("deepspeed_config") or {}
     zero = deepspeed.get("zero_stage") or 0
     if file := command.args.deepspeed or deepspeed.get("deepspeed_config_file"):

@@ -116,9 +116,10 @@ def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> d
         elif name == "extra":
             lines = value if isinstance(value, list) else [value]
             for line in lines:
-                if own := [option for option in OWN_OPTIONS if re.search(rf"(?<!\S)--{option}(?![\w-])", str(line))]:
+                given = re.findall(r"(?<!\S)--([\w-]+)", str(line))  # sbatch takes the beginning of a name, too
+                if own := [option for option in OWN_OPTIONS if any(map(option.startswith, given))]:
                     raise UsageError(f"{where}: extra has {line!r}, but --{own[0]} is set for each job; remove it")
-                if not isinstance(line, str) or not line.startswith("--") or not line.isprintable():
+                if not (isinstance(line, str) and re.match(r"--(?!.*\s-\w)", line) and line.isprintable()):
                     raise UsageError(
                         f"{where}: extra has {line!r}; write options of sbatch, such as [--constraint=a100]"
                     )

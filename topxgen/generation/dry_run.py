@@ -194,7 +194,7 @@ def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tup
     """(tokens of a prompt, (few, many) of the answers to it), as they were so far, else by the mean over sentences of the pool, in each
     language."""
     earlier = config.meter.totals("translate")
-    if earlier.get("completion_tokens"):
+    if earlier.get("responses") and earlier["completion_tokens"]:
         prompt, answer = (earlier[name] / earlier["responses"] for name in ("prompt_tokens", "completion_tokens"))
         return prompt, (answer, answer)
     prompts, answers = [], []

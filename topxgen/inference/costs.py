@@ -29,6 +29,7 @@ TokenCount = Annotated[int, msgspec.Meta(ge=0)]
 class _Counts(TypedDict, total=False):
     """What every record of a response has, whatever else it holds."""
 
+    error: str | None
     prompt_tokens: TokenCount | None
     completion_tokens: TokenCount | None
     cached_tokens: TokenCount | None
@@ -83,7 +84,8 @@ class Meter:
     def add(self, stage: str, response: dict) -> None:
         """Count the tokens of a record of a response cache."""
         tokens = {name: 0 + (response.get(name) or 0) for name in COUNTED}
-        self._tokens.setdefault(stage, Counter()).update({"responses": 1, **tokens})
+        outcome = "failed" if response.get("error") else "responses"
+        self._tokens.setdefault(stage, Counter(responses=0)).update({outcome: 1, **tokens})
         if self.prices is not None:
             self._dearest[stage] = max(self._dearest[stage], self.prices.cost(*tokens.values()))
 
@@ -104,7 +106,7 @@ class Meter:
         return sum(counts["responses"] for name, counts in self._tokens.items() if stage in (None, name))
 
     def totals(self, stage: str) -> dict[str, float]:
-        """The responses of a stage and their tokens, and with prices USD, for a manifest."""
+        """The responses of a stage, the requests that failed, if any, their tokens, and with prices USD, for a manifest."""
         usage: dict[str, float] = dict(self._tokens.get(stage, {}))
         return usage | ({"usd": round(self.spent(stage), 6)} if self.prices else {})
 
@@ -190,12 +192,9 @@ class _MeteredSampler:
         meter = self._meter
         if meter.budget is None:
             return True
-        if meter.responses(self._stage):
-            expected = meter._dearest[self._stage]
-        elif in_flight == 0:  # the first one shows what they cost: at least its prompt
-            expected = meter.prices.cost(estimated_tokens(request.prompt), 1)
-        else:  # at most
-            answers = settings.max_new_tokens * settings.num_return_sequences
+        if not (expected := meter._dearest[self._stage]):
+            # The first one shows what they cost: at least its prompt. Others cost at most what they may answer.
+            answers = settings.max_new_tokens * settings.num_return_sequences if in_flight else 1
             expected = meter.prices.cost(estimated_tokens(request.prompt), answers)
         return meter.spent() + (in_flight + 1) * expected <= meter.budget
 

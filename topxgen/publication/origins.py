@@ -9,10 +9,17 @@ from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
 from topxgen.common.lineage import Link
 from topxgen.common.masks import masked, masked_command
-from topxgen.common.records import FilteredLayout, Layout, other_language
+from topxgen.common.records import (
+    FilteredLayout,
+    Layout,
+    TranslateSettings,
+    back_translator_in,
+    model_of,
+    other_language,
+)
 from topxgen.common.schemas import fields
 from topxgen.decontamination.report import Part
-from topxgen.publication.sources import Config, Settings, Source, back_translator_in, model_of
+from topxgen.publication.sources import Config, Source
 from topxgen.runs import counts
 from topxgen.runs.counts import Funnel
 from topxgen.runs.folders import Run
@@ -91,7 +98,9 @@ def _of_source(source: Source) -> Origin:
 
 def _add_models(origin: Origin) -> None:
     source = origin.source
-    written = _read(source.generation / "settings_generate.json", Settings, origin) if source.generation else {}
+    written = (
+        _read(source.generation / "settings_generate.json", TranslateSettings, origin) if source.generation else {}
+    )
     if written.get("pipeline") == "paragraphs":
         origin.is_native = True
         origin.unknown.append(

@@ -9,10 +9,15 @@ from typing import NamedTuple
 
 from topxgen.common import freshness, shards
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json
 from topxgen.common.masks import masked
-from topxgen.common.records import PARALLEL, FilteredLayout, TranslationRecord, read_translations
-from topxgen.common.schemas import fields
+from topxgen.common.records import (
+    CONFIDENCE,
+    PARALLEL,
+    FilteredLayout,
+    TranslationRecord,
+    back_translator_in,
+    read_translations,
+)
 from topxgen.runs.folders import BackTranslation, Run
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -81,22 +86,6 @@ class Config:
     @property
     def target(self) -> Language:
         return self.sources[0].target
-
-
-# Of the stages generate and translate of datagen.py.
-Settings = fields(pipeline=str, back_translator=str, nllb_name_or_path=str | None, model=str | None, adapter=str | None)
-
-
-def model_of(settings: dict) -> str | None:
-    """The model that wrote texts or translations, by the settings of a stage of datagen.py."""
-    names = ("adapter", "model", "nllb_name_or_path")
-    return next((settings[name] for name in names if settings.get(name)), None)
-
-
-def back_translator_in(folder: Path) -> str:
-    """Its model, or its name (apertium); in folders of the original code the folder's name, which was the model's."""
-    settings = read_json(folder / "settings_translate.json", Settings)
-    return model_of(settings) or settings.get("back_translator") or folder.resolve().name
 
 
 def plan(run: Run, names: Collection[str] | None = None, languages_file: str | None = None) -> list[Config]:
@@ -229,8 +218,11 @@ class Selection:
 
     def _check(self, config: Config, measured: Measured) -> None:
         flag = f"--min_score {self.min_score:g}" if self.percentile is None else f"--percentile {self.percentile:g}"
-        if len(measured.scorers) > 1:
-            names = " and ".join(masked(name) or "an unnamed scorer" for name in measured.scorers)
+        scorers = [masked(name) or "an unnamed scorer" for name in measured.scorers]
+        if measured.scorers.keys() == {CONFIDENCE}:
+            scorers = sorted({f"{CONFIDENCE} of {source.back_translator}" for source in config.sources})
+        if len(scorers) > 1:
+            names = " and ".join(scorers)
             raise UsageError(
                 f"{flag}: the pairs of {config.name} were scored by {names}, whose scores are not comparable: score all with one "
                 "(datagen.py --stages score --scorer NAME, then decontamination.py), or drop the flag"

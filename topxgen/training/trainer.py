@@ -161,11 +161,7 @@ class PairTrainer(Trainer):
             training = model.training
             model.eval()
             sums = self._eval_losses(model)
-            metrics = {}
-            if total := sum(count for _, count in sums.values()):
-                metrics["eval_loss"] = sum(loss for loss, _ in sums.values()) / total
-                if len(sums) > 1:
-                    metrics |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
+            metrics = held_out_losses(sums)
             # Weights that are NaN translate nothing; the log refuses their loss.
             if (pairs := self._eval_sets.pairs) and math.isfinite(metrics.get("eval_loss", 0.0)):
                 scores = eval_translation.score(pairs, self._translate(pairs))
@@ -246,6 +242,15 @@ class PairTrainer(Trainer):
         not_saved = {*self.model.all_tied_weights_keys, *(self.model._keys_to_ignore_on_save or ())}
         if missing := set(load_result.missing_keys) - not_saved:
             raise KeyError(f"no weights {listed(sorted(missing))}")
+
+
+def held_out_losses(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
+    """Means over tokens, of all and of each direction if there are several, from (summed loss, tokens) by direction."""
+    total = sum(count for _, count in sums.values())
+    losses = {"eval_loss": sum(loss for loss, _ in sums.values()) / total} if total else {}
+    if total and len(sums) > 1:
+        losses |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
+    return losses
 
 
 class EpochOrder(torch.utils.data.Sampler):

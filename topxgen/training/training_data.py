@@ -6,6 +6,7 @@ import random
 
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
+from topxgen.common.records import CONFIDENCE, back_translator_in
 from topxgen.training import file_datasets
 from topxgen.training.dataset_spec import DatasetSpec, LoadedPairs, sha256_of_files, sha256_of_texts
 from topxgen.training.named_datasets import NAMED
@@ -164,7 +165,7 @@ def _take(
 
 
 def _scores(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[int], flag: str) -> list[float]:
-    """Their scores. Raises UsageError if some have none, or they come from different scorers."""
+    """Their scores. Raises UsageError if some have none, or they come from different scorers: confidences from different translators."""
     scores = [data.scores[i] for i in indices]
     if unscored := scores.count(None):
         raise UsageError(
@@ -172,6 +173,9 @@ def _scores(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[
             "datagen.py --stages score and decontamination.py again, or pass --strategy soonest or random"
         )
     scorers = sorted({str(data.scorers[i] or "an unnamed scorer") for i in indices})
+    if scorers == [CONFIDENCE]:
+        folders = {data.folders[i] for i in indices}
+        scorers = sorted({f"{CONFIDENCE} of {back_translator_in(spec.data_dir[folder])}" for folder in folders})
     if len(scorers) > 1:
         raise UsageError(
             f"the pairs of {direction} in {_where(spec)} were scored by {' and '.join(scorers)}, whose scores are not "

@@ -47,7 +47,7 @@ def test_a_sound_page_has_no_faults(browser, page):
 )
 def test_faults_are_seen(browser, page, body, fault):
     browser.open(page(body))
-    browser.wait(lambda: any(fault in seen for seen in browser.faults()), seconds=5)
+    browser.wait(lambda: any(fault in seen for seen in browser.faults()))
 
 
 def test_faults_are_those_of_the_page_that_is_open(browser, page):
