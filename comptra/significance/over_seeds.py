@@ -16,7 +16,6 @@ seeds that differ much these are hardly more than S - 1, and p is accordingly la
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from comptra.significance import better
 from comptra.significance.resampling import SEED, Scores, holm, resampled_scores
@@ -72,7 +71,7 @@ def compare(scores: np.ndarray, cov: np.ndarray, system: Sequence[int], baseline
     else:
         degrees = variance**2 / sum(part**2 / max(1, freedom) for part, freedom in parts)
         half = _quantile(degrees) * variance**0.5
-        p = float(2 * stdtr(degrees, -abs(difference) / variance**0.5))
+        p = _two_sided(difference / variance**0.5, degrees)
     interval = [difference - half, difference + half]
     return {"difference": difference, "difference_interval": interval, "degrees": degrees, "p": p}
 
@@ -119,4 +118,12 @@ def compare_all(
 
 def _quantile(degrees: float) -> float:
     """What |t| is below with probability LEVEL."""
+    from scipy.special import stdtrit
+
     return float(stdtrit(degrees, (1 + LEVEL) / 2))
+
+
+def _two_sided(t: float, degrees: float) -> float:
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(degrees, -abs(t)))
