@@ -158,10 +158,7 @@ def add_adapter(model, adapter: Path, base: str):
             layer.float()
             try:
                 layer.merge(safe_merge=True)
-            except (
-                ValueError,
-                NotImplementedError,
-            ) as error:  # NaN in its weights; kinds of LoRA that depend on the input
+            except (ValueError, NotImplementedError) as error:  # NaN; kinds of LoRA that depend on the input
                 raise UsageError(f"the adapter {adapter} cannot be merged ({reason(error)}); use it unmerged") from None
             layer.to(dtype)
     return peft_model.merge_and_unload()

@@ -19,6 +19,9 @@ from topxgen.corpora import benchmarks
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings, no_progress
 
+TWINS, SIZES, SETS = 3, (50, 100, 300), 400  # of sentences; sets of each size
+MARGINS = (0, 0.5, 1)  # chrF++
+
 
 def rows_of(values: Sequence, chosen: np.ndarray) -> list:
     return [values[i] for i in chosen]
@@ -27,14 +30,10 @@ def rows_of(values: Sequence, chosen: np.ndarray) -> list:
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--ntrex", type=Path, required=True, metavar="DIR", help="folder NTREX-128 of its repository")
-    parser.add_argument("--twins", type=int, default=3, help="twins [%(default)s]")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 300], help="sentences of a set [%(default)s]")
-    parser.add_argument("--sets", type=int, default=400, help="sets of each size [%(default)s]")
-    parser.add_argument("--margins", type=float, nargs="+", default=[0, 0.5, 1], help="chrF++ [%(default)s]")
     args = parser.parse_args()
     src, tgt = languages.find("Basque"), languages.find("English")
     sides = [[t for s in benchmarks.load("ntrex", side, args.ntrex.parent) for t in s.texts] for side in (src, tgt)]
-    made = twins.make(list(zip(*sides, strict=True)), (src.iso639_3, tgt.iso639_3), args.twins, seed=122)
+    made = twins.make(list(zip(*sides, strict=True)), (src.iso639_3, tgt.iso639_3), TWINS, seed=122)
     variants = [made.originals, *made.twins]
     apertium = translation.create("apertium", TranslatorSettings())
     apertium.load()
@@ -48,17 +47,17 @@ def main() -> None:
     print(f"drop {whole['drop']:.2f}, interval {whole['interval'][0]:.2f} to {whole['interval'][1]:.2f}")
     print(f"recalled {recall['recalled']} of {recall['of']}, by chance {recall['by_chance']}")
     rng, level = np.random.default_rng(1), drop.LEVEL / drop.SIGNALS
-    for size in args.sizes:
-        drops, alarms = [], dict.fromkeys(args.margins, 0)
-        for seed in range(args.sets):
+    for size in SIZES:
+        drops, alarms = [], dict.fromkeys(MARGINS, 0)
+        for seed in range(SETS):
             chosen = rng.choice(len(made.numbers), size, replace=False)
             some = Columns([stats[chosen] for stats in columns.variants], columns.scores)
             recall = drop.recall_test([rows_of(v, chosen) for v in variants], [rows_of(t, chosen) for t in texts], None)
-            for margin in args.margins:
+            for margin in MARGINS:
                 chrf = drop.drop_test(some, None, margin, seed)
                 alarms[margin] += drop.is_suspicious(chrf, recall)
             drops.append(chrf["drop"])
-        rates = ", ".join(f"margin {margin:g}: {100 * n / args.sets:.1f} %" for margin, n in alarms.items())
+        rates = ", ".join(f"margin {margin:g}: {100 * n / SETS:.1f} %" for margin, n in alarms.items())
         print(
             f"{size} sentences: drop {np.mean(drops):.2f} (sd {np.std(drops):.2f}); false alarms {rates} (level {level})"
         )

@@ -19,43 +19,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from coordinator import DUPLICATES, SPREAD, VOCABULARY, WORDS
+from coordinator import DUPLICATES, Texts
 from measuring import command_line, in_child, peak_mib
 
 from topxgen.common.lines import split_lines
 from topxgen.text.near_duplicates import PREFILTERS, NearDuplicates
 
 
-class ZipfWords:
-    """Paragraphs of words whose frequency is 1/(rank + 2.7), each a function of its number."""
-
-    def __init__(self):
-        shares = np.cumsum(1 / (np.arange(VOCABULARY) + 2.7))
-        self._ranks = np.searchsorted(shares, np.linspace(0, shares[-1], 1 << 20, endpoint=False), "right").astype(
-            np.int32
-        )
-
-    def __call__(self, number: int) -> str:
-        return " ".join([f"w{rank}" for rank in self._words(number).tolist()])
-
-    def _words(self, number: int) -> np.ndarray:
-        rng = np.random.default_rng([0, number])
-        if number and rng.random() < DUPLICATES:
-            words = self._words(int(rng.integers(number)))
-            count = int(rng.integers(len(words) // 2 + 1))
-            words[rng.integers(len(words), size=count)] = rng.integers(VOCABULARY, size=count)
-            return words
-        return self._ranks[rng.integers(1 << 20, size=max(20, round(rng.normal(WORDS, SPREAD))))]
-
-
 class Templates:
     """Paragraphs of which every second one behind the first 2,000 has the same half."""
 
     def __init__(self):
-        self._zipf = ZipfWords()
+        self._texts = Texts(0)
 
     def __call__(self, number: int) -> str:
-        text = self._zipf(number)
+        text = self._texts(number)
         if number < 2_000 or number % 2:
             return text
         words = text.split()
@@ -110,7 +88,7 @@ def main() -> None:
     parser.add_argument("--lines", type=Path, metavar="FILE", help="texts of the words of these lines")
     parser.add_argument("--template", action="store_true", help="half of the words of every second text are the same")
     args = parser.parse_args()
-    make = MixedLines(args.lines) if args.lines else Templates() if args.template else ZipfWords()
+    make = MixedLines(args.lines) if args.lines else Templates() if args.template else Texts(0)
     for size in args.sizes:
         for threshold in args.thresholds:
             rejected = {}

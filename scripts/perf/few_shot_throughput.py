@@ -20,6 +20,8 @@ from comptra.llm_calls import StageProgress
 from topxgen.common.files import read_jsonl
 from topxgen.inference.lazy_sampler import LazySampler
 
+MAX_NEW_TOKENS = 75
+
 
 class KeptSampler(LazySampler):
     """A sampler that several runs share."""
@@ -32,17 +34,13 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--model", default="models/gemma-3-270m")
     parser.add_argument("--ntrex", type=Path, required=True, metavar="DIR", help="NTREX-128 as published")
-    parser.add_argument("--language", default="Basque")
     parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--k", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--max_new_tokens", type=int, default=75)
     args = parser.parse_args()
 
     def run_in(folder: str) -> EvaluationConfig:
         words = as_flags(
-            model_name_or_path=args.model, dataset_name_or_path="ntrex", benchmark_dir=args.ntrex, tgt=args.language,
-            max_samples=args.sentences, k=args.k, max_new_tokens=args.max_new_tokens, max_model_len=2048, output_dir=folder,
+            model_name_or_path=args.model, dataset_name_or_path="ntrex", benchmark_dir=args.ntrex, tgt="Basque",
+            max_samples=args.sentences, k=5, max_new_tokens=MAX_NEW_TOKENS, max_model_len=2048, output_dir=folder,
         )  # fmt: skip
         return configurations(script.build_parser().parse_args(words))[0]
 
@@ -54,7 +52,7 @@ def main() -> None:
         sentences = run.test_set.sources
         prompts = [task.template.get_prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
     params = engine._vllm.SamplingParams(
-        temperature=0.0, max_tokens=args.max_new_tokens, stop=list(task.template.stops), seed=0
+        temperature=0.0, max_tokens=MAX_NEW_TOKENS, stop=list(task.template.stops), seed=0
     )
 
     def bare() -> int:
@@ -68,7 +66,7 @@ def main() -> None:
             runner.translate_with(run, model, KeptSampler(lambda: engine), [], StageProgress())
             return len(list(read_jsonl(run.folder(model) / "translate_0.jsonl")))
 
-    in_turns({"bare LLM.generate": bare, "main.py": main_py}, args.rounds, "sentences")
+    in_turns({"bare LLM.generate": bare, "main.py": main_py}, 1, "sentences")
     engine.close()
 
 

@@ -29,6 +29,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
 import train_gpu
 from measuring import as_flags, command_line
 
+from topxgen.doctor import arithmetic
+
 FORMULA = (
     "MFU = FLOPs of the model per token x tokens/s / peak; per token 6 for each trained parameter and 4 for each frozen one (twice "
     "forward, twice for the gradient of the input, twice for that of the weight), the output layer only where there is a loss, "
@@ -50,8 +52,8 @@ def words(seed: int = 0) -> Callable[[int], str]:
 def peak_flops() -> float | None:
     import torch
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return next((value * 1e12 for key, value in train_gpu.PEAK_TFLOPS.items() if key in name), None)
+    card = arithmetic.card(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return card and card.flops
 
 
 def train_py(tiny: bool) -> Figures:

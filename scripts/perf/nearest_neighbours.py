@@ -3,7 +3,7 @@
     python scripts/perf/nearest_neighbours.py --sizes 10000 100000
 
 Vectors are of SONAR's width: noise around 1,000 centres, as of passages on 1,000 subjects; one in twenty is equal to another,
-as of a model that repeats itself. Brute force is computed for --checked rows (0: all).
+as of a model that repeats itself. Brute force is computed for CHECKED of the rows.
 """
 
 import time
@@ -12,6 +12,8 @@ import numpy as np
 from measuring import command_line, peak_mib
 
 from topxgen.retrieval.nearest import nearest
+
+K, CHECKED = 4, 200
 
 
 def vectors(count: int, width: int):
@@ -38,21 +40,18 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--k", type=int, default=4)
-    parser.add_argument("--checked", type=int, default=200, help="rows compared with brute force; 0: all")
-    parser.add_argument("--device", help="cpu, cuda [a GPU if there is one]")
     args = parser.parse_args()
     for size in args.sizes:
         rows = vectors(size, args.width)
         before = peak_mib()
         start, cpu = time.perf_counter(), time.process_time()
-        found = nearest(rows, args.k, args.device)
+        found = nearest(rows, K, None)
         took, cpu = time.perf_counter() - start, time.process_time() - cpu
         more = (peak_mib() - before) / 2**10
-        queries = range(size) if not args.checked else np.random.default_rng(1).integers(0, size, args.checked)
-        equal = sum((found[query] == brute_force(rows, query, args.k)).all() for query in queries)
+        queries = np.random.default_rng(1).integers(0, size, CHECKED)
+        equal = sum((found[query] == brute_force(rows, query, K)).all() for query in queries)
         print(
-            f"{size} items of {args.width} numbers, k {args.k}: {took:.1f} s ({cpu:.1f} s of CPU), {rows.nbytes / 2**30:.2f} GiB of vectors, {more:.2f} GiB "
+            f"{size} items of {args.width} numbers, k {K}: {took:.1f} s ({cpu:.1f} s of CPU), {rows.nbytes / 2**30:.2f} GiB of vectors, {more:.2f} GiB "
             f"more in memory; {equal} of {len(queries)} rows equal brute force",
             flush=True,
         )

@@ -51,14 +51,13 @@ def paragraphs(path: Path) -> list[str]:
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("folder", type=Path, help="as --benchmark_dir of main.py")
-    parser.add_argument("--lid_model", default="cld2")
     args = parser.parse_args()
     english = languages.find("English")
     show(f"{'corpus':20} {'language':24} {'texts':>5}  " + "  ".join(f"{fault:>14}" for fault in FAULTS) + "   (%)")
     for name, language, texts, translations in corpora(args.folder):
         sides = ((english, language, texts, translations), (language, english, translations, texts))
         for src, tgt, sources, outputs in sides[: 1 if language == english else 2]:
-            counts = output_faults.count(Test(src, tgt, sources, None), outputs, (), args.lid_model)
+            counts = output_faults.count(Test(src, tgt, sources, None), outputs, (), "cld2")
             if src == tgt:
                 counts["copied"] = None
             cells = ["-" if n is None else f"{100 * n / len(outputs):.2f}" for n in counts.values()]

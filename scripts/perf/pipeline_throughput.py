@@ -39,7 +39,6 @@ def main() -> None:
     parser.add_argument("--model", default="models/gemma-3-270m")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max_new_tokens", type=int, default=64)
     args = parser.parse_args()
 
     def config(folder) -> GenerationConfig:
@@ -47,7 +46,7 @@ def main() -> None:
             model_name_or_path=args.model, languages="Basque", output_dir=folder, number_of_instructions=10 * args.prompts,
             seed_topics_path="topics/wikipedia_vital_topics.txt", prompt_template="continuation", temperature=0.7,
             example_paragraphs="udhr", number_of_icl_demonstrations=1, example_sentences="udhr", number_of_icl_phrases=4,
-            max_new_tokens=args.max_new_tokens, max_model_len=1024, back_translator="nllb",
+            max_new_tokens=64, max_model_len=1024, back_translator="nllb",
         )  # fmt: skip
         return GenerationConfig(build_parser().parse_args(words))
 

@@ -21,7 +21,8 @@ from topxgen.text import languages
 from topxgen.text.words import unicode_words
 
 ENGLISH = languages.find("English")
-K = 5
+K, SAMPLE = 5, 20  # demonstrations; queries asked one at a time
+RETRIEVERS = ("bm25s", "bm25", "LCS", "chrf", "bleu", "Random")
 
 
 def enlarged(pool: list[str], size: int) -> list[str]:
@@ -68,8 +69,6 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path, help="with flores200_dataset [the Hub]")
     parser.add_argument("--sizes", type=int, nargs="+", default=[997, 100_000])
-    parser.add_argument("--retrievers", nargs="+", default=["bm25s", "bm25", "LCS", "chrf", "bleu", "Random"])
-    parser.add_argument("--sample", type=int, default=20, help="queries asked one at a time")
     args = parser.parse_args()
     dev, devtest = (split.texts for split in load("flores", ENGLISH, args.benchmark_dir))
     ngram_similarity.bleu_tokenizer(ENGLISH)
@@ -78,13 +77,13 @@ def main() -> None:
     )
     for size in args.sizes:
         pool = enlarged(dev, size)
-        for name in args.retrievers:
+        for name in RETRIEVERS:
             start = time.perf_counter()
             retriever = retrieval.create(name, pool, ENGLISH)
             index = time.perf_counter() - start
             retriever.nearest(devtest[:1], K)  # imports
             whole = timed(lambda: retriever.nearest(devtest, K))  # noqa: B023
-            sample = devtest[: args.sample]
+            sample = devtest[:SAMPLE]
             scale = len(devtest) / len(sample)
             alone = scale * timed(lambda: [retriever.nearest([query], K) for query in sample])  # noqa: B023
             line = f"{name:8} {size:7} {index:7.2f}s {whole:7.2f}s {alone:8.1f}s {alone / whole:6.1f}x"

@@ -40,7 +40,6 @@ def everything(folder: str) -> list[dict]:
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--sentences", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024])
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     for count in args.sentences:
@@ -53,7 +52,7 @@ def main() -> None:
         timed("compression ratio", diversity.compression_ratio, texts)
         timed("self-BLEU of 1,000", diversity.self_bleu, tokens[:1000])
         timed("self-BLEU of 10,000", diversity.self_bleu, tokens[:10_000])
-        for width in args.widths:
+        for width in (512, 1024):
             vectors = rng.normal(size=(count, width)).astype(np.float32)
             timed(f"Vendi score, {width:,} numbers", diversity.vendi_score, vectors)
         with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,6 @@ from topxgen.common.memory import free_memory
 from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
 from topxgen.training.tokenization import TokenizedTexts
 
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}  # bf16, dense, by NVIDIA's data sheets
 # All but the first with --use_flash_attn; "compiled" with --torch_compile, "checkpointing" with --gradient_checkpointing.
 WAYS = ("sdpa", "flash", "compiled", "checkpointing")
 SHAPES = {  # name: (LoRA?, shape)

@@ -149,29 +149,27 @@ def _problem_of_data(need: Need, files: dict[str, Path]) -> str:
 
 
 def _problem_of_weights(top: dict[str, Path]) -> str:
-    weights = _weights(top)
-    indexes = [name for name in top if name.endswith(".index.json") and not _matches(name, OTHER_FRAMEWORKS)]
+    weights, needed = _weights(top), set()
     if not weights:
         return "it has no weights"
-    if "config.json" not in top and "adapter_config.json" not in top and not _matches(weights[0], ("*.pt", "*.gguf")):
+    if {"config.json", "adapter_config.json"}.isdisjoint(top) and not _matches(weights[0], ("*.pt", "*.gguf")):
         return "it has no config.json"
-    ending = "." + weights[0].rpartition(".")[2]
-    known = bool({"model.safetensors", "pytorch_model.bin"} & set(weights))  # which of them are read
-    for name in () if known else sorted(indexes):
-        if name.endswith(f"{ending}.index.json"):
-            known = True
+    if {"model.safetensors", "pytorch_model.bin"}.isdisjoint(weights):  # else these are read, and no shards
+        ending = weights[0].rpartition(".")[2]
+        indexes = [
+            name for name in top if name.endswith(f".{ending}.index.json") and not _matches(name, OTHER_FRAMEWORKS)
+        ]
+        for name in sorted(indexes):
             try:
-                shards = sorted(set(json.loads(top[name].read_text(encoding="utf-8"))["weight_map"].values()))
+                needed |= set(map(str, json.loads(top[name].read_text(encoding="utf-8"))["weight_map"].values()))
             except (OSError, ValueError, LookupError, AttributeError, TypeError):
                 return f"{name} is damaged"
-            if lacking := [shard for shard in shards if shard not in top]:
-                return f"it lacks {lacking[0]}" + (f" and {len(lacking) - 1} other shards" if lacking[1:] else "")
+        for shard in () if indexes else filter(None, map(_SHARD.fullmatch, weights)):
+            width, count = len(shard["number"]), int(shard["count"])
+            needed |= {f"{shard['begin']}{i:0{width}}-of-{shard['end']}" for i in range(1, count + 1)}
+    if lacking := sorted(needed - top.keys()):
+        return f"it lacks {lacking[0]}" + (f" and {len(lacking) - 1} other shards" if lacking[1:] else "")
     for name in weights:
-        shard = None if known else _SHARD.fullmatch(name)
-        numbers = range(1, int(shard["count"]) + 1) if shard else ()
-        others = (f"{shard['begin']}{i:0{len(shard['number'])}}-of-{shard['end']}" for i in numbers)
-        if lacking := next((other for other in others if other not in top), ""):
-            return f"it lacks {lacking}"
         if not is_whole(top[name]):
             return f"{name} is cut off or damaged"
         if not top[name].stat().st_size:

@@ -188,7 +188,7 @@ class _Heartbeat:
         self._path, self._note = path, note
         self._token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
         if not self._create():
-            owner = self._owner()
+            owner = _owner(self._path)
             if owner is not None and not _is_stale(self._path, owner):
                 raise _in_use(what, f"process {owner['process']} on {owner['host']}")
             self._remove_stale()
@@ -206,9 +206,6 @@ class _Heartbeat:
             owner = {"host": socket.gethostname(), "process": os.getpid(), "token": self._token}
             json.dump({**owner, "note": self._note}, file, default=str)
         return True
-
-    def _owner(self) -> _Owner | None:
-        return _owner(self._path)
 
     def _remove_stale(self) -> None:
         # Renamed first: of two processes that find it stale only one removes it, and neither removes the other's new one.
@@ -228,7 +225,7 @@ class _Heartbeat:
 
     def stop(self) -> None:
         self._stopped.set()
-        owner = self._owner()
+        owner = _owner(self._path)
         if owner is not None and owner["token"] == self._token:
             self._path.unlink(missing_ok=True)
 

@@ -62,9 +62,8 @@ class Default(NamedTuple):
     section: str
     flag: str
     value: str
-    when: tuple[str, tuple[str | None, ...]] | None = (
-        None  # a flag of the section, and the values with which this one is given
-    )
+    # A flag of the section, and the values with which this one is given.
+    when: tuple[str, tuple[str | None, ...]] | None = None
     passed: bool = True  # False: the script has the same default; for references only
 
 

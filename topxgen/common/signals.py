@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 EXIT_CODE = 143
 # Together less than the 30 s that SLURM and Kubernetes give a process before they kill it.
@@ -192,12 +193,17 @@ def _end(message: str) -> None:
     """End this process and all that it started."""
     with suppress(OSError):
         os.write(2, f"\n{message}; re-run the same command to resume\n".encode())
+    end_with_children(EXIT_CODE)
+
+
+def end_with_children(exit_code: int) -> NoReturn:
+    """End this process and all that it started, at once."""
     with suppress(Exception):
         import psutil
 
         for child in psutil.Process().children(recursive=True):
             child.kill()
-    os._exit(EXIT_CODE)
+    os._exit(exit_code)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import tee
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,7 +26,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import open_partial, partial, read_json, remove, to_line, write_json
 from topxgen.common.provenance import command_line, now, versions
 from topxgen.common.shards import Shard
-from topxgen.common.signals import SIGNALS, blocked_in_children, finishing
+from topxgen.common.signals import SIGNALS, blocked_in_children, finishing, noting_interrupts
 from topxgen.distributed import Call, Plan
 
 logger = logging.getLogger(__name__)
@@ -248,16 +249,13 @@ def _read_chunks(path: Path, sha256, first: int = 0, last: int | None = None) ->
 
 def _map_in_pool(chunk_filter: ChunkFilter, chunks: Iterator[bytes], plan: Plan) -> Iterator:
     """(bytes of a chunk, its result), in order, from workers over the nodes of a cluster."""
-    sizes: deque[int] = deque()
-
-    def calls() -> Iterator[Call]:
-        for chunk in chunks:
-            sizes.append(len(chunk))
-            yield Call("__call__", (chunk,))
-
+    asked, given = tee(chunks)
     with closing(distributed.start(lambda: chunk_filter, plan)) as pool:
-        for result in pool.map(calls()):
-            yield sizes.popleft(), result
+        results = pool.map(Call("__call__", (chunk,)) for chunk in asked)
+        for result, chunk in zip(
+            results, given, strict=False
+        ):  # a result first: what was given is behind what was asked
+            yield len(chunk), result
 
 
 def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_workers: int) -> Iterator:
@@ -333,12 +331,5 @@ def _undisturbed() -> Iterator[None]:
 
     A worker interrupted while it starts would print a traceback; the parent ends the workers instead.
     """
-    received = []
-    handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
-    try:
-        with finishing(), blocked_in_children(signal.SIGINT, *SIGNALS):
-            yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        raise KeyboardInterrupt
+    with noting_interrupts(lambda: None), finishing(), blocked_in_children(signal.SIGINT, *SIGNALS):
+        yield

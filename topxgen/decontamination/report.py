@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Required, TypedDict
 
-from topxgen.common.console import printable
+from topxgen.common.console import markdown_table, printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
 from topxgen.corpora.splits import Split
@@ -368,10 +368,11 @@ def _between_benchmarks(rows: list[dict]) -> Iterator[str]:
 
 def _table(rows: Iterable[dict]) -> Iterator[str]:
     """Rows as a Markdown table under their keys."""
-    for number, row in enumerate(rows):
-        lines = [] if number else [[key.replace("_", " ") for key in row], ["---"] * len(row)]
-        for cells in (*lines, map(_escape, row.values())):
-            yield "| " + " | ".join(cells) + " |\n"
+    if rows := list(rows):
+        yield (
+            markdown_table([key.replace("_", " ") for key in rows[0]], (map(_escape, row.values()) for row in rows))
+            + "\n"
+        )
     yield "\n"
 
 

@@ -18,12 +18,7 @@ from topxgen.experiments.assets import Asset
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 EMBEDDINGS = ("embed", "lm_head", "shared", "wte", "wpe", "norm")  # in names of tensors that LoRA does not adapt
 EXPERT, GATE_AND_UP = ".experts.", (".gate_proj.weight", ".up_proj.weight", ".w1.weight", ".w3.weight")
-STATE_LAYERS = (
-    "linear_attention",
-    "conv",
-    "mamba",
-    "recurrent",
-)  # layer_types that keep no key and value of each token
+STATE_LAYERS = ("linear_attention", "conv", "mamba", "recurrent")  # layer_types without keys and values of each token
 
 
 class TextConfig(TypedDict, total=False):

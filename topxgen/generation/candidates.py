@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from itertools import chain
 
+from topxgen.common.blocks import in_blocks
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, read_placed_jsonl
@@ -74,7 +75,7 @@ def select(config, language: Language, progress: Progress) -> None:
     with Appender(layout.translations(name)) as out, Appender(paths[0]) as rejects, Appender(paths[1]) as others:
         has_rejects = {record["id"] for record in read_jsonl(paths[0], TranslationRejects)}
         has_others = {record["id"] for record in read_jsonl(paths[1], OthersRecord)}
-        for block in _blocks(layout, name):
+        for block in in_blocks(_collected(layout, name), PARAGRAPHS_PER_BLOCK):
             todo = [record["id"] for record in block if record["id"] not in done]
             if not todo:
                 continue
@@ -161,18 +162,13 @@ def _scores(
     return scores
 
 
-def _blocks(layout: Layout, language: str) -> Iterator[list[CandidatesRecord]]:
-    """The collected records, some at a time. Raises UsageError for lists that are not parallel."""
-    path, block = layout.candidates(language), []
+def _collected(layout: Layout, language: str) -> Iterator[CandidatesRecord]:
+    """The collected records. Raises UsageError for lists that are not parallel."""
+    path = layout.candidates(language)
     for number, *_, record in read_placed_jsonl(path, CandidatesRecord):
         if len(record["sentences"]) != len(record["candidates"]):
             raise UsageError(
                 f"{path}, line {number}: field candidates: expected {len(record['sentences'])} items, one per sentence, got "
                 f"{len(record['candidates'])}; remove the line: it is translated again"
             )
-        block.append(record)
-        if len(block) == PARAGRAPHS_PER_BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
+        yield record

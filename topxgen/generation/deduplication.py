@@ -9,9 +9,8 @@ from topxgen.generation.manifests import language_manifest
 from topxgen.text.near_duplicates import NearDuplicates
 
 logger = logging.getLogger(__name__)
-SAMPLE = (
-    2_000  # kept paragraphs of a language with which the others are compared exactly, at least if there are as many
-)
+# Kept paragraphs of a language with which the others are compared exactly, at least if there are as many.
+SAMPLE = 2_000
 RECALL = "dedup_recall"
 _NEAR_DUPLICATE = re.compile(r"near_duplicate of (.+) \(ROUGE-L F1 [\d.]+\)")
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from topxgen.common.blocks import in_blocks
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line, write_atomic
@@ -82,12 +83,15 @@ class _PairScorer:
         self._args, self._model = args, None
 
     def score(self, records: list[dict], source: Language, target: Language) -> list[list[float | None]]:
-        self._model.check(source, target)
-        self._model.forget()
         sentences = [text for record in records for text in record["propositions"]]
         translations = [text for record in records for text in record["translations"]]
-        scores = iter(self._model.score(sentences, translations, source, target))
+        scores = iter(self._scores(sentences, translations, source, target))
         return [[next(scores) for _ in record["translations"]] for record in records]
+
+    def _scores(self, sentences: list[str], translations: list[str], *languages: Language) -> list[float | None]:
+        self._model.check(*languages)
+        self._model.forget()
+        return self._model.score(sentences, translations, *languages)
 
     @property
     def truncated(self) -> int:
@@ -158,11 +162,8 @@ class MetricXScorer(_PairScorer):
 
         self._model = MetricX(self._args.metricx_name_or_path, dtype=self._dtype)
 
-    def score(self, records: list[dict], source: Language, target: Language) -> list[list[float | None]]:
-        sentences = [text for record in records for text in record["propositions"]]
-        translations = [text for record in records for text in record["translations"]]
-        errors = iter(self._model.score(sentences, translations))
-        return [[0.0 - next(errors) for _ in record["translations"]] for record in records]
+    def _scores(self, sentences: list[str], translations: list[str], *_: Language) -> list[float]:
+        return [0.0 - error for error in self._model.score(sentences, translations)]
 
 
 def _weights(*models: str) -> str:
@@ -310,15 +311,8 @@ def truncated_texts(layout: Layout, language: str) -> dict[str, int]:
 
 def _blocks(path: Path, scorer_id: str) -> Iterator[list[tuple[str, dict]]]:
     """(id, record) of the unscored records, some at a time. Raises UsageError for lists that are not parallel."""
-    block = []
-    for record_id, record in read_translations(path):
-        if _is_unscored(record, scorer_id):
-            block.append((record_id, record))
-        if len(block) == RECORDS_PER_BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
+    unscored = (one for one in read_translations(path) if _is_unscored(one[1], scorer_id))
+    return in_blocks(unscored, RECORDS_PER_BLOCK)
 
 
 def _pairs_digest(record: dict, target: Language) -> str:

@@ -16,6 +16,7 @@ from typing import IO
 
 import msgspec
 
+from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
 
@@ -208,17 +209,7 @@ class _Engine:
                 self.say(Dropped(self._round, dropped))
             if isinstance(message, Close):
                 return
-        _end()
-
-
-def _end() -> None:
-    """End this process and all that it started."""
-    with suppress(Exception):
-        import psutil
-
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
-    os._exit(1)
+        signals.end_with_children(1)
 
 
 def serve() -> None:

@@ -184,9 +184,8 @@ class VLLMSampler:
                         begun = begun_thoughts(self._llm.get_tokenizer(), output.prompt_token_ids)
                         texts = [begun + self._text(completion, settings) for completion in output.outputs]
                         reasons = [completion.finish_reason or "stop" for completion in output.outputs]
-                        if not {"abort", "error"}.isdisjoint(
-                            reasons
-                        ):  # by an engine that a signal ends: half an answer is none
+                        # By an engine that a signal ends: half an answer is none.
+                        if not {"abort", "error"}.isdisjoint(reasons):
                             continue
                         n = settings.num_return_sequences
                         yield Answer(

@@ -40,22 +40,24 @@ def count_subtrees(tree: Tree, iterations: int = WL_ITERATIONS) -> Counter:
 class TreeKernel:
     """A similarity (see topxgen.retrieval): the cosine of the counts of `features` of two sentences' trees."""
 
-    def __init__(self, pool: list[str], language: Language, settings, features: Callable[[Tree], Counter]):
+    features: Callable[[Tree], Counter]
+
+    def __init__(self, pool: list[str], language: Language, settings):
         """Raises UsageError if spaCy or a model with a parser for the language is missing."""
         from topxgen.text import spacy_pipelines
 
         flag = f"--retriever_type {type(self).__name__.lower()}"
         self._parser = spacy_pipelines.load(language, settings.spacy_model, "dependencies", flag)
-        self._features, self._pool = features, pool
+        self._pool = pool
         self._numbers: dict = {}
         self._rows = None
         self._counts: dict[str, Counter] = {}
 
     def prepare(self, queries: list[str]) -> None:
         if self._rows is None:
-            self._rows = unit_rows([self._features(tree) for tree in parse(self._parser, self._pool)], self._numbers)
+            self._rows = unit_rows([self.features(tree) for tree in parse(self._parser, self._pool)], self._numbers)
         new = [query for query in dict.fromkeys(queries) if query not in self._counts]
-        self._counts.update(zip(new, map(self._features, parse(self._parser, new)), strict=True))
+        self._counts.update(zip(new, map(self.features, parse(self._parser, new)), strict=True))
 
     def scores(self, queries: list[str]):
         rows = unit_rows([self._counts[query] for query in queries], dict(self._numbers))
@@ -67,15 +69,13 @@ class TreeKernel:
 class Structural(TreeKernel):
     """Arcs only: which parts of speech depend on which."""
 
-    def __init__(self, pool: list[str], language: Language, settings):
-        super().__init__(pool, language, settings, count_arcs)
+    features = staticmethod(count_arcs)
 
 
 class Kernel(TreeKernel):
     """Subtrees, counted as by grakel's WeisfeilerLehman kernel."""
 
-    def __init__(self, pool: list[str], language: Language, settings):
-        super().__init__(pool, language, settings, count_subtrees)
+    features = staticmethod(count_subtrees)
 
 
 def unit_rows(counts: list[Counter], numbers: dict):

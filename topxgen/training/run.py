@@ -111,11 +111,8 @@ def check_results(args: argparse.Namespace) -> None:
     args = argparse.Namespace(**vars(args))
     arguments.set_defaults(args)
     settings = arguments.result_settings(args, "")
-    later = [
-        "data",
-        "effective_batch_rows",
-        *(name for name in ("fp16", "bf16") if not settings[name]),
-    ]  # of the launcher
+    of_launcher = [name for name in ("fp16", "bf16") if not settings[name]]
+    later = ["data", "effective_batch_rows", *of_launcher]
     check_output_dir(args.output_dir, {name: value for name, value in settings.items() if name not in later})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 import torch
 
+from topxgen.common.blocks import in_blocks
 from topxgen.text.leak_guard import text_key
 from topxgen.text.words import is_blank
 from topxgen.training.packing import Seq2SeqRows, decoder_rows
@@ -71,15 +72,12 @@ class StreamedRows(torch.utils.data.IterableDataset):
 def windows(stream, size: int, test_texts: Collection[str] = frozenset()) -> Iterator[list[Pair]]:
     """Lists of `size` pairs (the last may be shorter), without pairs that have an empty side or a text of the test set in any
     spelling."""
-    test_keys, pairs = set(map(text_key, test_texts)) - {""}, []
-    for row in stream:
-        pair = Pair(row["source"], row["target"], row["src"], row["tgt"], "")
+    test_keys = set(map(text_key, test_texts)) - {""}
+
+    def taken(pair: Pair) -> bool:
         if test_keys and not test_keys.isdisjoint((text_key(pair.source), text_key(pair.target))):
-            continue
-        if not is_blank(pair.target) and not (pair.src and is_blank(pair.source)):
-            pairs.append(pair)
-        if len(pairs) == size:
-            yield pairs
-            pairs = []
-    if pairs:
-        yield pairs
+            return False
+        return not is_blank(pair.target) and not (pair.src and is_blank(pair.source))
+
+    pairs = (Pair(row["source"], row["target"], row["src"], row["tgt"], "") for row in stream)
+    return in_blocks(filter(taken, pairs), size)

@@ -14,10 +14,10 @@ and, unless it has only one translation of a sentence,
 It sorts and batches sentences itself.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,22 @@ class TranslatorSettings(Settings):
 
 def no_progress(_: int) -> None:
     """No-op progress callback."""
+
+
+class WithCandidates:
+    """A translator whose `translations` gives the `count` best of each sentence, best first."""
+
+    number_of_candidates: int
+
+    def translate(
+        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
+    ) -> list[Translation]:
+        return [found[0] for found in self.translations(sentences, source, target, 1, on_done)]
+
+    def candidates(
+        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
+    ) -> list[list[Translation]]:
+        return self.translations(sentences, source, target, self.number_of_candidates, on_done)
 
 
 def by_steps(on_done: Callable[[int], None], total: int, steps: int) -> Callable[[int], None]:
@@ -155,13 +171,10 @@ def translate_lists(
         translate = getattr(translator, method)
         yield from (translate(sentences, source, target, on_done) for sentences in lists)
         return
-    sizes: deque[int] = deque()
-
-    def calls() -> Iterator[Call]:
-        for sentences in lists:
-            sizes.append(len(sentences))
-            yield Call(method, (sentences, source, target))
-
-    for result in translator.map(calls()):
-        on_done(sizes.popleft())
+    asked, given = tee(lists)
+    results = translator.map(Call(method, (sentences, source, target)) for sentences in asked)
+    for result, sentences in zip(
+        results, given, strict=False
+    ):  # a result first: what was given is behind what was asked
+        on_done(len(sentences))
         yield result

@@ -17,14 +17,14 @@ from topxgen.prompting.style import CHAT, RAW, style_of
 from topxgen.retrieval import Retriever
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
-from topxgen.translation import Translation, TranslatorSettings, by_steps, no_progress
+from topxgen.translation import Translation, TranslatorSettings, WithCandidates, by_steps
 
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 500  # of a translation
 
 
-class LLM:
+class LLM(WithCandidates):
     """See topxgen.translation for the interface. Only sampled candidates of a local model have a confidence: exp(mean
     log-probability) of the tokens.
 
@@ -39,7 +39,7 @@ class LLM:
         if settings.model is None or not settings.model.model_name_or_path:
             raise UsageError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
         self._settings, self._model = settings, settings.model
-        count = settings.number_of_candidates
+        count = self.number_of_candidates = settings.number_of_candidates
         if count > 1 and settings.inference_api in inference.CHAT_ONLY:
             raise UsageError(
                 f"--number_of_candidates {count}: --inference_api {settings.inference_api} gives one answer to a prompt; pass 1, or "
@@ -181,20 +181,10 @@ class LLM:
         """Retries of API requests by cause; None for a local model."""
         return getattr(self._sampler, "retries", None)
 
-    def translate(
-        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
-    ) -> list[Translation]:
-        return [found[0] for found in self._translations(sentences, source, target, 1, on_done)]
-
-    def candidates(
-        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
-    ) -> list[list[Translation]]:
-        """Samples with a seed of their own each, or the best beams."""
-        return self._translations(sentences, source, target, self._settings.number_of_candidates, on_done)
-
-    def _translations(
+    def translations(
         self, sentences: list[str], source: Language, target: Language, count: int, on_done: Callable[[int], None]
     ) -> list[list[Translation]]:
+        """Samples with a seed of their own each, or the best beams."""
         distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
         prompts = self.prompts(distinct, source, target)
         raw = get_template(self._settings.template_key, source.name, target.name) if self._style == RAW else None

@@ -17,7 +17,7 @@ from topxgen.common.registry import Choice, load_choice
 from topxgen.inference.tokenizer import decode, plain_ids
 from topxgen.text.languages import Language
 from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
-from topxgen.translation import Translation, TranslatorSettings, by_steps, no_progress
+from topxgen.translation import Translation, TranslatorSettings, WithCandidates, by_steps
 from topxgen.translation.language_tokens import LanguageTokens
 
 NUM_BEAMS = 5
@@ -29,7 +29,7 @@ ENGINES: dict[str, Choice] = {
 COMPUTE_TYPES = ("auto", "int8", "int8_float16", "int8_bfloat16", "float16", "bfloat16", "float32")
 
 
-class NLLB:
+class NLLB(WithCandidates):
     """See topxgen.translation for the interface.
 
     The confidence is exp(mean log-probability) of the tokens as both engines score beams: EOS is one of them, and so is the
@@ -44,8 +44,8 @@ class NLLB:
         config, self._tokenizer, self._max_tokens = read_checkpoint(self.name, settings.trust_remote_code)
         self._languages = LanguageTokens(self.name, config, self._tokenizer)
         self.family = self._languages.family
-        self._candidates = settings.number_of_candidates
-        self._num_beams = max(NUM_BEAMS, self._candidates)
+        self.number_of_candidates = settings.number_of_candidates
+        self._num_beams = max(NUM_BEAMS, self.number_of_candidates)
         self._engine = load_choice("--nllb_engine", self._engine_name, ENGINES)(
             settings, config, self._tokenizer, *([converted] if converted else [])
         )
@@ -78,20 +78,10 @@ class NLLB:
     def check(self, source: Language, target: Language) -> None:
         self._languages.prefixes(source, target)
 
-    def translate(
-        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
-    ) -> list[Translation]:
-        return [found[0] for found in self._translations(sentences, source, target, 1, on_done)]
-
-    def candidates(
-        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
-    ) -> list[list[Translation]]:
-        """The best beams of each sentence."""
-        return self._translations(sentences, source, target, self._candidates, on_done)
-
-    def _translations(
+    def translations(
         self, sentences: list[str], source: Language, target: Language, count: int, on_done: Callable[[int], None]
     ) -> list[list[Translation]]:
+        """The best beams of each sentence."""
         before, prefix = self._languages.prefixes(source, target)
         distinct = list(dict.fromkeys(sentence for sentence in sentences if unicode_words(sentence)))
         limit = self._max_tokens - len(before) - 1
