@@ -18,7 +18,7 @@ from tests.support.tiny_lm import build_lm, build_nllb, built_once, give_chat_te
 
 PREPARE_GEMMA = (sys.executable, "scripts/prepare_gemma.py", GEMMA)
 TRAIN_TINY_MODELS = (sys.executable, "-m", "tests.support.tiny_lm")
-# Files of 5 s and more of processor time; first those that need no model, since the models may have to be made.
+# Files of 4 s and more of processor time or of waiting; first those that need no model, since the models may have to be made.
 LONGEST = (
     "attack/test_attack.py",
     "generation/test_api_runs.py",
@@ -50,6 +50,26 @@ LONGEST = (
     "doctor/test_doctor_hub.py",
     "comptra/report/test_distributions.py",
     "statistics/test_verify.py",
+    "corpora/test_parquet.py",
+    "comptra/test_directions.py",
+    "experiments/test_slurm_tasks.py",
+    "experiments/test_chain_run.py",
+    "common/test_signals.py",
+    "experiments/test_comparison.py",
+    "comptra/test_original_trees.py",
+    "training/test_tokenization.py",
+    "common/test_files.py",
+    "comptra/test_surface.py",
+    "generation/test_candidates.py",
+    "test_faults.py",
+    "translation/test_candidates.py",
+    "comptra/test_evaluation_sets.py",
+    "publication/test_split.py",
+    "training/test_merge_lora.py",
+    "doctor/test_doctor.py",
+    "decontamination/test_inputs.py",
+    "decontamination/test_runs.py",
+    "comptra/report/test_evaluation.py",
 )
 
 # A shell ignores SIGINT in its background jobs, and children inherit that; tests send it to theirs.

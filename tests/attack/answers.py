@@ -48,7 +48,7 @@ def attack(
     folder = place.new_folder(stage.ready)
     place.stub.hostile = lambda _: response
     try:
-        hit = place.run(folder, command, timeout=30, expect=(0, 2, 3, 4))
+        hit = place.run(folder, command, expect=(0, 2, 3, 4))
     finally:
         place.stub.hostile = None
     again = place.run(folder, command, expect=(0, 3))

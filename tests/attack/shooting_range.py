@@ -23,7 +23,7 @@ from tests.support.tiny_models import udhr_pairs
 KEY = "sk-attack-51f0c7d2e94b8a36"
 CODES = (0, 1, 2, 3, 4, 130, 141, 143)  # those of docs/files.md; 1 is of CHECKERS alone
 CHECKERS = ("scripts/verify.py", "scripts/doctor.py")
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 # What a run adds to its folder that is no result.
 NO_RESULTS = re.compile(
     r"(^|/)(rates\.json(\.partial)?|unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|run/[^/]+\.json|engine\.log|[^/]*\.torn|SHA256SUMS|nowhere)$"
@@ -162,7 +162,7 @@ class Range:
     def run(self, folder: Path, arguments, fault=None, timeout=TIMEOUT_S, kill_after=None, expect=CODES) -> Outcome:
         """Run a script in `folder`; `fault` is {"at": N, "action": NAME}, `expect` the exit codes that are right."""
         if not self._is_ready:
-            assert self._answer(180).strip() == "ready"
+            assert self._answer(600).strip() == "ready"
             self._is_ready = True
         root = self.stub.url("cohere")  # of the other APIs
         arguments = [str(word).replace("{url}", self.url).replace("{root}", root) for word in arguments]

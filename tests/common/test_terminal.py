@@ -82,13 +82,14 @@ def test_secrets_in_urls_reach_no_settings(tmp_path, monkeypatch):
         ("-m comptra.evaluate", ("in", "--metrics", EVIL)),
     ],
 )  # fmt: skip
-def test_control_characters_never_reach_the_terminal(tmp_path, script, flags):
+def test_control_characters_never_reach_the_terminal(tmp_path, monkeypatch, script, flags):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / f"{EVIL}_translate.jsonl").write_text("{")
-    result = run(script, *flags, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = in_process(script.removeprefix("-m "), *flags)
     assert result.returncode == 2
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", (result.stdout + result.stderr).decode())
-    assert result.stderr.count(b"\n") <= 2, result.stderr
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", result.stdout + result.stderr)
+    assert result.stderr.count("\n") <= 2, result.stderr
 
 
 TERMINALS = {

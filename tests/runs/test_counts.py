@@ -95,6 +95,16 @@ def test_the_sets_of_a_training(run):
     assert 2 * selected.count == training.train + training.test > 0
 
 
+def test_pairs_are_dropped_alone_or_with_their_paragraph(copy):
+    path = copy / finished_run.NAME / "manifest_decontaminate_Basque.json"
+    manifest = json.loads(path.read_text())
+    dropped = manifest["counts"]["pairs_dropped"] + manifest["counts"]["pairs_dropped_with_paragraph"]
+    for alone in (0, 1, dropped):
+        manifest["counts"] |= {"pairs_dropped": alone, "pairs_dropped_with_paragraph": dropped - alone}
+        path.write_text(json.dumps(manifest))
+        assert dropped and read(copy)[1] == []
+
+
 def test_files_that_changed_behind_their_manifests(copy):
     folder = copy / finished_run.NAME
     filtered = folder / "Basque_translate_filtered.jsonl"

@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pyarrow
 import pyarrow.parquet
 
 from tests.support.hub_server import HubServer
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, in_process
 
 RUN = """
 output_dir: {out}
@@ -90,8 +91,15 @@ def command(hub: HubServer | None, *words, **environment) -> tuple[list, dict]:
 
 
 def prefetch(hub: HubServer | None, *words, **environment) -> subprocess.CompletedProcess:
+    """In this process, whose client of the Hub has read these variables; with a PYTHONPATH, in another."""
     line, env = command(hub, *words, **environment)
-    return subprocess.run(line, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "PYTHONPATH" in environment:
+        return subprocess.run(line, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    url, offline = env["HF_ENDPOINT"], "HF_HUB_OFFLINE" in environment
+    read = {"ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}"}
+    constants = mock.patch.multiple("huggingface_hub.constants", HF_HUB_OFFLINE=offline, **read)
+    with mock.patch.dict(os.environ, env, clear=True), constants:
+        return in_process("scripts/prefetch.py", *words)
 
 
 def sent(hub: HubServer) -> list[str]:

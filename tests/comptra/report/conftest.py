@@ -14,18 +14,12 @@ def started():
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser(started):
+    """Whatever size and theme the test before had; on screen, if that one printed."""
     started.size(*pages.SIZES["desktop"])
     started.theme("light")
     return started
-
-
-@pytest.fixture
-def desktop(browser):
-    browser.size(*pages.SIZES["desktop"])
-    browser.theme("light")
-    return browser
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ def renamed(run, tmp_path_factory):
 
 
 @pytest.fixture
-def shown(desktop, page) -> Browser:
-    return pages.opened(desktop, page)
+def shown(browser, page) -> Browser:
+    return pages.opened(browser, page)
 
 
 def test_every_section_is_shown_without_error_or_request(shown):

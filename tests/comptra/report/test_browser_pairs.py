@@ -40,8 +40,8 @@ def found(run):
 
 
 @pytest.fixture
-def shown(desktop, page) -> Browser:
-    return opened(desktop, page)
+def shown(browser, page) -> Browser:
+    return opened(browser, page)
 
 
 def opened(browser: Browser, page, fragment: str = "pairs") -> Browser:

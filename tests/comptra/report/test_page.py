@@ -291,3 +291,7 @@ def test_a_copy_of_a_run_within_it_is_said_to_count_twice(tmp_path):
     assert said == [
         "nllb/Basque_translate.jsonl is a copy of backup/nllb/Basque_translate.jsonl: its pairs are counted twice"
     ]
+
+
+def test_the_size_of_packed_data_is_known_before():
+    assert [packing.packed_size(n) for n in range(10)] == [len(packing.packed(bytes(n))) for n in range(10)]
