@@ -5,7 +5,7 @@ import json
 import pytest
 
 from topxgen.common.errors import UsageError
-from topxgen.common.records import read_translations, target_language_of
+from topxgen.common.records import FilteredLayout, read_translations, target_language_of
 
 RECORD = {
     "sentence": "Bat. Bi.",
@@ -65,3 +65,13 @@ def test_the_target_language(tmp_path):
     assert target_language_of(tmp_path) == "English" and target_language_of(tmp_path, "French") == "French"
     (tmp_path / "settings_translate.json").write_text('{"target_language": "Spanish"}')
     assert target_language_of(tmp_path, "French") == "Spanish"
+
+
+@pytest.mark.parametrize("name", ["r", "r.json", "r.md", "r.v2"])
+def test_a_report_has_two_files_however_it_is_named(name, tmp_path):
+    stem = name.removesuffix(".json").removesuffix(".md")
+    found = FilteredLayout(tmp_path).reports(tmp_path / name, audit=False)
+    assert found == (tmp_path / f"{stem}.json", tmp_path / f"{stem}.md")
+    (tmp_path / "folder.d").mkdir()
+    of_folder = FilteredLayout(tmp_path).reports(tmp_path / "folder.d", audit=True)
+    assert [path.name for path in of_folder] == ["decontamination_audit.json", "decontamination_audit.md"]

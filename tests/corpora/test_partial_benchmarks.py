@@ -2,6 +2,7 @@
 allowed to take."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.training_data import load as load_pairs
 
 BASQUE, ENGLISH, SOMALI, SPANISH = map(languages.find, ("Basque", "English", "Somali", "Spanish"))
+DEVANAGARI = str.maketrans("0123456789", "०१२३४५६७८९")
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 162345\n"
 PIECES = {
     "flores": [("flores200_dataset/dev/spa_Latn.dev", 997), ("flores200_dataset/devtest/spa_Latn.devtest", 1012)],
@@ -114,6 +116,38 @@ def test_the_english_texts_under_another_languages_name_are_refused(name, tmp_pa
     assert f"{path} is not the published file: " in message and "are the English ones, not Spanish" in message
     if name == "xquad":
         assert "are the English ones" in refusal(examples.example_paragraphs, tmp_path, allow_partial=True)
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_lines_in_other_places_than_the_english_ones_are_refused(name, tmp_path):
+    """A header in place of the last line, a list that was sorted: all references would be of other sentences."""
+    for path, count in [*PIECES[name], *ENGLISH_FILES[name]]:
+        write(tmp_path / path, count)
+    benchmarks.load(name, SPANISH, tmp_path)
+    path = tmp_path / PIECES[name][-1][0]
+    text = path.read_text()
+    path.write_text(re.sub(r"Uno (\d+)", lambda match: f"Uno {int(match[1]) + 1}", text))
+    message = refusal(benchmarks.load, name, SPANISH, tmp_path)
+    assert (
+        f"{path} is not the published file: only 0 of " in message and "its lines are shifted or in another" in message
+    )
+    if name == "flores":
+        pool = tmp_path / PIECES[name][0][0]
+        pool.write_text(re.sub(r"Uno (\d+)", lambda match: f"Uno {int(match[1]) + 1}", pool.read_text()))
+        assert "shifted" in refusal(examples.example_sentences, str(tmp_path), SPANISH)
+    path.write_text(re.sub(r"Uno (\d+)", lambda match: f"Uno {match[1].translate(DEVANAGARI)}", text))
+    if name != "flores":
+        benchmarks.load(name, SPANISH, tmp_path)
+
+
+@pytest.mark.parametrize("row", ["{number}\t{text}", '"{text}"'])
+def test_rows_of_a_table_in_place_of_lines_are_refused(row, tmp_path):
+    path = write(tmp_path / "NTREX-128/newstest2019-ref.spa.txt", 1997)
+    lines = path.read_text().split("\n")[:-1]
+    path.write_text("".join(f"{row.format(number=i, text=text)}\n" for i, text in enumerate(lines)))
+    assert f"{path} is not the published file: 1,000 of its texts are in" in refusal(
+        benchmarks.load, "ntrex", SPANISH, tmp_path
+    )
 
 
 def test_every_script_refuses_a_copy_in_another_language(main_here, tmp_path):

@@ -15,6 +15,9 @@ from topxgen.common import hub_files, needs
 from topxgen.common.needs import COMET, COMET_PYTHON, DATASET, FILES, MODEL, SENTENCEPIECE, TOKENIZER, Need
 from topxgen.experiments.assets import Asset, assets, read_commands, state
 from topxgen.quality import comet_models
+from topxgen.text import languages
+from topxgen.training import named_datasets
+from topxgen.training.dataset_spec import DatasetSpec
 
 
 def found(name: str, home: Path, *changes: str) -> dict[str, Asset]:
@@ -56,6 +59,12 @@ def test_an_api_needs_no_model(tmp_path):
     assert "org/served" not in rows and "facebook/nllb-200-3.3B" in rows
 
 
+def test_smol_comes_from_the_hub_unless_there_is_a_copy(tmp_path):
+    spec = DatasetSpec("smol", languages.find("English"), (languages.find("Hausa"), languages.find("Kinyarwanda")))
+    assert named_datasets.needs(spec) == [Need(DATASET, "google/smol", ("smolsent__en_ha", "smolsent__en_rw"))]
+    assert named_datasets.needs(replace(spec, data_dir=(tmp_path,))) == []
+
+
 def test_every_metric_with_a_model_names_it():
     settings = MetricSettings()
     for name, row in METRICS.items():
@@ -73,6 +82,9 @@ def test_every_metric_with_a_model_names_it():
         Need(TOKENIZER, "google/mt5-xl"),
     ]
     assert of_comptra.of_metric("bleu", MetricSettings(tokenize="13a")) == []
+    for tokenizer, may_lack in (("auto", True), ("flores200", False)):  # the default does without
+        (need,) = of_comptra.of_metric("bleu", MetricSettings(tokenize=tokenizer))
+        assert (need.kind, need.name, bool(need.fallback)) == (SENTENCEPIECE, "flores200", may_lack)
     assert of_comptra.of_metric("lang", MetricSettings(lid_model="cis-lmu/glotlid/model_v3.bin")) == [
         Need(FILES, "cis-lmu/glotlid", files=("model_v3.bin",))
     ]

@@ -93,6 +93,13 @@ def small(tmp_path: Path, tiny_lm: str, **lines: str) -> Path:
     return path
 
 
+def test_a_job_that_is_named_runs_alone(tmp_path, tiny_lm, started):
+    path, out = small(tmp_path, tiny_lm), tmp_path / "out"
+    alone = in_process("scripts.compare", path, "--jobs", f"{out}/nothing/main-1")
+    assert alone.returncode == 0 and started == ["main.py"], alone.stderr
+    assert (out / "nothing" / "translations").exists() and not (out / "comparison.json").exists()
+
+
 @pytest.mark.medium
 def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     """All variants; nothing runs twice; a seed that is added later runs alone; too few pairs are refused."""

@@ -15,7 +15,7 @@ from tests.support.run_files import CHECKED, SCORED, write
 from tests.support.runs import ROOT, in_process
 from tests.support.slurm import scripts, submit
 from topxgen.common.run_files import RunFile, read_changed
-from topxgen.experiments import slurm
+from topxgen.experiments import job_resources, slurm
 from topxgen.experiments.chain import commands
 
 DATAGEN = "datagen: {languages: Basque, model_name_or_path: m, seed_topics_path: in/topics_wiki.txt, number_of_instructions: 8"
@@ -65,6 +65,11 @@ def test_a_mistake_is_one_line_before_anything_is_submitted(place, section, mess
         assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
         assert message in result.stderr, result.stderr
     assert not (place / "out").exists()
+
+
+def test_times_as_slurm_has_them():
+    times = {"90": 5400, "1:30": 90, "2:03:04": 7384, "1-2": 93600, "1-02:03": 93780, "1-02:03:04": 93784}
+    assert {text: job_resources.seconds(text) for text in times} == times
 
 
 def test_times_that_are_long_enough(place):

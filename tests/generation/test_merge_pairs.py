@@ -70,6 +70,8 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     assert funnel.startswith("  sentences "), "the shard's own prompts did not write the paragraphs that it translates"
     taken = [len(records(path)) for path in split.glob("shards/*/writer-1/Basque_paragraphs.jsonl")]
     assert sum(taken) == 40 and all(taken)
+    stale = datagen(*command(server, split, "--stages", "score", *scored), check=2)
+    assert "Basque_translate.jsonl lacks what shard 0001-of-0003 has done since the last merge" in stale.stderr
     merge(split)
     assert translated(split) == expected
     # A sentence in the paragraphs of two shards was paid for twice.
@@ -176,6 +178,9 @@ def test_a_split_run_grows_stage_by_stage(server, tmp_path):
         words = ("--number_of_instructions", number)
         for index in range(2):
             shard(server, tmp_path, index, 2, *words)
+        if number == "90":
+            stale = datagen(*command(server, tmp_path, "--stages", "translate", *words), check=2)
+            assert "Basque.jsonl lacks what shard 0000-of-0002 has done since the last merge (generate)" in stale.stderr
         assert "fewer paragraphs" in in_process("scripts/merge.py", tmp_path, "--stages", "generate").stderr
         generate(server, tmp_path, *words)
         assert len(records(tmp_path / "Basque.jsonl")) >= int(number)

@@ -13,6 +13,7 @@ from tests.support import number_translator
 from tests.support.runs import BENCHMARKS, TOPICS, in_process, records, script, signalled
 from tests.support.tiny_models import udhr_texts
 from topxgen.corpora.monolingual import open_source
+from topxgen.generation import native
 from topxgen.text import languages
 
 needs_apertium = pytest.mark.skipif(
@@ -496,3 +497,13 @@ def test_lines_of_ntrex_through_all_stages_and_decontamination(tmp_path):
     assert filtered and all(int(record["id"].split("-")[-1].split(".")[0]) <= 30 for record in filtered)
     report = json.loads((tmp_path / "apertium/decontamination_report.json").read_text())
     assert f'"source": "{ntrex}[30:1000]"' in json.dumps(report)
+
+
+@pytest.mark.parametrize(
+    "judged, shards, done",
+    [((), 1, 0), ((1, 2, 3, 5), 1, 2), ((1, 4, 10), 3, 3), ((1, 7), 3, 0), ((), 3, 0)],
+)
+def test_rows_that_a_resumed_run_does_not_read_again(judged, shards, done):
+    """Those before the last one that is judged as far as nothing is missing, of a shard those of its own."""
+    ids = {native.native_id("Basque", number, 0) for number in judged}
+    assert native._rows_done("Basque", ids, lambda number: number % shards == 1 % shards) == done

@@ -272,6 +272,7 @@ VLLM_LACKS = {
     "DoRA": {"use_dora": True},
     "modules_to_save": {"modules_to_save": ["lm_head"]},
     "trained biases": {"bias": "all"},
+    "biases of its own": {"lora_bias": True},
     "target_parameters": {"target_parameters": ["mlp.down_proj.weight"]},  # as peft's all-linear has for experts
 }
 

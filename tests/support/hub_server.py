@@ -86,8 +86,8 @@ def _parameters(files: dict[str, Path]) -> dict[str, int]:
     """By dtype, as the Hub counts them in headers."""
     found: dict[str, int] = {}
     for path, file in files.items():
-        for tensor in hub_files.tensors(file).values() if path.endswith(".safetensors") else ():
-            found[tensor["dtype"]] = found.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
+        for dtype, shape in (hub_files.tensors(file) or {}).values() if path.endswith(".safetensors") else ():
+            found[dtype] = found.get(dtype, 0) + math.prod(shape)
     return found
 
 

@@ -16,7 +16,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
 from topxgen.corpora import hub_sets, own_benchmarks, tables
-from topxgen.corpora.splits import SIZES, Split, check_not_english, check_size
+from topxgen.corpora.splits import SIZES, Split, check_not_english, check_order, check_size
 from topxgen.corpora.tables import SUFFIXES, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -96,7 +96,10 @@ def load(
         if folder is not None and name in SIZES and language.flores != "eng_Latn":
             english = _english(name, loader, folder)
             for split in splits:
-                check_not_english(split, english)
+                check_not_english(split, [text for other in english for text in other.texts])
+                for other in english:
+                    if other.name == split.name.partition(" (")[0]:
+                        check_order(split, other.texts)
     except LacksLanguage:
         raise
     except UsageError as error:
@@ -142,10 +145,10 @@ def _parts_of(name: str, chosen: list[Language]) -> tuple[tuple[str, ...], tuple
     return (), ()
 
 
-def _english(name: str, loader: Callable, folder: Path) -> list[str]:
-    """The English texts; none where the folder lacks them."""
+def _english(name: str, loader: Callable, folder: Path) -> list[Split]:
+    """The English splits; none where the folder lacks them."""
     try:
-        return [text for split in loader(name, languages.find("English"), folder) for text in split.texts]
+        return loader(name, languages.find("English"), folder)
     except UsageError:
         return []
 

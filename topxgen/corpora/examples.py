@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, hub_sets
-from topxgen.corpora.splits import Split, check_not_english, check_size
+from topxgen.corpora.splits import Split, check_not_english, check_order, check_size
 from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -59,6 +59,7 @@ def _check_flores(split: Split, folder: Path, allow_partial: bool) -> None:
     for name in benchmarks.flores_files(english, split.name) if split.language != english.name else ():
         if (folder / name).is_file():
             check_not_english(split, read_lines(folder / name))
+            check_order(split, read_lines(folder / name))
 
 
 def parallel_sentences(

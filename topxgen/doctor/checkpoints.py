@@ -116,9 +116,9 @@ def read(folder: Path) -> Checkpoint | None:
         return None
     counts, shapes = Counter(), {}
     for path in paths:
-        for name, row in (hub_files.tensors(path) if path.suffix == ".safetensors" else {}).items():
-            shapes[name] = tuple(row["shape"])
-            counts[row["dtype"]] += math.prod(row["shape"])
+        for name, (dtype, shape) in (hub_files.tensors(path) or {}).items():  # of torch files: none
+            shapes[name] = shape
+            counts[dtype] += math.prod(shape)
     size = sum(path.stat().st_size for path in paths)
     return Checkpoint(size, counts, shapes, read_json(folder / "config.json", Config))
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from topxgen import distributed, inference
-from topxgen.common import flag_rules, hub, provenance, rates
+from topxgen.common import flag_rules, hub, provenance, rates, shards
 from topxgen.common.console import ONCE, Progress, show
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
@@ -88,6 +88,7 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         source = config.whole if config.layout.translates_taken else config.layout
         for language in languages if "generate" not in args.stages else ():
             yield lambda language=language: next(read_paragraphs(source, language), None)
+            yield lambda language=language: shards.check_merged(source.paragraphs(language.name))
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
         if args.min_score is not None:
@@ -98,6 +99,8 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
                 whole = config.shard is not None and not config.layout.translations(name).exists()
                 layout = config.whole if whole else config.layout
                 yield lambda name=name, layout=layout: scoring.count_unscored(layout, name, config.scorer.id)
+                if config.shard is None:
+                    yield lambda name=name: shards.check_merged(config.layout.translations(name))
         yield lambda: config.scorer.preflight(languages, config.target_language)
 
 

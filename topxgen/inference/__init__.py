@@ -28,7 +28,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
-from topxgen.inference.engine_args import parse
+from topxgen.inference.engine_args import check_names, names_in_source, parse
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,9 @@ def describe(backend: str, settings: ModelSettings) -> str:
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
     """Raise UsageError if `backend` does not exist, or is an API without a key, client or address, or one that cannot decode
     as `sampling` says; for a local model if its adapter does not fit."""
-    engine_options(settings)
+    chosen = engine_options(settings).get("engine_args", ())
+    if chosen and (known := names_in_source()):
+        check_names(chosen, known)
     if sampling is not None and (problem := beam_problem(backend, sampling)):
         raise UsageError(problem)
     if backend in BACKENDS and backend not in REMOTE:

@@ -85,6 +85,7 @@ def check_vllm_supports(folder: str) -> None:
         "DoRA": settings.get("use_dora"),
         "modules_to_save": settings.get("modules_to_save"),
         "trained biases": settings.get("bias", "none") != "none",
+        "biases of its own (lora_bias)": settings.get("lora_bias"),
         # The engine of vLLM 0.32 dies at the first request with those of Qwen3-MoE, even with enable_mixed_moe_lora_format.
         "target_parameters (of experts)": settings.get("target_parameters"),
     }

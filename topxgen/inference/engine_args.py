@@ -3,10 +3,13 @@
 Whatever may change a response is part of a run's settings (`inference.decoding`), so that responses of two engines do not mix.
 """
 
+import ast
 import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 from topxgen.common.errors import UsageError, did_you_mean
 
@@ -79,14 +82,26 @@ def _code_in(key: str, value: object) -> Iterator[str]:
         yield from _code_in(str(name), item)
 
 
-def check_names(options: Collection[str], known: Collection[str], version: str) -> None:
+def check_names(options: Collection[str], known: Collection[str]) -> None:
     """Raise UsageError for an option that vLLM does not have."""
     for name in options:
         if name not in known:
             raise UsageError(
-                f"--engine_args: vLLM {version} has no option {name!r}{did_you_mean(name, known)}; its engine arguments are listed at "
+                f"--engine_args: the installed vLLM has no option {name!r}{did_you_mean(name, known)}; its engine arguments are listed at "
                 "docs.vllm.ai (configuration, engine arguments)"
             )
+
+
+def names_in_source() -> set[str]:
+    """The options of the installed vLLM, which takes ten seconds to import; none if it is not installed or has another form."""
+    vllm = find_spec("vllm")
+    folders = vllm.submodule_search_locations if vllm else None
+    try:
+        tree = ast.parse(Path(folders[0], "engine", "arg_utils.py").read_bytes()) if folders else ast.Module([])
+    except (OSError, SyntaxError):
+        return set()
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
+    return {field.target.id for node in classes for field in node.body if isinstance(field, ast.AnnAssign)}
 
 
 def switch_on_batch_invariance() -> None:

@@ -54,7 +54,7 @@ class VLLMSampler:
                 f"--inference_api vllm needs vLLM ({error}): pip install -r requirements.txt (GPU) or run "
                 "scripts/setup.sh (CPU), or pass --inference_api hf"
             ) from None
-        engine_args.check_names(chosen, EngineArgs.__dataclass_fields__, vllm.__version__)
+        engine_args.check_names(chosen, EngineArgs.__dataclass_fields__)
         import torch
         from transformers import AutoConfig
         from vllm.v1.engine.exceptions import EngineDeadError
