@@ -65,13 +65,11 @@ def greedy(src: Language, tgt: Language, settings: SelectionSettings) -> None:
 def by_bleu(src: Language, tgt: Language, settings: SelectionSettings) -> Selector:
     tokenize = ngram_similarity.bleu_tokenizer(tgt)
 
+    def read(texts: list[str]) -> ngram_similarity.Sequences:
+        return ngram_similarity.words(texts, tokenize, {})
+
     def select(sentences: list[str], candidates: list[list[str]]) -> list[str]:
-        return consensus(
-            candidates,
-            lambda texts: ngram_similarity.words(texts, tokenize, {}),
-            ngram_similarity.bleu,
-            ngram_similarity.BLEU_ORDER,
-        )
+        return consensus(candidates, read, ngram_similarity.bleu, ngram_similarity.BLEU_ORDER)
 
     return select
 
@@ -183,9 +181,7 @@ class ByComet:
             self._metric.close()
 
 
-def best_scored(
-    sentences: list[str], candidates: list[list[str]], score: Callable[[list[str], list[str]], list[float | None]]
-) -> list[str]:
+def best_scored(sentences: list[str], candidates: list[list[str]], score: Callable) -> list[str]:
     """Of each list the text with the highest score, of ties the first; `score` is called once, for all that need one.
 
     An empty candidate is not scored, and chosen only if all are empty; a single candidate needs no score.

@@ -119,9 +119,8 @@ class EvaluationConfig:
         with self._named():
             for model in self.models:
                 self.template(model)
-            self.test_set = evaluation_sets.of_flags(
-                args, self.src, self.tgt, bool(self.max_demonstrations or self.divides_by_pool)
-            )
+            need_pool = bool(self.max_demonstrations or self.divides_by_pool)
+            self.test_set = evaluation_sets.of_flags(args, self.src, self.tgt, need_pool)
             if args.shard is not None:
                 self.test_set = _part_of(self.test_set, args.shard)
             checks.check_pool(self)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from comptra import evaluation_sets
 from comptra.compositional import translate
 from comptra.config import directions
-from comptra.llm_calls import LLMClient
+from comptra.llm_calls import LLMClient, Texts
 from comptra.methods import Shots, Task
 from comptra.models import Model
 from comptra.ordered_jsonl import unfinished
@@ -19,6 +19,7 @@ from topxgen.common.errors import Unreachable
 from topxgen.inference import REMOTE, SamplingSettings
 from topxgen.inference.costs import Estimate, estimated_tokens
 from topxgen.inference.tokenizer import count_tokens
+from topxgen.prompting.one_line import Candidates
 from topxgen.prompting.style import Prompt
 from topxgen.text import languages
 
@@ -57,9 +58,7 @@ class _EstimatingClient(LLMClient):
         super().begin_stage(name)
         self._stage = name
 
-    def generate(
-        self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings
-    ) -> Iterator[tuple[int, list[str]]]:
+    def generate(self, sentences: Texts, prompts: Sequence[Prompt], sampling: SamplingSettings) -> Iterator[Candidates]:
         seen = set()
         for i, (sentence, prompt) in enumerate(zip(sentences, prompts, strict=True)):
             text = self._answer(sentence, prompt, sampling)
@@ -104,9 +103,8 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
     phrases = args.number_of_subproblems if args.number_of_subproblems > 0 else PHRASES
     tokenizer, runs = _tokenizer(config, model), []
     for longest in (False, True):
-        client = _EstimatingClient(
-            config.style[model.path], tokenizer, references, longest, config.merge_prompt.has_sections, phrases
-        )
+        style, has_sections = config.style[model.path], config.merge_prompt.has_sections
+        client = _EstimatingClient(style, tokenizer, references, longest, has_sections, phrases)
         _run(config, model, client, sentences)
         runs.append(client.counts)
     fewest, most = runs

@@ -78,8 +78,7 @@ class _Parser(Parser):
             self.error(str(error))
         if args is None:
             sys.argv = [sys.argv[0], *words]
-            return super().parse_args(None, namespace)
-        return super().parse_args(words, namespace)
+        return super().parse_args(None if args is None else words, namespace)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -95,9 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_flags(parser.add_argument_group("what was translated").add_argument)
     add_metric_flags(parser.add_argument_group("metrics").add_argument)
     add_model_flags(parser.add_argument_group("models of metrics").add_argument)
-    gemba.add_flags(
-        parser.add_argument_group("an LLM that judges (--metrics gemba-da, gemba-mqm, gemba-esa)").add_argument
-    )
+    judges = "an LLM that judges (--metrics gemba-da, gemba-mqm, gemba-esa)"
+    gemba.add_flags(parser.add_argument_group(judges).add_argument)
 
     add = parser.add_argument_group("best of two systems").add_argument
     # fmt: off
@@ -182,9 +180,8 @@ def evaluate(args: argparse.Namespace, load_test_set: Callable | None = None) ->
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:
             others = ", ".join(system["path"] for system in group["systems"])
-            logger.info(
-                f"not compared: --baseline {args.baseline} has no translation of {title_of(group)} as {others} has"
-            )
+            what = f"translation of {title_of(group)} as {others} has"
+            logger.info(f"not compared: --baseline {args.baseline} has no {what}")
     return report, rows
 
 
@@ -196,14 +193,6 @@ def with_other_directions(baselines: set[Path], groups: list[list[System]]) -> s
     return baselines | {one.folder.resolve() for group in without for one in group if names[str(one.folder)] in same}
 
 
-def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
-    """The text of --segments; directions may lack a metric, which is an empty cell or null."""
-    if not as_csv:
-        yield from map(to_line, rows)
-        return
-    yield csv_text(rows)
-
-
 def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
     """What a command loads that does not come with the package; `names`: languages of the runs that it scores."""
     return wanted.of_evaluation(args, names)
@@ -212,20 +201,15 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
-    check_output_files(
-        {f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "plot", "segments")},
-        BEGINNINGS,
-    )
+    names = ("csv", "json", "markdown", "latex", "plot", "segments")
+    check_output_files({f"--{name}": getattr(args, name) for name in names}, BEGINNINGS)
     if args.plot:
         series.check_format(args.plot)
-    if args.every_eval_ever:
-        check_output_directory(args.every_eval_ever, f"--every_eval_ever {args.every_eval_ever}")
+    for flag in ("every_eval_ever", "ensemble_dir", "cache_dir"):
+        if folder := getattr(args, flag):
+            check_output_directory(folder, f"--{flag} {folder}")
     if args.model_card:
         model_card.check(args.model_card)
-    if args.ensemble_dir:
-        check_output_directory(args.ensemble_dir, f"--ensemble_dir {args.ensemble_dir}")
-    if args.cache_dir:
-        check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
     of_metrics: list[Need] = []
     with suppress(UsageError):  # a metric that cannot be used is left out, and named then
@@ -241,7 +225,8 @@ def print_report(args: argparse.Namespace) -> int:
     if args.every_eval_ever:
         every_eval_ever.write(report, args.every_eval_ever, int(time.time()))
     if args.segments:
-        write_atomic(args.segments, segment_lines(rows, args.segments.suffix.lower() == ".csv"))
+        as_csv = args.segments.suffix.lower() == ".csv"
+        write_atomic(args.segments, [csv_text(rows)] if as_csv else map(to_line, rows))
     for file in filter(None, (args.csv, args.markdown, args.latex, args.json, args.segments)):
         checksums.claim_file(file)
     for line in model_card.write(report, args.model_card or ()):

@@ -142,21 +142,14 @@ def load(
     elif need_pool and name == "topxgen":
         pool, pool_facts = _filled(*_generated(data_dir, src, tgt))
     leaks, guard_facts = _leaks(test_pairs, pool, src, tgt)
-    return TestSet(
-        name=name,
-        src=src,
-        tgt=tgt,
-        sources=[source for source, _ in pairs],
-        references=[reference for _, reference in pairs],
-        pool=pool,
-        facts={
-            "dataset": name,
-            "test": {**facts, "pairs": len(pairs), "of": len(test_pairs)},
-            "pool": pool_facts,
-            "leak_guard": guard_facts,
-        },
-        leaks=leaks,
-    )
+    facts = {
+        "dataset": name,
+        "test": {**facts, "pairs": len(pairs), "of": len(test_pairs)},
+        "pool": pool_facts,
+        "leak_guard": guard_facts,
+    }
+    sides = [source for source, _ in pairs], [reference for _, reference in pairs]
+    return TestSet(name, src, tgt, *sides, pool, facts, leaks)
 
 
 def _published(
@@ -170,9 +163,7 @@ def _published(
             splits = benchmarks.load(benchmark, language, folder, allow_partial=allow_partial)
         except LacksLanguage as error:
             others = [name for name, there in (("flores", True), ("udhr", embedded)) if there and name != benchmark]
-            copy = (
-                "--benchmark_dir FOLDER with a copy that has it, or " if folder is None and benchmark != "udhr" else ""
-            )
+            copy = "--benchmark_dir FOLDER with a copy that has it, or " * (folder is None and benchmark != "udhr")
             raise UsageError(
                 f"{error}; pass {copy}--dataset_name_or_path {' or '.join([*others, 'files'])} (--test_files of your own)"
             ) from None

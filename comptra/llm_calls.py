@@ -14,7 +14,10 @@ from topxgen.common.console import Progress
 from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting.answers import is_cut
+from topxgen.prompting.one_line import Candidates
 from topxgen.prompting.style import CHAT, Prompt
+
+Texts = Sequence[str]
 
 
 class StageProgress:
@@ -113,8 +116,8 @@ class LLMClient:
 
     def chosen(self, sentence: str, translation: str) -> str:
         """`translation`, which is the one of `sentence`."""
-        for marked in (self.unreadable, self.truncated):
-            marked.discard(sentence)  # by an earlier draft
+        self.unreadable.discard(sentence)  # by an earlier draft
+        self.truncated.discard(sentence)
         self._readings.get((sentence, translation), set()).add(sentence)
         return translation
 
@@ -135,13 +138,10 @@ class LLMClient:
     def begin_stage(self, name: str) -> None:
         """Start a stage, by the name that its progress bar shows: no sentence is unanswered yet."""
         self.progress.begin(name)
-        self.unanswered.clear()
-        for marked in (self.unreadable, self.truncated, self._at_limit, self._readings):
+        for marked in (self.unanswered, self.unreadable, self.truncated, self._at_limit, self._readings):
             marked.clear()
 
-    def generate(
-        self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings
-    ) -> Iterator[tuple[int, list[str]]]:
+    def generate(self, sentences: Texts, prompts: Sequence[Prompt], sampling: SamplingSettings) -> Iterator[Candidates]:
         """Yield (number of the prompt, its texts) as answers finish; no texts: no answer (see `failures`).
 
         `sentences`: for each prompt the sentence whose result depends on its answer. Equal prompts are sent once.
@@ -167,9 +167,7 @@ class LLMClient:
             for i in numbers[answer.id]:
                 yield i, answer.texts
 
-    def generate_all(
-        self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings
-    ) -> list[list[str]]:
+    def generate_all(self, sentences: Texts, prompts: Sequence[Prompt], sampling: SamplingSettings) -> list[list[str]]:
         """The texts of each prompt, in order; see `generate`."""
         answers: list[list[str]] = [[] for _ in prompts]
         for i, texts in self.generate(sentences, prompts, sampling):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from filecmp import cmp
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 from comptra.config import configurations
@@ -104,9 +104,8 @@ def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
     sizes = [_lines_of_sentences(shard, steps) for shard in of_shards]
     if None in sizes:
         return
-    names = {
-        path.name for shard in of_shards for path in (*shard.glob("translate_*.jsonl"), *shard.glob("draft_*.jsonl"))
-    }
+    patterns = ("translate_*.jsonl", "draft_*.jsonl")
+    names = {path.name for shard in of_shards for pattern in patterns for path in shard.glob(pattern)}
     for name in sorted(names):
         level = int(name.removesuffix(".jsonl").split("_")[1])
         paths = [shard / name for shard in of_shards]
@@ -114,10 +113,8 @@ def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
             with ExitStack() as stack:
                 files = [stack.enter_context(open(path, "rb")) for path in paths]
                 rows = zip_longest(*(of_shard[level] for of_shard in sizes), fillvalue=0)  # a sentence of each shard
-                lines = (
-                    line for row in rows for file, size in zip(files, row, strict=True) for line in islice(file, size)
-                )
-                _replace(folder, name, lines)
+                parts = (islice(*part) for row in rows for part in zip(files, row, strict=True))
+                _replace(folder, name, chain.from_iterable(parts))
 
 
 def _lines_of_sentences(shard: Path, steps: int) -> list[list[int]] | None:

@@ -61,13 +61,9 @@ def resolve_models(args: argparse.Namespace, uses_llm: bool) -> list[Model]:
             f"two models are named {duplicates[0]!r}, so that their results would be in one folder: run them one by one, each "
             "with its own --output_dir"
         )
-    adapters_only = Rule(
-        ("lora_rank",),
-        "a LoRA adapter as --model_name_or_path",
-        lambda _: any(m.adapter for m in models),
-        "enable_lora",
-    )
-    flag_rules.check([adapters_only], args)
+    has_adapters = any(model.adapter for model in models)
+    needs = "a LoRA adapter as --model_name_or_path"
+    flag_rules.check([Rule(("lora_rank",), needs, lambda _: has_adapters, "enable_lora")], args)
     return models
 
 
@@ -114,9 +110,8 @@ def prompt_style(
     if model.adapter:
         adapters.check_tokenizer(model.adapter, settings)
     # A fine-tuned model is prompted as it was trained, even if its tokenizer still has a chat template.
-    style = style_of(
-        RAW if args.prompt_style == "auto" and trained else args.prompt_style, args.inference_api, settings
-    )
+    chosen = RAW if args.prompt_style == "auto" and trained else args.prompt_style
+    style = style_of(chosen, args.inference_api, settings)
     if style == CHAT and (trained or key):
         unused = f"template {trained}, on which it was fine-tuned," if trained else f"--template_key {key}"
         logger.info(

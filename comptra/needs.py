@@ -85,9 +85,8 @@ def of_metric(name: str, settings: MetricSettings) -> list[Need]:
     if name == "blaser-qe":
         return blaser.needs(settings.blaser_name_or_path, settings.sonar_name_or_path)
     if name.startswith("metricx-"):
-        return mt5.needs(
-            neural.metricx_model(settings.metricx_name_or_path, int(name.split("-")[1]), not name.endswith("-qe"))
-        )
+        version, with_reference = int(name.split("-")[1]), not name.endswith("-qe")
+        return mt5.needs(neural.metricx_model(settings.metricx_name_or_path, version, with_reference))
     if name == "mt-ranker":
         return mt5.needs(settings.mt_ranker_name_or_path)
     if name in comet.MODELS:

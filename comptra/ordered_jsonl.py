@@ -2,26 +2,15 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Required
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
+from topxgen.common.schemas import fields
 
-
-class TranslationLine(TypedDict):
-    """A line of translate_{s}.jsonl; null: the model gave no answer."""
-
-    sentence: str
-    translation: str | None
-
-
-class DivisionLine(TypedDict):
-    """A line of divide_{r}.jsonl."""
-
-    sentence: str
-    propositions: list[str] | None
-
-
+# Lines of translate_{s}.jsonl and of divide_{r}.jsonl; null: the model gave no answer.
+TranslationLine = fields(sentence=Required[str], translation=Required[str | None])
+DivisionLine = fields(sentence=Required[str], propositions=Required[list[str] | None])
 SCHEMAS = {"translation": TranslationLine, "propositions": DivisionLine}  # by the key of the value
 # Extra keys of a line.
 UNANSWERED = "unanswered"  # depends on a prompt that got no answer: the next run makes the line again

@@ -63,9 +63,8 @@ def show_prompts(configs: list[EvaluationConfig]) -> int:
     if several and everything:
         show(estimate_table(everything, meter.prices, meter.budget, is_remote))
     if any(one.hours is None for one in everything):
-        show(
-            "hours are unknown until a first run has measured the speed: try a few sentences (--max_samples) in this directory"
-        )
+        remedy = "try a few sentences (--max_samples) in this directory"
+        show(f"hours are unknown until a first run has measured the speed: {remedy}")
     args, model = configs[0].args, configs[0].models[0]
     if not configs[0].uses_llm or args.steps or args.method_translate != "vanilla":
         show("--dry_run cannot show these prompts: they depend on earlier model outputs")
@@ -123,10 +122,8 @@ def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
 
 def retrieve(model: Model, configs: list[EvaluationConfig]) -> None:
     """Find the demonstrations of all directions that are not complete, if that takes a model, before the LLM is in memory."""
-    if (
-        not (configs[0].several and configs[0].retrieves_by_model and configs[0].max_demonstrations)
-        or configs[0].args.steps
-    ):
+    first = configs[0]
+    if first.args.steps or not (first.several and first.retrieves_by_model and first.max_demonstrations):
         return
     for config in configs:
         path, sentences = config.folder(model) / "translate_0.jsonl", config.test_set.sources
@@ -151,11 +148,9 @@ def translate_with(
         check_settings(folder, settings)
         if args.shard is not None:
             shards.write_note(folder, args.shard, "main", "translate", "main")
-        paid = args.inference_api in inference.REMOTE
-        style = config.style.get(model.path, RAW)
-        client = LLMClient(
-            config.meter.wrap(sampler, part), style, folder / RESPONSES, args.seed, paid=paid, progress=progress
-        )
+        options = {"paid": args.inference_api in inference.REMOTE, "progress": progress}
+        sampler_of_part, style = config.meter.wrap(sampler, part), config.style.get(model.path, RAW)
+        client = LLMClient(sampler_of_part, style, folder / RESPONSES, args.seed, **options)
         try:
             task = config.task(model, client, release_llm=sampler.close)
             plan = config.plan(task)
@@ -182,13 +177,11 @@ def translate_with(
                 "model": model.path,
                 "settings": {**settings, "max_samples": args.max_samples},
                 "test_set": config.test_set.facts,
-                "undivided": [
-                    len(marked(divisions / f"divide_{r}.jsonl", UNDIVIDED)) for r in range(1, plan.steps + 1)
-                ],
+                "undivided": [count(UNDIVIDED, divisions / f"divide_{r}.jsonl") for r in range(1, plan.steps + 1)],
                 **outcome(levels, translations, plan, client),
-                "unanswered_translations": sum(len(marked(path, UNANSWERED)) for path in sizes),
-                "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
-                "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
+                "unanswered_translations": count(UNANSWERED, *sizes),
+                "unreadable_answers": count(UNREADABLE, *sizes),
+                "truncated_translations": count(TRUNCATED, *sizes),
                 "lines_from_original": lines_from_original,
                 "usage": config.meter.totals(part),
                 lineage.KEY: origin(config, model),
@@ -205,6 +198,11 @@ def translate_with(
     if usage := config.meter.usage(part):
         logger.info(usage)
     return summary
+
+
+def count(mark: str, *paths: Path) -> int:
+    """How many lines of the files have a mark."""
+    return sum(len(marked(path, mark)) for path in paths)
 
 
 def finish(folder: Path, summary: dict | None) -> None:
@@ -268,8 +266,8 @@ def outcome(
 
 
 def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None:
-    count, args = summary["sentences"], config.args
-    logger.info(f"{count} translations in {folder}/translate_0.jsonl")
+    sentences, args = summary["sentences"], config.args
+    logger.info(f"{sentences} translations in {folder}/translate_0.jsonl")
     for undivided in filter(None, summary["undivided"]):
         logger.info(
             f"{undivided} sentences or phrases could not be divided and were translated whole (pass another --output_dir to retry)"
@@ -307,7 +305,7 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; {remedy}"
         )
     if not unreadable and not summary["unanswered_translations"] and (empty := summary["empty_translations"]):
-        logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
+        logger.warning(f"{empty} of {sentences} translations are empty: the model wrote nothing")
 
 
 def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = False) -> None:
@@ -382,7 +380,6 @@ def divide(
         had = checksums.read(folder)
         levels = translate.divide(sources, plan, task, folder)
         if DIVISION_SETTINGS in had:  # older versions had no checksums
-            checksums.claim(
-                folder, [f"{kind}_{r}.jsonl" for kind in ("divide", "parent") for r in range(1, plan.steps + 1)]
-            )
+            names = ("divide", "parent")
+            checksums.claim(folder, [f"{name}_{r}.jsonl" for name in names for r in range(1, plan.steps + 1)])
         return levels, folder

@@ -94,9 +94,8 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
 def leak_guard_settings(config: "EvaluationConfig") -> dict:
     """The version of the leak guard, and how often it leaves out a pair that versions without it could show."""
     test_set, with_phrases = config.test_set, bool(config.args.steps)
-    excluded = sum(
-        with_phrases or test_set.pool[i][0] != source for source, indices in test_set.leaks.items() for i in indices
-    )
+    pairs = [(source, i) for source, indices in test_set.leaks.items() for i in indices]
+    excluded = sum(with_phrases or test_set.pool[i][0] != source for source, i in pairs)
     return {"leak_guard": leak_guard.VERSION, "leaks_excluded": excluded}
 
 
@@ -125,9 +124,8 @@ def _instruction_files(config: "EvaluationConfig") -> list[Path]:
     names = ["annotated" if args.method_translate in checks.ANNOTATED else args.method_translate.lower()]
     names += ["refine"] * bool(args.number_of_refining_steps or args.refine_after_merge)
     paths = [prompts.FOLDER / "methods" / f"{name}.toml" for name in names]
-    return [path for path in paths if path.is_file()] + (
-        [config.merge_prompt.path] if args.steps and config.merge_prompt.path else []
-    )
+    merge_prompts = [config.merge_prompt.path] if args.steps and config.merge_prompt.path else []
+    return [*filter(Path.is_file, paths), *merge_prompts]
 
 
 def _digest_of_prompts(paths: list[Path]) -> str:

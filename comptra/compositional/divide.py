@@ -98,10 +98,8 @@ def char(sentences: list[str], task: Task, settings: DividerSettings) -> list[li
     """Characters in segments of about equal length; a letter keeps its combining marks."""
     import regex
 
-    return [
-        clean_phrases(text, map("".join, _segments(regex.findall(r"\X", text), settings)), settings)
-        for text in sentences
-    ]
+    units = [_segments(regex.findall(r"\X", text), settings) for text in sentences]
+    return [clean_phrases(text, map("".join, own), settings) for text, own in zip(sentences, units, strict=True)]
 
 
 def keyword(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str]]:
@@ -221,10 +219,8 @@ def _prompts(settings: DividerSettings) -> dict:
     path = prompt_file(settings.mode_divide)
     prompt, example = ("examples", "sentence"), ("sentence", "phrases")
     texts = toml_prompts.load(path, {"chat": prompt, "raw": prompt, "example": example, "stop": ()})
-    filled = (*prompt, "src", "tgt")
-    toml_prompts.refuse_unknown(
-        path, texts, {"chat": filled, "raw": filled, "example": (*example, "number")}, ("stop", "examples")
-    )
+    known = dict.fromkeys(("chat", "raw"), (*prompt, "src", "tgt")) | {"example": (*example, "number")}
+    toml_prompts.refuse_unknown(path, texts, known, ("stop", "examples"))
     for row in texts.setdefault("examples", []):
         sentence, phrases = (row.get("sentence"), row.get("phrases")) if isinstance(row, dict) else (None, None)
         are_texts = isinstance(phrases, list) and phrases and all(isinstance(phrase, str) for phrase in phrases)

@@ -1,8 +1,9 @@
 """The chain behind the translations in a folder, from the manifests: what selected the outputs, the checkpoint and the data."""
 
-from dataclasses import dataclass, field, fields
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Required
 
 import msgspec
 
@@ -13,6 +14,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lineage import Link
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
+from topxgen.common.schemas import fields
 
 ROUNDS = "rounds.json"  # of a run file with rounds (topxgen.experiments.rounds)
 
@@ -39,27 +41,17 @@ class Chain:
     ends: list[str] = field(default_factory=list)  # why something is not known that manifests should say
 
 
-class _Round(TypedDict):
-    round: int
-    directory: str
+# What is read of rounds.json. `number`: of rounds after the first; `stopped`: why before that number.
+_Round = fields(round=Required[int], directory=Required[str])
+_Rounds = fields(
+    number=Required[int], metric=Required[str], best_round=Required[int],
+    rounds=Required[Annotated[list[_Round], msgspec.Meta(min_length=1)]], stopped=Required[str | None],
+)  # fmt: skip
 
 
-class _Rounds(TypedDict):
-    """What is read of rounds.json."""
-
-    number: int  # of rounds after the first
-    metric: str
-    best_round: int
-    rounds: Annotated[list[_Round], msgspec.Meta(min_length=1)]
-    stopped: str | None  # why before that number
-
-
-def read(folder: Path) -> Chain:
-    """The chain of the translations in `folder`. `ends` says what is missing or damaged; nothing is raised."""
-    return _read(folder, frozenset())
-
-
-def _read(folder: Path, seen: frozenset[Path]) -> Chain:
+def read(folder: Path, seen: frozenset[Path] = frozenset()) -> Chain:
+    """The chain of the translations in `folder`. `ends` says what is missing or damaged; nothing is raised. `seen`: the ensembles
+    that it is a part of."""
     try:
         manifest = read_json(folder / MANIFEST, TracedManifest)
         chosen = _of_outputs(folder, manifest.get("settings", {})) + _of_rounds(folder)
@@ -70,26 +62,20 @@ def _read(folder: Path, seen: frozenset[Path]) -> Chain:
     if members := manifest.get("settings", {}).get("ensemble_of"):
         return _of_ensemble(chosen, [Path(member) for member in members], seen | {folder.resolve()})
     origin = manifest.get(lineage.KEY) or {"models": _models_of_older(manifest), "demonstrations": None}
-    demonstrations = [origin["demonstrations"]] if origin["demonstrations"] else []
-    links = [*lineage.walk(origin["models"]), *lineage.walk(demonstrations)]
-    writers = [writer for link in links for writer in link.get("writers", ())]
-    chosen += [_selection(found) for link in lineage.walk(origin["models"]) for found in _effective(link)]
-    chosen += [
-        _selection(found, "demonstrations") for link in lineage.walk(demonstrations) for found in _effective(link)
-    ]
-    chosen += [_selection(found, indirect=link["name"]) for link in writers for found in _effective(link)]
     of_models = list(lineage.walk(origin["models"]))
+    of_shots = list(lineage.walk([origin["demonstrations"]] if origin["demonstrations"] else []))
+    writers = [writer for link in (*of_models, *of_shots) for writer in link.get("writers", ())]
+    chosen += [_selection(found) for link in of_models for found in _effective(link)]
+    chosen += [_selection(found, "demonstrations") for link in of_shots for found in _effective(link)]
+    chosen += [_selection(found, indirect=link["name"]) for link in writers for found in _effective(link)]
     models = [link for link in of_models if link["kind"] == "model"]
+    ends = [link for link in (*of_models, *writers) if "ends" in link and not _is_test_set_matter(link)]
     return Chain(
         list(dict.fromkeys(chosen)),
         [link for link in of_models if link["kind"] == "data"],
-        list(dict.fromkeys([*(link["name"] for link in (*origin["models"], *models, *writers))])),
+        list(dict.fromkeys(link["name"] for link in (*origin["models"], *models, *writers))),
         list(dict.fromkeys(link["name"] for link in models if not ("stage" in link or "ends" in link))),
-        list(
-            dict.fromkeys(
-                link["ends"] for link in (*of_models, *writers) if "ends" in link and not _is_test_set_matter(link)
-            )
-        ),
+        list(dict.fromkeys(link["ends"] for link in ends)),
     )
 
 
@@ -100,9 +86,8 @@ def _is_test_set_matter(link: Link) -> bool:
 
 def _effective(link: Link) -> list[lineage.Selection]:
     """The selections that discarded something."""
-    return [
-        one for one in link.get("selections", ()) if one["kept"] is None or one["of"] is None or one["kept"] < one["of"]
-    ]
+    selections = link.get("selections", ())
+    return [one for one in selections if None in (one["kept"], one["of"]) or one["kept"] < one["of"]]
 
 
 def _selection(found: lineage.Selection, what: str = "", indirect: str = "") -> Selection:
@@ -123,21 +108,18 @@ def _models_of_older(manifest: TracedManifest) -> list[Link]:
 def _of_outputs(folder: Path, settings: RunSettings) -> list[Selection]:
     """What selected among several candidates of a translation, or judged one that was then refined."""
     method, metric = settings.get("method_translate"), settings.get("selection_method") or "greedy"
+    what, chosen = "the translation of each sentence", []
     if method == "maps":
         metric = metric if metric in BY_QUALITY else "blaser"
-        return [Selection("the translation of each sentence", metric, f"{folder}, --method_translate maps")]
-    chosen = []
+        return [Selection(what, metric, f"{folder}, --method_translate maps")]
     if metric_of_two := settings.get("ensembled_by"):
-        chosen.append(
-            Selection("the translation of each sentence", metric_of_two, f"{folder}, --ensemble_by {metric_of_two}")
-        )
+        chosen.append(Selection(what, metric_of_two, f"{folder}, --ensemble_by {metric_of_two}"))
     if method == "TEaR":  # estimates errors as GEMBA-MQM does, and refines by them
         how = "refined by the kind of judgement of"
-        where = f"{folder}, --method_translate TEaR"
-        chosen.append(Selection("the translation of each sentence", "gemba-mqm", where, how=how))
+        chosen.append(Selection(what, "gemba-mqm", f"{folder}, --method_translate TEaR", how=how))
     if metric != "greedy" and settings.get("num_return_sequences", 1) > 1:
         flag = f"--num_return_sequences {settings['num_return_sequences']} --selection_method {metric}"
-        chosen.append(Selection("the translation of each sentence", metric, f"{folder}, {flag}"))
+        chosen.append(Selection(what, metric, f"{folder}, {flag}"))
     return chosen
 
 
@@ -146,8 +128,10 @@ def _of_ensemble(chosen: list[Selection], members: list[Path], seen: frozenset[P
     chains = [Chain(chosen)]
     for member in members:
         is_there = member.is_dir() and member.resolve() not in seen
-        chains.append(_read(member, seen) if is_there else Chain(ends=[f"{member} is not there any more"]))
-    return Chain(*([one for chain in chains for one in getattr(chain, part.name)] for part in fields(Chain)))
+        chains.append(read(member, seen) if is_there else Chain(ends=[f"{member} is not there any more"]))
+    return Chain(
+        *([one for chain in chains for one in getattr(chain, part.name)] for part in dataclasses.fields(Chain))
+    )
 
 
 def _of_rounds(folder: Path) -> list[Selection]:

@@ -92,16 +92,15 @@ def _is_metric(selection: Selection) -> bool:
 
 def self_preference(judge: str | None, chain: Chain) -> list[str]:
     """Why an LLM that judges prefers these translations: it wrote them, or what their model learned from."""
-    wrote = [name for name in chain.writers if judge and _same_model(judge, name)]
-    return [
-        f"the judge {judge} is {name}, which wrote the translations or what they were learned from" for name in wrote
-    ]
+    own = _last_part(judge or "")
+    wrote = [name for name in chain.writers if own and _last_part(name) == own]
+    what = "which wrote the translations or what they were learned from"
+    return [f"the judge {judge} is {name}, {what}" for name in wrote]
 
 
-def _same_model(one: str, other: str) -> bool:
-    """By the last part of the name, whatever organisation, provider or folder is before it."""
-    first, second = (name.rstrip("/").rpartition("/")[2].lower() for name in (one, other))
-    return bool(first) and first == second
+def _last_part(model: str) -> str:
+    """Whatever organisation, provider or folder is before it."""
+    return model.rstrip("/").rpartition("/")[2].lower()
 
 
 def unknown_selectors(chains: Iterable[Chain]) -> list[str]:

@@ -5,9 +5,12 @@ what it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from topxgen.common.lineage import Link, Text
+
+_PLACE = itemgetter("benchmark", "split", "language")  # of a text
 
 
 class Side(NamedTuple):
@@ -19,9 +22,8 @@ class Side(NamedTuple):
     sha256: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.benchmark} {self.split} {self.language}" if self.benchmark else f"the test file in {self.language}"
-        )
+        what = f"{self.benchmark} {self.split}" if self.benchmark else "the test file in"
+        return f"{what} {self.language}"
 
 
 def sides_of(facts: Mapping, languages: Sequence[str], benchmark: str) -> list[Side]:
@@ -55,7 +57,7 @@ def _problem(sides: Sequence[Side], link: Link, covers: Callable[[Text, Side], b
         for side in sides:
             if text["sha256"] == side.sha256:
                 return f"which is this test set itself ({side})"
-            if side.benchmark and _place(text) == (side.benchmark, side.split, side.language):
+            if side.benchmark and _PLACE(text) == (side.benchmark, side.split, side.language):
                 return f"which is another copy of this test set ({side})"
     if link.get("stage") in ("datagen", "export"):  # read, then filtered; made of what was
         return None
@@ -73,7 +75,3 @@ def _problem(sides: Sequence[Side], link: Link, covers: Callable[[Text, Side], b
             instead = f" (only {', '.join(dict.fromkeys(text['split'] for text in same))})"
         missing.append(f"{side}{instead or ''}")
     return f"which was not decontaminated against {' and '.join(missing)}" if missing else None
-
-
-def _place(text: Text) -> tuple[str, str, str]:
-    return text["benchmark"], text["split"], text["language"]

@@ -90,15 +90,8 @@ class Task:
 
     def greedy(self, max_new_tokens: int, stop: tuple[str, ...] = ()) -> SamplingSettings:
         """Greedy decoding settings for intermediate (non-translation) outputs."""
-        return replace(
-            self.sampling,
-            max_new_tokens=max_new_tokens,
-            temperature=0.0,
-            top_p=1.0,
-            num_return_sequences=1,
-            num_beams=1,
-            stop=stop,
-        )
+        plain = {"temperature": 0.0, "top_p": 1.0, "num_return_sequences": 1, "num_beams": 1}
+        return replace(self.sampling, max_new_tokens=max_new_tokens, stop=stop, **plain)
 
     def clean(self, answer: str, sentence: str) -> str:
         """The translation of `sentence` in the answer to a few-shot prompt."""

@@ -18,11 +18,8 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     drafted = [i for i, draft in enumerate(drafts) if draft]
     talks = [(text("estimate", sentence=sentences[i], draft=drafts[i]),) for i in drafted]
     estimates = think(task, [sentences[i] for i in drafted], talks)
-    errors = {
-        i: estimate
-        for i, estimate in zip(drafted, estimates, strict=True)
-        if has_errors(estimate, text.texts["no_error"])
-    }
+    no_error = text.texts["no_error"]
+    errors = {i: estimate for i, estimate in zip(drafted, estimates, strict=True) if has_errors(estimate, no_error)}
     yield from ((i, draft) for i, draft in enumerate(drafts) if i not in errors)
     talks = [(text("refine", sentence=sentences[i], draft=drafts[i], errors=errors[i]),) for i in errors]
     numbers = list(errors)

@@ -69,7 +69,7 @@ class Options:
     """What collecting functions are given, and what they return to the page besides their data.
 
     `max_bytes`: what the data of the section may take, compressed (packing.size_of); None: no limit. `page_bytes`: the limit of the
-    page's size.
+    page's size, `section`: the section that is being collected, "" none.
     """
 
     seed: int = 122
@@ -79,27 +79,28 @@ class Options:
     benchmark_dir: Path | None = None
     notices: list[Notice] = field(default_factory=list)
     headlines: list[Headline] = field(default_factory=list)
+    section: str = ""
 
-    def notice(self, level: str, section: str, text: str) -> None:
-        """Tell the reader something once; `level` is one of LEVELS."""
-        if (notice := Notice(level, section, text)) not in self.notices:
+    def notice(self, level: str, text: str, section: str | None = None) -> None:
+        """Tell the reader something once, in this section or another one; `level` is one of LEVELS."""
+        if (notice := Notice(level, self.section if section is None else section, text)) not in self.notices:
             self.notices.append(notice)
 
-    def read(self, section: str, path: Path, schema: type, remedy: str = "restore it or remove it") -> dict | None:
+    def read(self, path: Path, schema: type, remedy: str = "restore it or remove it") -> dict | None:
         """A JSON object; None, and a notice, for a file that is damaged or went away."""
         try:
             return read_json(path, schema, remedy)
         except (OSError, UsageError) as error:
-            return self.notice("problem", section, str(error))
+            return self.notice("problem", str(error))
 
-    def tell(self, section: str, problems: Problems) -> None:
+    def tell(self, problems: Problems) -> None:
         """What reading left out; lines that are still being written are none of the problems."""
         for line in problems.lines(with_cut=False):
-            self.notice("problem", section, line)
+            self.notice("problem", line)
         if names := [path.name for path in problems.cut]:
             more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
             text = f"the last line of {', '.join(names[:3])}{more} is being written, or a killed run left it so: it is not counted"
-            self.notice("info", section, text)
+            self.notice("info", text)
 
     def headline(self, label: str, value: float | str, link: str = "") -> None:
         self.headlines.append(Headline(label, value, link))

@@ -4,7 +4,7 @@ import base64
 import gzip
 import hashlib
 import html
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePath
 
@@ -40,27 +40,29 @@ def build(
     started, options.page_bytes = started or provenance.now(), max_bytes
     data = {}
     for problem in run.problems:
-        options.notice("problem", "", problem)
+        options.notice("problem", problem)
     for name in sorted(sections, key=lambda name: sections[name].is_large):
         if sections[name].is_large:
             left = max_bytes - ROOM_FOR_REST - _size_without(run, options, sections)
             left -= sum(packing.packed_size(len(part)) for part in data.values())
             options.max_bytes = max(0, left) // 4 * 3
+        options.section = name
         try:
             value = sections[name].load()(run, options)
         except (UsageError, OSError) as error:
-            options.notice("problem", name, f"this section could not be made: {error}")
+            options.notice("problem", f"this section could not be made: {error}")
             value = None
         if value is not None:
             data[name] = packing.compressed(value)
+    options.section = ""
     for name in data:  # its numbers lack that, too
         for problem in run.problems:
-            options.notice("problem", name, problem)
+            options.notice("problem", problem, name)
     listing = sources.listing()
     if changed := sum("changed" in file for file in listing):
-        options.notice("info", "", f"{changed:,} files were written to while this page was made: the run goes on")
+        options.notice("info", f"{changed:,} files were written to while this page was made: the run goes on")
     for name, first in _copies(listing):
-        options.notice("warning", "", f"{name} is a copy of {first}: its pairs are counted twice")
+        options.notice("warning", f"{name} is a copy of {first}: its pairs are counted twice")
     meta = {"root": str(run.root), "started": started, "command": command, "sources": listing}
     settings = {name: getattr(options, name) for name in ("seed", "max_examples", "page_bytes")}
     settings |= {"benchmark_dir": str(options.benchmark_dir or ""), "folders": list(map(str, sources.roots[1:]))}
@@ -93,9 +95,8 @@ def _pieces(
     broken = [name for name in sections if name not in data and any(n.level == "problem" for n in of_section[name])]
     shown = [name for name in sections if name in names or name in broken]
     script = _script(names)
-    libraries = [
-        file for key in LIBRARIES if any(key in sections[n].libraries for n in names) for file in LIBRARIES[key]
-    ]
+    needed = {key for name in names for key in sections[name].libraries}
+    libraries = _library_files(needed)
     hashes = [_hash(script), *(_hash(_vendor(file)) for file in libraries)]
     title = f"{run.root.resolve().name or run.root} · TopXGen run"
     values = {
@@ -106,7 +107,7 @@ def _pieces(
         "name": escaped(run.root.resolve().name or str(run.root)),
         "made": f"Made {escaped(made)} by TopXGen {topxgen.__version__} from "
         f"<span class=path>{escaped(str(run.root))}</span>",
-        "style": _style(names, "tabulator" in {key for n in names for key in sections[n].libraries}),
+        "style": _style(names, "tabulator" in needed),
         "nav": "".join(f'<li><a href="#{name}">{escaped(sections[name].title)}</a></li>' for name in shown),
         "headlines": _headlines(options),
         "notices": _notices(run, [notice for notice in options.notices if notice.section not in shown]),
@@ -133,6 +134,10 @@ def _pieces(
             yield values[name]
 
 
+def _library_files(names: Collection[str]) -> list[str]:
+    return [file for key in LIBRARIES if key in names for file in LIBRARIES[key]]
+
+
 def _size_without(run: Run, options: Options, sections: Mapping[str, Section]) -> int:
     """Bytes of a page whose sections hold nothing."""
     pieces = _pieces(run, options, sections, dict.fromkeys(sections, b""), "")
@@ -141,7 +146,7 @@ def _size_without(run: Run, options: Options, sections: Mapping[str, Section]) -
 
 def _section(name: str, section: Section, notices: str, has_data: bool) -> str:
     large = ' data-large="1"' if section.is_large else ""
-    libraries = " ".join(file for key in LIBRARIES if key in section.libraries for file in LIBRARIES[key])
+    libraries = " ".join(_library_files(section.libraries))
     body = '<div class="body" aria-busy="true"><p class="wait">…</p></div>' if has_data else ""
     return (
         f'<section id="{name}" aria-labelledby="title-{name}" data-libraries="{libraries}"{large}>'

@@ -45,9 +45,8 @@ class CometMetric:
     @cached_property
     def signature(self) -> str:
         model = Path(self._model).name if Path(self._model).exists() else self._model
-        return (
-            f"COMET|model:{model}|weights:{self._checkpoint.fingerprint()}|version:{comet_models.version(self._python)}"
-        )
+        weights, version = self._checkpoint.fingerprint(), comet_models.version(self._python)
+        return f"COMET|model:{model}|weights:{weights}|version:{version}"
 
     @property
     def weights(self) -> list[Path]:
@@ -55,9 +54,8 @@ class CometMetric:
         return [self._checkpoint.file()]
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
-        references = [segment.reference if self._reads_reference else None for segment in segments]
-        rows = zip(segments, references, strict=True)
-        return self._comet.score([(segment.source, segment.translation, reference) for segment, reference in rows])
+        rows = [(one.source, one.translation, one.reference if self._reads_reference else None) for one in segments]
+        return self._comet.score(rows)
 
     def close(self) -> None:
         """Report what was cut, and free the model."""

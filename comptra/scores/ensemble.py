@@ -19,6 +19,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import remove, to_line, write_atomic, write_json
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 
+Score = float | None
 METHOD = "best-of-two"  # in settings, as --method_translate
 
 
@@ -48,9 +49,7 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
     try:
         for group, pair in zip(groups, members, strict=True):
             first = pair[0]
-            asked = [
-                Segment(*both) for system in pair for both in zip(system.sentences, system.translations, strict=True)
-            ]
+            asked = [one for system in pair for one in map(Segment, system.sentences, system.translations)]
             scores = segments.score(name, metric, asked, first.src, first.tgt, cache)
             half = len(first.sentences)
             is_second = second_is_better(scores[:half], scores[half:], row.higher_is_better)
@@ -62,9 +61,7 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
         metric.close()
 
 
-def second_is_better(
-    first: Sequence[float | None], second: Sequence[float | None], higher_is_better: bool
-) -> list[bool]:
+def second_is_better(first: Sequence[Score], second: Sequence[Score], higher_is_better: bool) -> list[bool]:
     """For each sentence whether the second is better; not if both are equal, or it has no score."""
     sign = 1 if higher_is_better else -1
     return [b is not None and (a is None or sign * b > sign * a) for a, b in zip(first, second, strict=True)]
@@ -73,9 +70,8 @@ def second_is_better(
 def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: Path) -> System:
     first, second = pair
     names = [system.short_name for system in pair]
-    folder = (
-        output / f"{file_name(metric['name'])}-{provenance.digest(names)[:8]}" / f"{first.src.name}_to_{first.tgt.name}"
-    )
+    room = output / f"{file_name(metric['name'])}-{provenance.digest(names)[:8]}"
+    folder = room / f"{first.src.name}_to_{first.tgt.name}"
     chosen = [(second if takes else first) for takes in is_second]
     translations = [system.translations[i] for i, system in enumerate(chosen)]
     settings = {
@@ -88,14 +84,12 @@ def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: 
         "ensemble_of": [str(system.folder.resolve()) for system in pair],
         "systems": names,
     }
-    unanswered, truncated = (
-        frozenset(i for i, system in enumerate(chosen) if i in getattr(system, mark))
+    marks = {
+        mark: frozenset(i for i, system in enumerate(chosen) if i in getattr(system, mark))
         for mark in (UNANSWERED, TRUNCATED)
-    )
+    }
     lines = (
-        {"sentence": text, "translation": new}
-        | ({UNANSWERED: True} if i in unanswered else {})
-        | ({TRUNCATED: True} if i in truncated else {})
+        {"sentence": text, "translation": new} | {mark: True for mark, numbers in marks.items() if i in numbers}
         for i, (text, new) in enumerate(zip(first.sentences, translations, strict=True))
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,5 +108,4 @@ def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: 
     }
     write_json(folder / MANIFEST, manifest)
     checksums.claim(folder, ["translate_0.jsonl", MANIFEST])
-    marks = {"unanswered": unanswered, "truncated": truncated}
     return replace(first, folder=folder, translations=translations, settings=settings, **marks)

@@ -13,9 +13,9 @@ from topxgen.quality import mt_ranker
 
 # What --metrics accepts.
 CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
-CHOICES |= {
-    metrics.AUTO: Choice("", "those that this machine can run without a download; says what it leaves out and why")
-}
+CHOICES[metrics.AUTO] = Choice(
+    "", "those that this machine can run without a download; says what it leaves out and why"
+)
 
 COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
 GEMBAS = tuple(name for name, row in metrics.METRICS.items() if row.family == "gemba")

@@ -41,10 +41,8 @@ class Metric(Choice):
 
 def _comet(attribute: str, title: str, model: str, *more: str) -> Metric:
     help = f"{model}, {'with' if more else 'without'} references, in its own environment"
-    reads = ("source", *more)
-    return Metric(
-        f"comptra.scores.comet:{attribute}", help, title, high=1.0, reads=reads, family="comet", of_segments=True
-    )
+    facts = {"high": 1.0, "reads": ("source", *more), "family": "comet", "of_segments": True}
+    return Metric(f"comptra.scores.comet:{attribute}", help, title, **facts)
 
 
 _REFERENCE = {"reads": ("reference",)}

@@ -72,9 +72,8 @@ class BlaserQE(_NeuralMetric):
         blaser.check_fit(file, checkpoint)
         dtype = settings.metric_dtype or "float32"
         self.max_tokens = sonar.MAX_TOKENS
-        self._load = partial(
-            blaser.Blaser, str(file), str(encoder), dtype=dtype, batch_tokens=settings.metric_batch_tokens
-        )
+        options = {"dtype": dtype, "batch_tokens": settings.metric_batch_tokens}
+        self._load = partial(blaser.Blaser, str(file), str(encoder), **options)
         self._check = checkpoint.check
         digests = provenance.content_id(file), _digest(encoder, checkpoint.tokenizer)
         super().__init__("BLASER-2.0-QE", names, digests, dtype, (file, encoder))

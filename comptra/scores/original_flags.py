@@ -77,9 +77,8 @@ def _runs(args: argparse.Namespace) -> list[Path]:
     """The folders of runs in --data_dir that --dataset_name_or_path, --strategies, --names and --languages choose."""
     root, dataset = Path(args.data_dir), args.dataset_name_or_path
     if root.is_dir() and dataset is not None:
-        below = [
-            folder for folder in sorted(root.iterdir()) if folder.is_dir() and dataset_named(folder.name) == dataset
-        ]
+        folders = filter(Path.is_dir, sorted(root.iterdir()))
+        below = [folder for folder in folders if dataset_named(folder.name) == dataset]
         root = below[0] if len(below) == 1 else root
     runs = [run for run in find_runs([root], 0) if ENSEMBLE_DIR not in run.relative_to(root).parts]
     for flag in ("strategies", "names"):

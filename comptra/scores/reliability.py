@@ -88,12 +88,9 @@ class Coverage:
     note: str = ""  # for all languages that have no note of their own
 
 
-_METRICX_24 = Coverage(
-    "Juraska et al. 2024; README of google-research/metricx", "mT5", MT5, "DA of WMT15 to WMT22", _da(15, 22)
-)
-_METRICX_23 = Coverage(
-    "Juraska et al. 2023; README of google-research/metricx", "mT5", MT5, "DA of WMT15 to WMT21", _da(15, 21)
-)
+_README = "README of google-research/metricx"
+_METRICX_24 = Coverage(f"Juraska et al. 2024; {_README}", "mT5", MT5, "DA of WMT15 to WMT22", _da(15, 22))
+_METRICX_23 = Coverage(f"Juraska et al. 2023; {_README}", "mT5", MT5, "DA of WMT15 to WMT21", _da(15, 21))
 _COMET_DA = _da(17, 20)
 _MLQE = _codes("ne ro si et de zh ru")  # MLQE-PE: Fomicheva et al. 2022
 _AFRI = "AfroXLM-R"
@@ -149,17 +146,14 @@ def reliability(name: str, row: Metric, src: Language, tgt: Language) -> Reliabi
     if name in COVERAGE:
         coverage = COVERAGE[name]
         languages = (tgt, src) if "source" in row.reads else (tgt,)
-        return min((_of(coverage, language) for language in languages), key=_rank)
+        found = [_of(coverage, language) for language in languages]
+        return min(found, key=lambda value: STATUSES.index(value["status"]))
     if name in _WORDS and tgt.script in UNSPACED_SCRIPTS:
         note = f"{tgt.name} is written without spaces, and this metric compares words"
         return Reliability(status="weak", note=note, source="Post 2018 (sacreBLEU)")
     if row.target.startswith("comptra.scores.surface:"):
         return Reliability(status="surface", note="compares strings", source="")
     return Reliability(status="unknown", note="not in the table of this program", source="")
-
-
-def _rank(value: Reliability) -> int:
-    return STATUSES.index(value["status"])
 
 
 def _of(coverage: Coverage, language: Language) -> Reliability:
@@ -176,9 +170,8 @@ def _of(coverage: Coverage, language: Language) -> Reliability:
         return found("weak", _SSA_NOTE, _SSA_SOURCE)
     if coverage.note:
         return found("unknown", coverage.note)
-    return found(
-        "unknown", f"{coverage.model} was trained on it, but no human judgements of it ({coverage.judgements})"
-    )
+    without = f"no human judgements of it ({coverage.judgements})"
+    return found("unknown", f"{coverage.model} was trained on it, but {without}")
 
 
 def _has(codes: Iterable[str], language: Language) -> bool:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from comptra import guard
@@ -14,7 +15,7 @@ from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import cache_of
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
-from comptra.significance import compared, seeds
+from comptra.significance import seeds
 from comptra.significance.averages import Averages
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
@@ -108,13 +109,10 @@ def score_groups(
     ordered = [baseline_first(systems, baselines, args) for systems in groups]
     jobs = [(test_of(*pair), [system.translations for system in pair[0]]) for pair in ordered]
     measured, failed = measure_all(jobs, names, args)
-    averages = Averages([systems for systems, _ in ordered])
+    systems = [own for own, _ in ordered]
+    averages = Averages(systems)
     reports = [score_group(*pair, names, own, args, averages) for pair, own in zip(ordered, measured, strict=True)]
-    rows = (
-        row
-        for (systems, _), report, own in zip(ordered, reports, measured, strict=True)
-        for row in segment_rows(systems, report, own)
-    )
+    rows = chain.from_iterable(map(segment_rows, systems, reports, measured))
     return reports, averages.summary(reports), failed, rows
 
 
@@ -130,6 +128,8 @@ def score_group(
 
     `averages` takes what the group adds to the test of the means over groups.
     """
+    from comptra.significance import compared
+
     first, test = systems[0], test_of(systems, baseline)
     short_names = [system.short_name for system in systems]
     rows = []
@@ -153,6 +153,11 @@ def score_group(
                 "columns": columns_of(system.settings, system.folder),
             }
         )
+    facts = {
+        name: describe(name, measured.get(name))
+        | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
+        for name in names
+    }
     group = {
         "dataset": "/".join(dict.fromkeys(system.dataset for system in systems)),  # equal test sets: flores/topxgen
         "src": first.src.name,
@@ -163,13 +168,9 @@ def score_group(
         "sources_digest": provenance.digest(first.sentences),
         "references_digest": provenance.digest(first.references) if first.references is not None else None,
         "baseline": str(baseline.folder) if baseline else None,
-        "titles": {name: _title(name, measured) for name in names},
+        "titles": {name: own["title"] for name, own in facts.items()},
         "signatures": {name: one.scorer.signature for name, one in measured.items()},
-        "metrics": {
-            name: describe(name, measured.get(name))
-            | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
-            for name in names
-        },
+        "metrics": facts,
         "systems": rows,
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
@@ -180,11 +181,11 @@ def score_group(
 
 def describe(name: str, measured: Measured | None) -> dict:
     """What a reader of a score must know of its metric."""
-    row = segments.row_of(name)
+    row, scorer = segments.row_of(name), measured.scorer if measured else None
     return {
-        "title": _title(name, {name: measured} if measured else {}),
-        "signature": measured.scorer.signature if measured else None,
-        "higher_is_better": measured.scorer.higher_is_better if measured else row.higher_is_better,
+        "title": scorer.title if scorer else row.title or name,
+        "signature": scorer.signature if scorer else None,
+        "higher_is_better": (scorer or row).higher_is_better,
         "low": row.low,
         "high": row.high,
         "family": row.family,
@@ -211,10 +212,6 @@ def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) ->
                 **nothing,
                 **{name: values[index] for name, values in scores.items() if not math.isnan(values[index])},
             }
-
-
-def _title(name: str, measured: dict[str, Measured]) -> str:
-    return measured[name].scorer.title if name in measured else segments.row_of(name).title or name
 
 
 def _value(system: System, name: str, measured: Measured, i: int) -> dict | None:

@@ -18,29 +18,19 @@ import socket
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Required
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender, to_line
 from topxgen.common.provenance import cache_folder
-from topxgen.common.schemas import decode
+from topxgen.common.schemas import decode, fields
 
 logger = logging.getLogger(__name__)
 
 
-class ScoreLine(TypedDict):
-    """A line of a file of scores."""
-
-    key: str
-    score: float
-    check: str
-
-
-class LastUse(TypedDict):
-    """last.json."""
-
-    fingerprint: str
-    signature: str
+# A line of a file of scores; last.json.
+ScoreLine = fields(key=Required[str], score=Required[float], check=Required[str])
+LastUse = fields(fingerprint=Required[str], signature=Required[str])
 
 
 def default_folder() -> Path:
@@ -102,11 +92,8 @@ class MetricScores:
         """Keep the scores; when it returns, they survive a power cut. None is kept in memory alone: the next run asks again, since
         the cause may be gone (an LLM that gave no answer)."""
         self.scores.update(zip(keys, scores, strict=True))
-        lines = [
-            {"key": key, "score": score, "check": _checksum(key, score)}
-            for key, score in zip(keys, scores, strict=True)
-            if score is not None
-        ]
+        known = [(key, score) for key, score in zip(keys, scores, strict=True) if score is not None]
+        lines = [{"key": key, "score": score, "check": _checksum(key, score)} for key, score in known]
         if self._folder is None or not lines:
             return
         try:

@@ -123,10 +123,8 @@ def direction_of(name: str, languages_file: str | None = None) -> tuple[Language
             f"{name!r} does not say what was translated: it has no {MANIFEST} and is not named "
             "{src}_to_{tgt}_{k}_shot_seed_…"
         )
-    names = (
-        side if re.fullmatch("[a-z]{3}_[a-z]{4}", side, re.IGNORECASE) else side.replace("_", " ")
-        for side in match.groups()[1:]
-    )
+    codes = re.compile("[a-z]{3}_[a-z]{4}", re.IGNORECASE)
+    names = (side if codes.fullmatch(side) else side.replace("_", " ") for side in match.groups()[1:])
     try:
         src, tgt = (languages.find(side, languages_file) for side in names)
     except UsageError as error:

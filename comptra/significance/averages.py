@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from comptra.scores.systems import System, system_names
-from comptra.significance.compared import better
+from comptra.significance import better
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,9 +47,8 @@ class Averages:
         return set(self._systems[group["dataset"], scope]) <= self._scores(group, metric).keys()
 
     def _scores(self, group: dict, metric: str) -> dict[str, dict]:
-        return {
-            self._names[one["path"]]: one["scores"][metric] for one in group["systems"] if one["scores"].get(metric)
-        }
+        values = ((self._names[one["path"]], one["scores"].get(metric)) for one in group["systems"])
+        return {name: value for name, value in values if value}
 
     def summary(self, groups: Sequence[dict]) -> list[dict]:
         """For each data set, scope ("eng->xx", "xx->eng" or "all") and metric with two groups or more: over how many "groups" "of"
@@ -57,11 +56,12 @@ class Averages:
         the rest of it (docs/files.md)."""
         found = []
         for dataset, scope in self._systems:
-            own = [
-                group for group in groups if group["dataset"] == dataset and scope in scopes(group["src"], group["tgt"])
+            of_dataset = [
+                (group, scopes(group["src"], group["tgt"])) for group in groups if group["dataset"] == dataset
             ]
+            own = [group for group, its_scopes in of_dataset if scope in its_scopes]
             is_all_there_is = scope == "all" and any(
-                all(other in scopes(group["src"], group["tgt"]) for group in own) for other in ("eng->xx", "xx->eng")
+                all(other in its_scopes for _, its_scopes in of_dataset) for other in ("eng->xx", "xx->eng")
             )
             for metric in dict.fromkeys(name for group in own for name in group["titles"]):
                 scored = [group for group in own if self._scores(group, metric)]
@@ -81,13 +81,11 @@ class Averages:
             verdicts = [value["better"] for value in values if "better" in value]
             systems[name] = {"mean": sum(mine) / len(mine) if mine else None, "groups": len(mine)}
             if verdicts:
-                systems[name] |= {
-                    **{"wins": verdicts.count(True), "losses": verdicts.count(False), "ties": verdicts.count(None)}
-                }
+                counts = (verdicts.count(verdict) for verdict in (True, False, None))
+                systems[name] |= dict(zip(("wins", "losses", "ties"), counts, strict=True))
             if len(values) < len(scored):
-                lacking[name] = [
-                    f"{group['src']}-{group['tgt']}" for group in scored if name not in self._scores(group, metric)
-                ]
+                without = (group for group in scored if name not in self._scores(group, metric))
+                lacking[name] = [f"{group['src']}-{group['tgt']}" for group in without]
             if sums := self._differences.get((dataset, scope, metric, name)):
                 difference, drawn = (value / len(common) for value in sums)
                 systems[name] |= {"difference": difference, "p": resampling.randomization_p_value(difference, drawn)}
@@ -112,9 +110,8 @@ def notes(summary: Sequence[dict]) -> list[str]:
             who = [f"{name} has none of {', '.join(without)}" for name, without in entry["lacking"].items()]
             who = "; ".join(who[:3]) + (f"; {len(who) - 3} more lack some" if len(who) > 3 else "")
             over = f"over the {entry['groups']} of {entry['of']} directions that all systems have"
-            found.append(
-                f"means of {entry['dataset']} {entry['direction']} that are tested (--json) are {over} ({who})"
-            )
+            what = f"means of {entry['dataset']} {entry['direction']}"
+            found.append(f"{what} that are tested (--json) are {over} ({who})")
     return list(dict.fromkeys(found))
 
 

@@ -2,21 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from comptra.scores.metrics import Scorer
 from comptra.scores.systems import System
-from comptra.significance import seeds
+from comptra.significance import ALPHA, SAMPLES, better, over_seeds, resampling, seeds
+from comptra.significance.averages import Averages
+from comptra.significance.resampling import Pair
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from comptra.significance.averages import Averages
-    from comptra.significance.resampling import Pair
-
-ALPHA = 0.05  # of all tests
-SAMPLES = 2000  # bootstrap samples of the test over seeds, if --bootstrap gives no number
-Statistics = list[dict[str, "np.ndarray"]]  # of each system by metric (segments, m)
+Statistics = list[dict[str, np.ndarray]]  # of each system by metric (segments, m)
 
 
 def compare(
@@ -25,15 +20,13 @@ def compare(
     statistics: Statistics,
     scorers: dict[str, Scorer],
     args: argparse.Namespace,
-    averages: "Averages | None" = None,
+    averages: Averages,
 ) -> None:
     """Add what is significant to the scores of a group (see comptra.scores.scoring), its top "clusters", and what holds
     "over_seeds".
 
     `systems` are those of the group, the baseline first. `averages` takes the differences from the baseline.
     """
-    from comptra.significance import resampling
-
     rows = [system["scores"] for system in group["systems"]]
     ranked = {
         name: sorted(
@@ -71,37 +64,24 @@ def compare(
     }
     if left_out := _left_out(group, {key: pairs[key] for key in against_baseline}, scorers):
         group.setdefault("warnings", []).append(left_out)
-    if averages:
-        for i, key in enumerate(pairs):
-            if key in against_baseline:
-                averages.add(group, key[0], group["systems"][key[2]], float(observed[i]), drawn[i])
-    if over_seeds := _over_seeds(group, systems, statistics, scorers, args):
-        group["over_seeds"] = over_seeds
+    for i, key in enumerate(pairs):
+        if key in against_baseline:
+            averages.add(group, key[0], group["systems"][key[2]], float(observed[i]), drawn[i])
+    if of_seeds := _over_seeds(group, systems, statistics, scorers, args):
+        group["over_seeds"] = of_seeds
 
 
-def has_score(statistics: Sequence["np.ndarray"], scorer: Scorer) -> "np.ndarray":
+def has_score(statistics: Sequence[np.ndarray], scorer: Scorer) -> np.ndarray:
     """Which segments have a score of all systems, by their (segments, m) statistics."""
-    import numpy as np
-
     if not scorer.of_segments:
         return np.ones(len(statistics[0]), bool)
     return np.all([stats[:, -1] > 0 for stats in statistics], axis=0)
 
 
-def better(value: dict, higher_is_better: bool) -> bool | None:
-    """Whether a score is significantly better than the baseline's, after correction for the number of systems; None if it is
-    neither better nor worse."""
-    if value["p_holm"] >= ALPHA:
-        return None
-    return (value["difference"] > 0) == higher_is_better
-
-
 def _pairs(
     statistics: Statistics, scorers: dict[str, Scorer], ranked: dict[str, list[int]], has_baseline: bool
-) -> dict[tuple[str, int, int], "Pair"]:
+) -> dict[tuple[str, int, int], Pair]:
     """By (metric, one, other) the pairs of systems: each with the baseline, and each with the best one."""
-    from comptra.significance import resampling
-
     found = {}
     for name, order in ranked.items():
         for one in dict.fromkeys([*([0] if has_baseline else []), *order[:1]]):
@@ -116,8 +96,6 @@ def _pairs(
 def _add_intervals(
     rows: list[dict], statistics: Statistics, scorers: dict[str, Scorer], ranked: dict[str, list[int]], args
 ) -> None:
-    from comptra.significance import resampling
-
     places = [(i, name) for name, order in ranked.items() for i in order]
     stats, functions = [statistics[i][name] for i, name in places], [scorers[name].scores for _, name in places]
     if places:
@@ -126,10 +104,8 @@ def _add_intervals(
             rows[i][name]["interval"] = list(interval)
 
 
-def _bootstrap(rows: list[dict], pairs: dict[tuple[str, int, int], "Pair"], args: argparse.Namespace) -> None:
+def _bootstrap(rows: list[dict], pairs: dict[tuple[str, int, int], Pair], args: argparse.Namespace) -> None:
     """Add the 95% interval of each difference, and its p-value by the paired bootstrap."""
-    from comptra.significance import resampling
-
     if not pairs:
         return
     stats = [stats for pair in pairs.values() for stats in pair[:2]]
@@ -149,13 +125,11 @@ def top_cluster(paths: list[str], p_values: list[float]) -> list[str]:
     As in Hsu's (1981) comparisons with the best, the truly best system is left out in less than ALPHA of all cases;
     scripts/perf/level.py shows how often.
     """
-    from comptra.significance import resampling
-
     corrected = resampling.holm(p_values)
     return paths[:1] + [path for path, p in zip(paths[1:], corrected, strict=True) if p >= ALPHA]
 
 
-def _left_out(group: dict, pairs: dict[tuple[str, int, int], "Pair"], scorers: dict[str, Scorer]) -> str:
+def _left_out(group: dict, pairs: dict[tuple[str, int, int], Pair], scorers: dict[str, Scorer]) -> str:
     """Says which comparisons are of fewer segments than the group has; "" if none is."""
     found = []
     for (name, _, other), pair in pairs.items():
@@ -174,8 +148,6 @@ def _over_seeds(
 ) -> dict:
     """The systems with the runs of their seeds, by each metric what `over_seeds.compare_all` gives, and the name of the baseline;
     {} if no system has several seeds."""
-    from comptra.significance import over_seeds
-
     runs = seeds.runs_of_systems(systems)
     if all(len(own) == 1 for own in runs):
         return {}
@@ -185,9 +157,8 @@ def _over_seeds(
     for name, scorer in scorers.items():
         by_name = {key: [statistics[i][name] for i in own] for key, own in zip(names, runs, strict=True)}
         samples, has_all = args.bootstrap or SAMPLES, has_score([own[name] for own in statistics], scorer)
-        scores[name] = over_seeds.compare_all(
-            by_name, baseline, scorer.scores, samples, args.seed, scorer.higher_is_better, has_all
-        )
+        rest = samples, args.seed, scorer.higher_is_better, has_all
+        scores[name] = over_seeds.compare_all(by_name, baseline, scorer.scores, *rest)
     return {
         "baseline": baseline,
         "systems": [

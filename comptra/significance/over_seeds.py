@@ -14,24 +14,13 @@ seeds that differ much these are hardly more than S - 1, and p is accordingly la
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from comptra.significance.compared import better
+from comptra.significance import better
 from comptra.significance.resampling import SEED, Scores, holm, resampled_scores
 
 LEVEL = 0.95  # of intervals
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A system and the baseline: mean score less mean score, and what chance makes of it."""
-
-    difference: float
-    interval: tuple[float, float]  # of the difference, over sentences and seeds
-    degrees: float
-    p: float  # two-sided
 
 
 def summary(scores: Sequence[float]) -> dict:
@@ -55,10 +44,9 @@ def covariance(
     return scores, np.atleast_2d(np.cov(drawn))
 
 
-def compare(
-    scores: np.ndarray, cov: np.ndarray, system: Sequence[int], baseline: Sequence[int], segments: int
-) -> Comparison:
-    """The models `system`, one for each seed, and the models `baseline`, as indices into what `covariance` gives.
+def compare(scores: np.ndarray, cov: np.ndarray, system: Sequence[int], baseline: Sequence[int], segments: int) -> dict:
+    """The models `system`, one for each seed, and the models `baseline`, as indices into what `covariance` gives: the "difference"
+    of their mean scores, its "difference_interval" over sentences and seeds, "degrees" of freedom and two-sided "p".
 
     A system with one model has no variance over seeds: right for an untrained model; for one that was trained, p is of this
     model alone.
@@ -79,14 +67,13 @@ def compare(
     parts.append((max(0.0, sentences), segments - 1))
     variance = sum(part for part, _ in parts)
     if variance < 1e-18:  # the same translations, or no sentence differs from another one: a sign test
-        p = 1.0 if abs(difference) < 1e-9 else 2.0 ** (1 - segments)
-        return Comparison(difference, (difference, difference), segments - 1, p)
-    degrees = variance**2 / sum(part**2 / max(1, freedom) for part, freedom in parts)
-    error = variance**0.5
-    half = _quantile(degrees) * error
-    return Comparison(
-        difference, (difference - half, difference + half), degrees, _two_sided(difference / error, degrees)
-    )
+        p, degrees, half = (1.0 if abs(difference) < 1e-9 else 2.0 ** (1 - segments)), segments - 1, 0.0
+    else:
+        degrees = variance**2 / sum(part**2 / max(1, freedom) for part, freedom in parts)
+        half = _quantile(degrees) * variance**0.5
+        p = _two_sided(difference / variance**0.5, degrees)
+    interval = [difference - half, difference + half]
+    return {"difference": difference, "difference_interval": interval, "degrees": degrees, "p": p}
 
 
 def compare_all(
@@ -100,7 +87,7 @@ def compare_all(
 ) -> dict[str, dict]:
     """By variant: "scores" of its seeds, `summary`, the number of "segments", and for all but the baseline "difference",
     "difference_interval", "degrees", "p", "p_holm" (Holm 1979, over these variants) and whether it is significantly "better"
-    (see compared.better), if there are two segments or more. {} if there is none.
+    (see comptra.significance.better), if there are two segments or more. {} if there is none.
 
     `variants`: by name the (segments, m) statistics of each seed, in one order of segments; those where `has_score` is false,
     as one of the models lacks one, are left out for all.
@@ -121,13 +108,7 @@ def compare_all(
         found[name] = {"scores": values, **summary(values), "segments": len(statistics[0])}
         # A single segment does not show how much segments vary.
         if baseline in indices and name != baseline and len(statistics[0]) > 1:
-            result = compare(scores, cov, own, indices[baseline], len(statistics[0]))
-            found[name] |= {
-                "difference": result.difference,
-                "difference_interval": list(result.interval),
-                "degrees": result.degrees,
-                "p": result.p,
-            }
+            found[name] |= compare(scores, cov, own, indices[baseline], len(statistics[0]))
     compared = [name for name in found if "p" in found[name]]
     for name, corrected in zip(compared, holm([found[name]["p"] for name in compared]), strict=True):
         found[name]["p_holm"] = corrected

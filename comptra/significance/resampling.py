@@ -38,15 +38,16 @@ def randomized(pairs: Sequence[Pair], trials: int = 10000, seed: int = SEED) -> 
     (pairs, trials). A trial swaps the same segments in all pairs."""
     columns = _Columns([stats for pair in pairs for stats in pair[:2]])
     whole = columns.sums(np.ones((1, columns.segments)))
-    observed = np.array([_difference(pair.scores, *whole[2 * i : 2 * i + 2])[0] for i, pair in enumerate(pairs)])
+    observed = np.array(
+        [(pair.scores(whole[2 * i + 1]) - pair.scores(whole[2 * i]))[0] for i, pair in enumerate(pairs)]
+    )
     drawn, done = np.empty((len(pairs), trials)), 0
     for swapped in _swaps(columns.segments, trials, seed, columns.width):
         sums = columns.sums(swapped)
         for i, pair in enumerate(pairs):
+            one, other = whole[2 * i : 2 * i + 2]
             change = sums[2 * i + 1] - sums[2 * i]
-            drawn[i, done : done + len(swapped)] = _difference(
-                pair.scores, whole[2 * i] + change, whole[2 * i + 1] - change
-            )
+            drawn[i, done : done + len(swapped)] = pair.scores(other - change) - pair.scores(one + change)
         done += len(swapped)
     return observed, drawn
 
@@ -118,10 +119,6 @@ def holm(p_values: list[float]) -> list[float]:
     return corrected
 
 
-def _difference(scores: Scores, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return scores(other) - scores(one)
-
-
 def _swaps(segments: int, trials: int, seed: int, width: int = 0) -> Iterator[np.ndarray]:
     """Blocks of (trials, segments) booleans: which segments a trial swaps. The blocks' size does not change the numbers."""
     rng = np.random.default_rng(seed)
@@ -167,9 +164,8 @@ class _Columns:
                 own.append(place)
             self._places.append(own)
         self.width = len(places)
-        self._kept = {
-            small: np.array(columns, np.float32 if small else float) for small, columns in kept.items() if columns
-        }
+        types = {True: np.float32, False: float}
+        self._kept = {small: np.array(columns, types[small]) for small, columns in kept.items() if columns}
 
     def sums(self, weights: np.ndarray) -> list[np.ndarray]:
         """For (rows, segments) whole numbers, in each row no more than `segments` together, the (rows, m) sums of each of the

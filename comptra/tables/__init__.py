@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from comptra.scores.metrics import METRICS
-from comptra.significance.compared import ALPHA
+from comptra.significance import ALPHA
 
 BEST, TIED = "^", "="
 # Behind a score in a terminal, in this order; explained below the tables that have them.
@@ -29,8 +29,8 @@ class Cell(NamedTuple):
     rank: str = ""
 
     @property
-    def shown(self) -> str:
-        return self.text + "".join(mark for mark in MARKS if mark in self.marks + self.rank)
+    def all_marks(self) -> str:
+        return "".join(mark for mark in MARKS if mark in self.marks + self.rank)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _text(table: Table, shown: dict[tuple, tuple], width: int | None) -> list[st
 
 def _column(heading: str, cells: Sequence[str | Cell]) -> list[str]:
     """Numbers stand under each other whatever marks are behind them."""
-    shown = [(cell.text, cell.shown[len(cell.text) :]) if isinstance(cell, Cell) else (cell, "") for cell in cells]
+    shown = [(cell.text, cell.all_marks) if isinstance(cell, Cell) else (cell, "") for cell in cells]
     marks = max((len(marks) for _, marks in shown), default=0)
     return [heading, *(text + own.ljust(marks) for text, own in shown)]
 
@@ -105,10 +105,8 @@ def _fitting(left: list[tuple[str, ...]], columns: list[list[str]], width: int |
 
 def _cells(table: Table, escape: Callable[[str], str], score: Callable[[Cell], str]) -> list[list[str]]:
     """The rows, header included, as a format writes them."""
-    return [
-        [score(cell) if isinstance(cell, Cell) else escape(_line(cell)) for cell in row]
-        for row in (table.header, *table.rows)
-    ]
+    rows = (table.header, *table.rows)
+    return [[score(cell) if isinstance(cell, Cell) else escape(_line(cell)) for cell in row] for row in rows]
 
 
 def markdown(report: dict) -> str:
@@ -134,7 +132,7 @@ def _markdown(text: str) -> str:
 
 def _markdown_score(cell: Cell) -> str:
     around = {BEST: "**", TIED: "*"}.get(cell.rank, "")
-    return f"{around}{cell.text}{around}{_markdown(cell._replace(rank='').shown[len(cell.text) :])}"
+    return f"{around}{cell.text}{around}{_markdown(cell._replace(rank='').all_marks)}"
 
 
 _LATEX = {
@@ -223,9 +221,8 @@ def _latex_score(cell: Cell) -> str:
 def csv_text(report: dict) -> str:
     """The report as CSV: one row for each system and direction, with what the system is and all scores."""
     names = matrix.metric_names(report["groups"])
-    faults = list(
-        dict.fromkeys(key for group in report["groups"] for row in group["systems"] for key in row.get("faults") or ())
-    )
+    rows = (row for group in report["groups"] for row in group["systems"])
+    faults = list(dict.fromkeys(key for row in rows for key in row.get("faults") or ()))
     columns = [*_OF_GROUP, "system", "path", "baseline", *COLUMNS, *_OF_SYSTEM, *(f"faults_{key}" for key in faults)]
     for name in names:
         columns += [f"{name}{end}" for end in _OF_SCORE]
@@ -235,9 +232,8 @@ def csv_text(report: dict) -> str:
         for row in group["systems"]:
             cells = {key: group[key] for key in _OF_GROUP} | {key: row.get(key, "") for key in _OF_SYSTEM}
             cells |= {"system": row["name"], "path": row["path"], "baseline": group.get("baseline") or ""}
-            cells |= systems.columns[systems.key(row)] | {
-                f"faults_{key}": n for key, n in (row.get("faults") or {}).items()
-            }
+            cells |= systems.columns[systems.key(row)]
+            cells |= {f"faults_{key}": n for key, n in (row.get("faults") or {}).items()}
             for name, value in row["scores"].items():
                 if value and finite(value.get("score")) is not None:
                     cells |= {f"{name}{end}": cell for end, cell in _score_cells(group, name, row, value).items()}
@@ -247,20 +243,13 @@ def csv_text(report: dict) -> str:
 
 def _score_cells(group: dict, name: str, row: dict, value: dict) -> dict[str, object]:
     """By the ends of the columns' names; numbers that do not exist are empty."""
-    numbers = {f"_{key}": finite(value.get(key)) for key in ("difference", "p", "p_holm", "p_bootstrap")}
     low, high = map(finite, value.get("interval") or (None, None))
-    reliability = reliability_of(group, name).get("status", "")
     clusters = (group.get("clusters") or {}).get(name)
-    cells = numbers | {
-        "": value["score"],
-        "_segments": value.get("segments", row["sentences"]),
-        "_low": low,
-        "_high": high,
-    }
-    cells |= {"_mark": mark(value), "_reliability": reliability}
-    cells |= {"_top": "" if clusters is None else int(row["path"] in clusters)}
-    cells |= {
-        "_interference": "; ".join(value.get("interference") or ()),
-        "_signature": group["signatures"].get(name, ""),
-    }
-    return {end: "" if cell is None else cell for end, cell in cells.items()}
+    top = "" if clusters is None else int(row["path"] in clusters)
+    cells = [
+        *(value["score"], value.get("segments", row["sentences"]), low, high),
+        *(finite(value.get(key)) for key in ("difference", "p", "p_holm", "p_bootstrap")),
+        *(mark(value), top, reliability_of(group, name).get("status", "")),
+        *("; ".join(value.get("interference") or ()), group["signatures"].get(name, "")),
+    ]
+    return {end: "" if cell is None else cell for end, cell in zip(_OF_SCORE, cells, strict=True)}

@@ -5,6 +5,7 @@ that differ (comptra/scores/columns.py), and by its folder where these are equal
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,34 +16,31 @@ from comptra import guard
 from comptra.scores.columns import COLUMNS, columns_of
 from comptra.scores.reliability import VALIDATED
 from comptra.scores.systems import name_without_direction, system_names
+from comptra.significance import ALPHA
 from comptra.significance.averages import ENGLISH
-from comptra.significance.compared import ALPHA
 from comptra.tables import BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, reliability_of, title_of
 
 LEADING = "chrf"
 SCOPES = {f"from {ENGLISH}": "eng->xx", f"into {ENGLISH}": "xx->eng"}  # in a report's summary (averages.py)
 NONE = Cell("-")
+Columns = dict[str, dict[str, Cell | str]]  # by heading the cells of each system
 
 
 class Systems:
     """The systems of a report: each once, whatever directions it has, with the columns that tell it from the others."""
 
     def __init__(self, groups: Sequence[dict]):
-        rows = [(group, row) for group in groups for row in group["systems"]]
-        self._keys = system_names(
-            [(row["path"], row.get("settings") or {}) for row in group["systems"]] for group in groups
-        )
+        self._keys = names_of(groups)
         found: dict[str, dict[str, str]] = {}
         self.baselines: set[str] = set()
-        paths: dict[str, str] = {}
-        for group, row in rows:
-            key = self._keys[row["path"]]
-            found.setdefault(key, row.get("columns") or columns_of(row.get("settings") or {}, Path(row["path"])))
-            paths.setdefault(key, _full(row))
+        self._paths: dict[str, str] = {}
+        for group, row in [(one, row) for one in groups for row in one["systems"]]:
+            key, path, settings = self.key(row), Path(row["path"]), row.get("settings") or {}
+            found.setdefault(key, row.get("columns") or columns_of(settings, path))
+            self._paths.setdefault(key, str(path.parent.parent / name_without_direction(path, settings)))
             if row["path"] == group.get("baseline"):
                 self.baselines.add(key)
         self.columns = _ordered(found, self.baselines)
-        self._paths = paths
 
     def key(self, row: dict) -> str:
         """Of a system in a group: equal for the same system in another direction."""
@@ -62,10 +60,9 @@ class Systems:
         """Without the part that all have in common."""
         if len(self._paths) == 1:
             return {key: Path(path).name for key, path in self._paths.items()}
-        same_kind = len({os.path.isabs(path) for path in self._paths.values()}) == 1
-        common = (
-            os.path.commonpath([os.path.dirname(path) or "." for path in self._paths.values()]) if same_kind else ""
-        )
+        if len({os.path.isabs(path) for path in self._paths.values()}) > 1:
+            return self._paths
+        common = os.path.commonpath([os.path.dirname(path) or "." for path in self._paths.values()])
         return {key: os.path.relpath(path, common) if common else path for key, path in self._paths.items()}
 
     def described(self, key: str) -> list[str]:
@@ -86,9 +83,9 @@ class Systems:
         return ", ".join(f"{name} {first[name]}" for name in COLUMNS if name not in self.header and first.get(name))
 
 
-def _full(row: dict) -> str:
-    path = Path(row["path"])
-    return str(path.parent.parent / name_without_direction(path, row.get("settings") or {}))
+def names_of(groups: Iterable[dict]) -> dict[str, str]:
+    """By the path of a run in a report the name of its system (system_names)."""
+    return system_names([(row["path"], row.get("settings") or {}) for row in group["systems"]] for group in groups)
 
 
 def _ordered(found: dict[str, dict[str, str]], baselines: set[str]) -> dict[str, dict[str, str]]:
@@ -137,9 +134,8 @@ def _names_with_scores(groups: Sequence[dict]) -> list[str]:
 
 def _failed(report: dict) -> list[str]:
     titles = {name: title for group in report["groups"] for name, title in group["titles"].items()}
-    return [
-        f"{titles.get(name, name)}: not computed: {why}" for name, why in (report.get("failed_metrics") or {}).items()
-    ]
+    failed = report.get("failed_metrics") or {}
+    return [f"{titles.get(name, name)}: not computed: {why}" for name, why in failed.items()]
 
 
 def _by_dataset(groups: Sequence[dict]) -> list[list[dict]]:
@@ -191,10 +187,8 @@ def _ranked(cells: dict[str, Cell], scores: dict[str, float], info: MetricInfo) 
     if len(scores) < 2:
         return {key: cell._replace(rank="") for key, cell in cells.items()}
     best = info.format((max if info.higher_is_better else min)(scores.values()))
-    return {
-        key: cell._replace(rank=BEST) if key in scores and info.format(scores[key]) == best else cell
-        for key, cell in cells.items()
-    }
+    ranked = {key: cells[key]._replace(rank=BEST) for key, score in scores.items() if info.format(score) == best}
+    return cells | ranked
 
 
 def _scored(groups: Sequence[dict], name: str) -> list[dict]:
@@ -208,7 +202,7 @@ def _averages(report: dict, name: str, dataset: str, scope: str) -> dict:
     return next((entry for entry in found if entry.get("dataset", dataset) == dataset), {})
 
 
-def _wins(averages: dict) -> dict[str, dict[str, Cell | str]]:
+def _wins(averages: dict) -> Columns:
     """The column of wins, losses and ties against the baseline; {} if there are none."""
     counts = {key: own for key, own in averages.get("systems", {}).items() if "wins" in own}
     shown = {key: f"{own['wins']}-{own['losses']}-{own['ties']}" for key, own in counts.items()}
@@ -243,10 +237,10 @@ def _means(groups: Sequence[dict], name: str, systems: Systems, averages: dict) 
 # Tables
 
 
-def _table(
-    title: str, columns: dict[str, dict[str, Cell | str]], keys: Iterable[str], systems: Systems, notes: list[str]
-) -> Table:
-    """A row for each of `keys`; `columns` by their headings."""
+def _table(title: str, columns: Columns, groups: Iterable[dict], systems: Systems, notes: list[str]) -> Table:
+    """A row for each system of `groups`; `columns` by their headings."""
+    present = {systems.key(row) for group in groups for row in group["systems"]}
+    keys = [key for key in systems.columns if key in present]
     rows = [[*systems.described(key), *(column.get(key, NONE) for column in columns.values())] for key in keys]
     common = [f"all systems: {systems.constant}"] if systems.constant else []
     return Table(title, [*systems.header, *columns], rows, len(systems.header), common + notes)
@@ -254,20 +248,17 @@ def _table(
 
 def _of_metrics(group: dict, systems: Systems, report: dict, detailed: bool) -> Table:
     """One direction: a column for each metric."""
-    rows = {systems.key(row): row for row in group["systems"]}
-    keys = [key for key in systems.columns if key in rows]
+    rows, names = {systems.key(row): row for row in group["systems"]}, metric_names([group])
     compared = len(rows) - 1 if group.get("baseline") else 0
-    columns: dict[str, dict[str, Cell | str]] = {}
-    for name in metric_names([group]):
+    columns: Columns = {}
+    for name in names:
         title = metric_info(group, name).title
         columns[title] = _scores(group, name, systems, detailed)
         if detailed and compared:
             columns[f"{title} p"] = _p_values(rows, name, "p")
         if detailed and compared > 1:
             columns[f"{title} Holm"] = _p_values(rows, name, "p_holm")
-    return _table(
-        title_of(group), columns, keys, systems, _notes([group], metric_names([group]), systems, report, detailed)
-    )
+    return _table(title_of(group), columns, [group], systems, _notes([group], names, systems, report, detailed))
 
 
 def _p_values(rows: dict[str, dict], name: str, which: str) -> dict[str, Cell | str]:
@@ -285,10 +276,8 @@ def _of_languages(
         averages = _averages(report, name, groups[0]["dataset"], scope)
         columns[f"mean of {count}"] = _means(groups, name, systems, averages)
         columns |= _wins(averages)
-    present = {systems.key(row) for group in groups for row in group["systems"]}
     title = f"{metric_info(groups[0], name).title}, {_test_set(groups)} {direction}"
-    keys = [key for key in systems.columns if key in present]
-    return _table(title, columns, keys, systems, _notes(groups, [name], systems, report))
+    return _table(title, columns, groups, systems, _notes(groups, [name], systems, report))
 
 
 def _test_set(groups: Sequence[dict]) -> str:
@@ -298,14 +287,8 @@ def _test_set(groups: Sequence[dict]) -> str:
 
 def _headings(groups: Sequence[dict]) -> list[str]:
     """The other language; with the number of sentences where two test sets of one direction differ."""
-    names = [
-        group["tgt"]
-        if group["src"] == ENGLISH
-        else group["src"]
-        if group["tgt"] == ENGLISH
-        else f"{group['src']} to {group['tgt']}"
-        for group in groups
-    ]
+    sides = [[side for side in (group["src"], group["tgt"]) if side != ENGLISH] for group in groups]
+    names = [" to ".join(own) for own in sides]
     headings = [
         name if names.count(name) == 1 else f"{name} ({group['sentences']})"
         for name, group in zip(names, groups, strict=True)
@@ -319,7 +302,7 @@ def _headings(groups: Sequence[dict]) -> list[str]:
 def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, report: dict) -> Table:
     """Means of all metrics, from English, into English and over all directions."""
     groups = [group for _, own in classes for group in own]
-    columns: dict[str, dict[str, Cell | str]] = {}
+    columns: Columns = {}
     for name in _names_with_scores(groups):
         title = next(metric_info(group, name).title for group in groups if name in group["titles"])
         for direction, own in [*classes, ("all", groups)]:
@@ -327,32 +310,21 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
             if (count := len(_scored(own, name))) > 1:  # that of one direction is in its own table
                 columns[f"{title} {direction} ({count})"] = _means(own, name, systems, averages)
         columns |= {f"{title} {heading}": column for heading, column in _wins(averages).items()}
-    present = {systems.key(row) for group in groups for row in group["systems"]}
-    keys = [key for key in systems.columns if key in present]
     notes = ["in parentheses: the number of directions in the mean"]
-    return _table(f"means, {_test_set(groups)}", columns, keys, systems, notes)
+    return _table(f"means, {_test_set(groups)}", columns, groups, systems, notes)
 
 
 def _of_faults(groups: Sequence[dict], systems: Systems) -> Table | None:
     """How many translations of each system have which fault (output_faults.py), in all directions together; None if none has."""
-    counts: dict[str, dict[str, int]] = {}
-    sentences: dict[str, int] = {}
+    counts: dict[str, Counter] = {"sentences": Counter()}
     for row in (row for group in groups for row in group["systems"]):
-        key = systems.key(row)
-        sentences[key] = sentences.get(key, 0) + row["sentences"]
-        for fault, count in (row.get("faults") or {}).items():
-            if count is not None:
-                counts.setdefault(fault, {}).setdefault(key, 0)
-                counts[fault][key] += count
-    if not any(count for by_system in counts.values() for count in by_system.values()):
+        faults = {fault: n for fault, n in (row.get("faults") or {}).items() if n is not None}
+        for name, count in {"sentences": row["sentences"], **faults}.items():
+            counts.setdefault(name.replace("_", " "), Counter())[systems.key(row)] += count
+    if not any(any(by_system.values()) for name, by_system in counts.items() if name != "sentences"):
         return None
-    columns: dict[str, dict[str, Cell | str]] = {"sentences": {key: str(count) for key, count in sentences.items()}}
-    columns |= {
-        fault.replace("_", " "): {key: str(count) for key, count in by_system.items()}
-        for fault, by_system in counts.items()
-    }
-    keys = [key for key in systems.columns if key in sentences]
-    return _table(f"faults of outputs, {_test_set(groups)}", columns, keys, systems, [])
+    columns = {name: {key: str(count) for key, count in by_system.items()} for name, by_system in counts.items()}
+    return _table(f"faults of outputs, {_test_set(groups)}", columns, groups, systems, [])
 
 
 def _of_seeds(group: dict) -> Table:
@@ -401,9 +373,8 @@ def _notes(
     tested = [len(group["systems"]) - 1 for group in groups if group.get("baseline") or group.get("clusters")]
     if compared := max(tested, default=0):
         holm = f", Holm's correction over {compared} systems for each metric and direction" if compared > 1 else ""
-        lines.append(
-            f"p < {ALPHA}: paired approximate randomisation, {report['trials']} trials, seed {report['seed']}{holm}"
-        )
+        test = f"paired approximate randomisation, {report['trials']} trials, seed {report['seed']}"
+        lines.append(f"p < {ALPHA}: {test}{holm}")
     if detailed and report.get("bootstrap"):
         lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
     for group in groups:

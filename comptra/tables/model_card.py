@@ -111,15 +111,9 @@ def _system(row: dict) -> str:
     """How the model translated: the columns of the tables that say more than the model."""
     columns = row["columns"]
     retrieved = f"{columns['k']}-shot" if columns.get("k") not in (None, "", "0") else ""
-    shown = [
-        columns.get("method"),
-        retrieved,
-        columns.get("retriever"),
-        columns.get("selection"),
-        columns.get("decoding"),
-    ]
-    template = columns.get("template")
-    return ", ".join([*dict.fromkeys(filter(None, shown)), *([f"template {template}"] if template else [])])
+    template = f"template {columns['template']}" if columns.get("template") else ""
+    method, *others = (columns.get(name) for name in ("method", "retriever", "selection", "decoding"))
+    return ", ".join(dict.fromkeys(filter(None, (method, retrieved, *others, template))))
 
 
 def _relation(run: Path, folder: Path) -> str | None:
@@ -143,9 +137,7 @@ def _update(folder: Path, results: list) -> None:
     kept = [result for result in card.data.eval_results or [] if _key(result) not in new]
     card.data.eval_results = [*kept, *results]
     card.data.model_name = card.data.model_name or folder.resolve().name
-    ours = [
-        result for result in card.data.eval_results if (result.metric_args or {}).get("evaluated_by") == EVALUATED_BY
-    ]
+    ours = [one for one in card.data.eval_results if (one.metric_args or {}).get("evaluated_by") == EVALUATED_BY]
     block = f"{BEGIN}\n{_table(ours)}\n{END}"
     body = card.text
     if BEGIN in body and END in body.partition(BEGIN)[2]:
@@ -168,13 +160,13 @@ def _table(results: list) -> str:
     for one in results:
         facts = one.metric_args
         interval = " to ".join(f"{value:.2f}" for value in facts.get("interval") or ())
-        dataset = f"{one.dataset_name} {one.dataset_split or ''}".strip()
+        dataset, title = f"{one.dataset_name} {one.dataset_split or ''}".strip(), one.metric_name.partition(" (")[0]
         score = f"{one.metric_value:.2f}"
         cells = [dataset, one.dataset_config, one.metric_name, score, interval, facts.get("segments")]
         rows.append(map(_cell, cells))
-        notes[f"{one.metric_name.partition(' (')[0]}: `{facts.get('signature')}`"] = None
+        notes[f"{title}: `{facts.get('signature')}`"] = None
         for reason in facts.get("interference") or ():
-            notes[f"Not comparable with other systems, {one.metric_name.partition(' (')[0]}: {reason}"] = None
+            notes[f"Not comparable with other systems, {title}: {reason}"] = None
     head = ["test set", "direction", "metric", "score", "95 % interval", "segments"]
     lines = ["## Translation quality", "", markdown_table(head, rows), "", *(f"- {note}" for note in notes)]
     return "\n".join(lines)

@@ -19,8 +19,8 @@ class Series:
     """The scores of a training's checkpoints in a direction: (step, score, low, high) by step; without an interval low and high
     are the score."""
 
-    direction: str
     label: str
+    direction: str
     points: list[tuple[int, float, float, float]] = field(default_factory=list)
 
 
@@ -63,7 +63,7 @@ def panels(report: dict) -> list[Panel]:
                         low, high = map(finite, value.get("interval") or (None, None))
                         point = step, score, score if low is None else low, score if high is None else high
                         key = group["sources_digest"], direction, training
-                        series.setdefault(key, Series(direction, ", ".join(parts))).points.append(point)
+                        series.setdefault(key, Series(", ".join(parts), direction)).points.append(point)
                     elif row["path"] == group.get("baseline"):
                         baselines[direction] = score
             drawn = [replace(one, points=sorted(one.points)) for one in series.values() if len(one.points) > 1]

@@ -7,8 +7,7 @@ from pathlib import Path
 from comptra.scores import scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, loader_of_test_sets, read_system
-from comptra.significance import compared
-from comptra.significance.compared import ALPHA, SAMPLES
+from comptra.significance import ALPHA, SAMPLES
 from comptra.tables import Table, export, mark
 from topxgen.common import files, provenance, shards
 from topxgen.common.console import aligned
@@ -49,16 +48,13 @@ def score(
         for own, (_, by_variant) in zip(systems, ordered, strict=True)
     ]
     measured, failed = scoring.measure_all(jobs, scoring.usable_metrics(args, baseline is not None), args)
-    found = [
-        _score_test(by_variant, baseline, key[-1], own, args)
-        for (key, by_variant), own in zip(ordered, measured, strict=True)
-    ]
-    return found, failed
+    pairs = zip(ordered, measured, strict=True)
+    return [_score_test(by_variant, baseline, key[-1], own, args) for (key, by_variant), own in pairs], failed
 
 
 def _compared(by_variant: dict[str, list[System]], baseline: str | None, one: Measured, seed: int) -> dict[str, dict]:
     """What `over_seeds.compare_all` gives by variant."""
-    from comptra.significance import over_seeds
+    from comptra.significance import compared, over_seeds
 
     statistics, scorer = iter(one.statistics), one.scorer
     by_name = {name: [next(statistics) for _ in systems] for name, systems in by_variant.items()}
@@ -74,9 +70,8 @@ def _score_test(
     args: argparse.Namespace,
 ) -> dict:
     first = next(iter(by_variant.values()))[0]
-    scores = {
-        name: found for name, one in measured.items() if (found := _compared(by_variant, baseline, one, args.seed))
-    }
+    compared = {name: _compared(by_variant, baseline, one, args.seed) for name, one in measured.items()}
+    scores = {name: by_name for name, by_name in compared.items() if by_name}
     scorers = {name: measured[name].scorer for name in scores}
     return {
         "dataset": first.dataset,
@@ -172,11 +167,8 @@ def notes(report: dict) -> list[str]:
     seeds = max((len(variant["seeds"]) for variant in report["variants"]), default=0)
     if unequal := unequal_texts(report["variants"]):
         lines.append(unequal)
-    lines.append(
-        f"± standard deviation and [95% interval of the mean] over {seeds} seeds of the training"
-        if seeds > 1
-        else "one seed of the training: p is of these models alone"
-    )
+    spread = f"± standard deviation and [95% interval of the mean] over {seeds} seeds of the training"
+    lines.append(spread if seeds > 1 else "one seed of the training: p is of these models alone")
     if report["baseline"]:
         count = len(report["variants"]) - 1
         holm = f", Holm's correction over {count} variants for each metric and direction" if count > 1 else ""
@@ -193,14 +185,10 @@ def unequal_texts(variants: list[dict]) -> str:
     for variant in variants:
         if variant["equal_pairs"] and variant["facts"]["texts"] is not None:
             by_pairs.setdefault(variant["equal_pairs"], {})[variant["name"]] = variant["facts"]["texts"]
-    shown = [
-        ", ".join(f"{name} {n:,}" for name, n in own.items()) for own in by_pairs.values() if len({*own.values()}) > 1
-    ]
-    return (
-        f"UNEQUAL numbers of texts (what is longer than --max_length is left out, and held-out groups differ): {'; '.join(shown)}"
-        if shown
-        else ""
-    )
+    unequal = (own for own in by_pairs.values() if len({*own.values()}) > 1)
+    shown = "; ".join(", ".join(f"{name} {n:,}" for name, n in own.items()) for own in unequal)
+    why = "what is longer than --max_length is left out, and held-out groups differ"
+    return f"UNEQUAL numbers of texts ({why}): {shown}" if shown else ""
 
 
 def _signatures(report: dict) -> dict[str, str]:
@@ -238,11 +226,8 @@ def csv_text(report: dict) -> str:
                 row = {key: group[key] for key in columns[:4]} | described[name]["facts"]
                 row |= {"metric": metric, "signature": group["signatures"][metric], "variant": name}
                 row |= {"baseline": report["baseline"] or "", "seeds": " ".join(map(str, described[name]["seeds"]))}
-                row |= {
-                    "scores": " ".join(f"{one:.4f}" for one in value["scores"]),
-                    "mean": value["mean"],
-                    "sd": value["sd"],
-                }
+                row["scores"] = " ".join(f"{one:.4f}" for one in value["scores"])
+                row |= {"mean": value["mean"], "sd": value["sd"]}
                 row["mean_low"], row["mean_high"] = value["interval"] or ("", "")
                 row["difference_low"], row["difference_high"] = value.get("difference_interval", ("", ""))
                 row |= {key: value[key] for key in ("difference", "p", "p_holm") if key in value}

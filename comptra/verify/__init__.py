@@ -178,13 +178,13 @@ class Audit:
         return Path(named) if Path(named).exists() else None
 
 
-def begins(path: Path, *starts: bytes) -> bool:
-    """Whether a file begins in one of these ways; False if it cannot be read."""
+def beginning(path: Path, count: int = 100) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return file.read(max(map(len, starts))).startswith(starts)
+            return file.read(count)
     except OSError:
-        return False
+        return b""
 
 
 def _absolute(path: Path) -> Path:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from comptra.verify import Audit, begins
+from comptra.verify import Audit, beginning
 from topxgen.common import shards
 from topxgen.common.checksums import NAME
-from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line
 from topxgen.common.records import PARALLEL, FilteredLayout
 from topxgen.common.shards import Shard
@@ -30,7 +29,9 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         path = folder / name
         if name.startswith(_BEGIN) and name.endswith(".json"):
             audit.attempt(path, _check_manifest, audit, path)
-        elif name in REPORTS or (name.endswith(".json") and begins(path, b'{\n "audit": ')):  # of --report
+        elif name in REPORTS or (
+            name.endswith(".json") and beginning(path).startswith(b'{\n "audit": ')
+        ):  # of --report
             audit.attempt(path, _check_report, audit, path)
 
 
@@ -94,9 +95,8 @@ def _filtered(source: Path, hits: Path, counts: Counter, shard: Shard | None) ->
                 yield line + b"\n"
                 continue
             counts["pairs_dropped"] += len(dropped)
-            lists = {
-                key: [v for i, v in enumerate(record[key]) if i not in dropped] for key in PARALLEL if record.get(key)
-            }
+            there = [key for key in PARALLEL if record.get(key)]
+            lists = {key: [value for i, value in enumerate(record[key]) if i not in dropped] for key in there}
             yield to_line({**record, **lists}).encode("utf-8", "replace")
 
 
@@ -109,13 +109,9 @@ def _check_benchmarks(audit: Audit, path: Path, by_side: dict[str, list[dict]]) 
         if name != "udhr" and audit.options.benchmark_dir is None and benchmarks.local_source(name) is None:
             audit.skip(path, f"the texts of {name}: pass --benchmark_dir with a copy of it")
             continue
-        try:
-            splits = _load(name, language, audit)
-        except UsageError as error:
-            audit.skip(path, f"the texts of {name} in {language}: {error}")
-            continue
-        found = {split.name: split.fingerprint for split in splits}
-        for entry in entries:
+        splits = audit.attempt(path, _load, name, language, audit, why=f"the texts of {name} in {language}")
+        found = {split.name: split.fingerprint for split in splits or ()}
+        for entry in entries if splits is not None else ():
             what = f"SHA-256 of {name} {entry['split']} in {language}"
             audit.equal(path, what, entry["sha256"], found.get(entry["split"]))
 

@@ -1,6 +1,5 @@
 """What comptra.evaluate claims: scores, tests and counts, computed again from the translations; its tables, from its JSON."""
 
-import argparse
 import csv
 import io
 import json
@@ -11,10 +10,9 @@ from typing import Any
 
 from comptra import evaluate
 from comptra.scores.metrics import ALIASES, METRICS, TOKENIZERS
-from comptra.scores.systems import system_names
 from comptra.significance import averages
-from comptra.tables import export
-from comptra.verify import Audit, begins
+from comptra.tables import export, matrix
+from comptra.verify import Audit, beginning
 from comptra.verify.translations import arguments, can_load, test_files
 from topxgen.common.console import quiet
 from topxgen.common.files import refuse_stand_in
@@ -22,6 +20,7 @@ from topxgen.common.provenance import TRANSLATE_MANIFEST
 
 _SURFACE = {name for name, row in METRICS.items() if not row.of_segments}
 _COUNTS = ("sentences", "missing", "unanswered", "empty", "faults", "translations_digest")
+_SEGMENTS = (b'{"dataset": ', b"dataset,direction,system,index,")  # how files of --segments begin
 _NEAR = 1e-6  # scores of other processors differ in the last digits
 
 
@@ -31,11 +30,8 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
     rows: list[dict] = []  # of all reports of the folder, if there is a file of segments to compare them with
     for name in sorted(names):
         path = folder / name
-        if (
-            name.endswith(".json")
-            and not name.startswith(("manifest_", "settings_"))
-            and (found := _report(audit, path))
-        ):
+        is_candidate = name.endswith(".json") and not name.startswith(("manifest_", "settings_"))
+        if is_candidate and (found := _report(audit, path)):
             reports[path] = audit.reports[path] = found
             audit.attempt(path, _check_report, audit, path, found, rows if segments else None)
     for path in segments:
@@ -47,11 +43,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
 
 def _report(audit: Audit, path: Path) -> dict | None:
     """The report in a JSON file, if it is one of comptra.evaluate."""
-    try:
-        with open(path, "rb") as file:
-            if b'"trials"' not in file.read(200):
-                return None
-    except OSError:
+    if b'"trials"' not in beginning(path, 200):
         return None
     found = audit.json(path)
     return found if "groups" in found and "experiment" not in found else None
@@ -109,7 +101,8 @@ def _scored_again(
         seed=report.get("seed", 12345),
         max_samples=_max_samples(group, folders),
     )
-    made, rows = _evaluate(args)
+    with quiet():
+        made, rows = evaluate.evaluate(args)
     if len(made["groups"]) != 1:
         return audit.skip(path, f"scores of {group['dataset']}: its translations are of several test sets now")
     return made["groups"][0], rows
@@ -150,13 +143,12 @@ def _compare(audit: Audit, path: Path, report: dict, group: dict, folders: list[
 def _check_means(audit: Audit, path: Path, report: dict) -> None:
     """The means over directions, by the scores of the report itself."""
     groups = report["groups"]
-    names = system_names([(row["path"], row.get("settings") or {}) for row in group["systems"]] for group in groups)
+    names = matrix.names_of(groups)
     for entry in report.get("summary", ()):
         of_systems = []
         for group in groups:
-            if group["dataset"] == entry["dataset"] and entry["direction"] in averages.scopes(
-                group["src"], group["tgt"]
-            ):
+            scopes = averages.scopes(group["src"], group["tgt"])
+            if group["dataset"] == entry["dataset"] and entry["direction"] in scopes:
                 scores = {names[row["path"]]: row["scores"].get(entry["metric"]) for row in group["systems"]}
                 of_systems.append({name: value["score"] for name, value in scores.items() if value})
         common = [scores for scores in of_systems if entry["systems"].keys() <= scores.keys()]
@@ -174,11 +166,6 @@ def _max_samples(group: dict, folders: list[Path]) -> int | None:
     refuse_stand_in(translations)
     lines = translations.read_bytes().count(b"\n")
     return group["sentences"] if lines > group["sentences"] else None
-
-
-def _evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
-    with quiet():
-        return evaluate.evaluate(args)
 
 
 def near_equal(audit: Audit, path: Path, what: str, claimed: Any, found: Any, kind: str = "counts") -> None:
@@ -235,29 +222,26 @@ def _report_of(rows: list[dict]) -> dict:
     groups: dict[tuple, dict] = {}
     for row in rows:
         key = tuple(row[name] for name in ("dataset", "src", "tgt", "step"))
-        group = groups.setdefault(
-            key,
-            {
+        if key not in groups:
+            groups[key] = {
                 **dict(zip(("dataset", "src", "tgt"), key, strict=False)),
                 "step": int(row["step"]),
                 "titles": {name: name for name in names},
                 "signatures": {name: row[f"{name}_signature"] for name in names if row[f"{name}_signature"]},
                 "systems": [],
-            },
-        )
+            }
         counts = {name: int(row[name]) for name in ("sentences", "missing", "unanswered", "empty") if row.get(name)}
-        scores = {
-            name: {"score": float(row[name]), "segments": int(row[f"{name}_segments"])} if row[name] else None
-            for name in names
-        }
-        group["systems"].append({"path": row["path"], **counts, "scores": scores})
+        scores: dict = dict.fromkeys(names)
+        for name in (name for name in names if row[name]):
+            scores[name] = {"score": float(row[name]), "segments": int(row[f"{name}_segments"])}
+        groups[key]["systems"].append({"path": row["path"], **counts, "scores": scores})
     for group in groups.values():
         group["sentences"] = max(system.get("sentences", 0) for system in group["systems"])
     return {"groups": list(groups.values())}
 
 
 def _is_segments(path: Path) -> bool:
-    return path.suffix in (".jsonl", ".csv") and begins(path, b'{"dataset": ', b"dataset,direction,system,index,")
+    return path.suffix in (".jsonl", ".csv") and beginning(path).startswith(_SEGMENTS)
 
 
 def _check_segments(audit: Audit, path: Path, again: list[dict]) -> None:

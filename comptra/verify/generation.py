@@ -45,10 +45,8 @@ def _check_counts(audit: Audit, path: Path, stage: str, language: str, manifest:
     if stage == "generate":
         found = funnel.generation_counts(layout, language)
         if (recall := manifest.get(deduplication.RECALL)) is not None:
-            settings = manifest["settings"]
-            counted, _ = deduplication.measured_recall(
-                layout, language, settings["threshold"], settings["rouge_tokenizer"]
-            )
+            rules = (manifest["settings"][name] for name in ("threshold", "rouge_tokenizer"))
+            counted, _ = deduplication.measured_recall(layout, language, *rules)
             audit.equal(path, f"{deduplication.RECALL} of {language}", recall, counted)
     else:
         for _ in read_translations(layout.translations(language)):
@@ -77,9 +75,8 @@ def _check_whole(audit: Audit, path: Path, stage: str, of_languages: dict[str, d
         audit.problem(path, f"lacks {language}, of which there is a manifest")
     for language, recall in whole.get(deduplication.RECALL, {}).items():
         if language in of_languages:
-            audit.equal(
-                path, f"{deduplication.RECALL} of {language}", recall, of_languages[language].get(deduplication.RECALL)
-            )
+            found = of_languages[language].get(deduplication.RECALL)
+            audit.equal(path, f"{deduplication.RECALL} of {language}", recall, found)
     for name in SUMS:
         parts = [part[name] for part in of_languages.values() if part.get(name) is not None]
         if parts and name in whole:

@@ -59,9 +59,8 @@ def _make_again(audit: Audit, path: Path, page: dict) -> None:
     with hub.offline(), quiet(), watching(root, *others) as sources:
         run = find(root, *sources.roots[1:])
         pieces = pages.build(run, sources, options, settings["page_bytes"], page["command"], started=page["started"])
-    made, found = (
-        packing.elements(text) for text in ("".join(pieces), path.read_text(encoding="utf-8", errors="replace"))
-    )
+    texts = "".join(pieces), path.read_text(encoding="utf-8", errors="replace")
+    made, found = map(packing.elements, texts)
     if made["page"] != found["page"]:
         return audit.skip(path, "its numbers: not computed again: other files are there than it was made from")
     for name in made | found:

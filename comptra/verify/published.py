@@ -93,12 +93,9 @@ def _run_of(audit: Audit, manifest: dict) -> Run | None:
         for root in (folder, *folder.resolve().parents):
             if root.resolve().name == manifest["run"]:
                 run = find(root)
-                sources = [
-                    one
-                    for config in plan(run, manifest["languages"], audit.options.languages_file)
-                    for one in config.sources
-                ]
-                if sorted((one.path.name, audit.sha256(one.path)) for one in sources) == sorted(wanted):
+                configs = plan(run, manifest["languages"], audit.options.languages_file)
+                paths = [one.path for config in configs for one in config.sources]
+                if sorted((path.name, audit.sha256(path)) for path in paths) == sorted(wanted):
                     return run
     return None
 

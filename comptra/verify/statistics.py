@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from comptra.verify import Audit, T, begins
+from comptra.verify import Audit, T, beginning
 from comptra.verify.evaluations import near_equal
 from comptra.verify.translations import can_load
 from topxgen.common import hub
@@ -30,7 +30,7 @@ _NEAR_VENDI = 1e-4  # relative: vectors of other processors differ
 def check(audit: Audit, folder: Path, names: set[str]) -> None:
     for name in sorted(names):
         path = folder / name
-        if name.endswith(".json") and begins(path, b'{\n  "settings": {\n    "sample": '):
+        if name.endswith(".json") and beginning(path).startswith(b'{\n  "settings": {\n    "sample": '):
             audit.attempt(path, _check, audit, path)
 
 
@@ -97,10 +97,10 @@ def _tokenizer(audit: Audit, path: Path, settings: dict) -> str:
 def _topics(audit: Audit, path: Path, settings: dict) -> tuple[list[str], dict[str, str]]:
     facts = settings.get("topics")
     found = facts and audit.locate(facts["path"], path)
+    if not facts:
+        raise UsageError("of an older version, which did not note the list")
     if not found:
-        raise UsageError(
-            f"{facts['path']} is not there" if facts else "of an older version, which did not note the list"
-        )
+        raise UsageError(f"{facts['path']} is not there")
     if audit.sha256(found) != facts["sha256"]:
         raise UsageError(f"{found} has changed since")
     return read_topics(found), read_categories(found)
@@ -113,11 +113,8 @@ def _check_language(
     if any(one["is_cut"] for one in claimed):
         return audit.skip(path, f"figures of {language}: not computed again: a file was being written")
     with hub.offline(), quiet():
-        read = audit.attempt(
-            path,
-            lambda: [_corpus(audit, path, one) for one in claimed],
-            why=f"figures of {language}: not computed again",
-        )
+        why = f"figures of {language}: not computed again"
+        read = audit.attempt(path, lambda: [_corpus(audit, path, one) for one in claimed], why=why)
         found = describe.describe(read, options) if read else ()
     for one, own in zip(claimed, found, strict=False):
         for part in FIGURES:

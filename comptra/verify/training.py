@@ -53,20 +53,17 @@ def _check_table(audit: Audit, card: Path, history: list[dict], step: int) -> No
         audit.checked["scores"] += 1
         if line not in lines:
             name = line.split("|")[1] if line.startswith("| ") else line
-            audit.problem(
-                card,
-                "the table of the held-out set",
-                next((one for one in lines if one.startswith(f"|{name}|")), "missing"),
-                line,
-            )
+            there = next((one for one in lines if one.startswith(f"|{name}|")), "missing")
+            audit.problem(card, "the table of the held-out set", there, line)
 
 
 def _check_held_out(audit: Audit, card: Path, history: list[dict], step: int) -> None:
     """Scores of held-out pairs in `model-index`."""
     results = [one for one in load(card.parent).data.eval_results or () if not one.metric_args]
-    claimed = {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in results}
-    made = held_out_results(history, step, "")
-    found = {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in made}
+    claimed, found = (
+        {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in own}
+        for own in (results, held_out_results(history, step, ""))
+    )
     audit.equal(card, "model-index", claimed, found, "scores")
 
 
@@ -95,14 +92,11 @@ def _check_run(audit: Audit, path: Path, manifest: dict) -> None:
     audit.equal(path, "steps", manifest["steps"], max(entry["step"] for entry in history))
     best = path.parent / manifest["best_checkpoint"]
     step = checkpoints.step_of(best)
-    if (
-        manifest.get("best_metric") is not None and "metric_for_best_model" in manifest
-    ):  # older versions had other names
+    claimed = manifest.get("best_metric")
+    if claimed is not None and "metric_for_best_model" in manifest:  # older versions had other names
         key = f"eval_{manifest['metric_for_best_model']}"
         scores = [entry[key] for entry in history if entry["step"] == step and key in entry]
-        audit.equal(
-            path, f"best_metric by {log.name}", manifest["best_metric"], scores[-1] if scores else None, "scores"
-        )
+        audit.equal(path, f"best_metric by {log.name}", claimed, scores[-1] if scores else None, "scores")
     card = path.with_name(checkpoints.CARD_FILE)
     if card.is_file():
         _check_table(audit, card, history, step)

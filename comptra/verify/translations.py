@@ -45,9 +45,8 @@ def _check_counts(audit: Audit, path: Path, manifest: dict, names: set[str]) -> 
     for key in found.keys() & manifest.keys():
         audit.equal(path, key, manifest[key], found[key])
     for r, number in enumerate(manifest.get("undivided", ()), start=1):
-        divisions = [
-            folder / f"divide_{r}.jsonl" for folder in (path.parent.parent, *path.parent.parent.glob("divisions_*"))
-        ]
+        room = path.parent.parent
+        divisions = [folder / f"divide_{r}.jsonl" for folder in (room, *room.glob("divisions_*"))]
         counts = [sum(bool(row.get(UNDIVIDED)) for row in read_jsonl(file)) for file in divisions if file.is_file()]
         if len(counts) == 1:  # with several it is not known which is the run's
             audit.equal(path, f"undivided of divide_{r}.jsonl", number, counts[0])

@@ -42,7 +42,7 @@ def rejections(
                 models.append(np.column_stack([values / 100, np.ones(count)]))
         scores, cov = covariance(models, mean_scores, samples=200, seed=int(rng.integers(2**32)))
         one, other = list(range(seeds[0])), list(range(seeds[0], sum(seeds)))
-        both += compare(scores, cov, one, other, count).p < 0.05
+        both += compare(scores, cov, one, other, count)["p"] < 0.05
         weights = np.repeat([1 / seeds[0], -1 / seeds[1]], seeds)
         sentences += abs(weights @ scores) > 1.96 * (weights @ cov @ weights) ** 0.5
     return both / trials, sentences / trials

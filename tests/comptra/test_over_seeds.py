@@ -22,20 +22,20 @@ def test_without_variance_over_sentences_it_is_welchs_test():
     scores = np.array([10.0, 11.0, 13.0, 14.0, 16.0, 15.5])
     result = compare(scores, np.zeros((6, 6)), [0, 1, 2], [3, 4, 5], segments=10**9)
     welch = ttest_ind(scores[:3], scores[3:], equal_var=False)
-    assert result.p == pytest.approx(welch.pvalue) and result.degrees == pytest.approx(welch.df)
-    assert result.interval == pytest.approx(tuple(welch.confidence_interval(0.95)))
-    assert result.difference == pytest.approx(scores[:3].mean() - scores[3:].mean())
+    assert result["p"] == pytest.approx(welch.pvalue) and result["degrees"] == pytest.approx(welch.df)
+    assert result["difference_interval"] == pytest.approx([*welch.confidence_interval(0.95)])
+    assert result["difference"] == pytest.approx(scores[:3].mean() - scores[3:].mean())
 
 
 def test_one_model_each_is_compared_over_sentences_alone():
     """Variance of a difference: 4 + 9 - 2 x 5 = 3; with many sentences t is normal."""
     scores, cov = np.array([20.0, 16.0]), np.array([[4.0, 5.0], [5.0, 9.0]])
     result = compare(scores, cov, [0], [1], segments=10**7)
-    assert result.difference == 4 and result.p == pytest.approx(0.0209, abs=1e-4)  # z = 4 / sqrt(3)
-    assert result.interval == pytest.approx((4 - 1.959964 * 3**0.5, 4 + 1.959964 * 3**0.5), abs=1e-4)
+    assert result["difference"] == 4 and result["p"] == pytest.approx(0.0209, abs=1e-4)  # z = 4 / sqrt(3)
+    assert result["difference_interval"] == pytest.approx([4 - 1.959964 * 3**0.5, 4 + 1.959964 * 3**0.5], abs=1e-4)
     of_small_scores = compare(scores / 1000, cov / 10**6, [0], [1], segments=10**7)
-    assert of_small_scores.p == pytest.approx(result.p)
-    assert compare(scores, cov, [0], [1], segments=20).degrees == pytest.approx(19)
+    assert of_small_scores["p"] == pytest.approx(result["p"])
+    assert compare(scores, cov, [0], [1], segments=20)["degrees"] == pytest.approx(19)
 
 
 def test_what_seeds_have_of_their_own_is_counted_once():
@@ -44,7 +44,7 @@ def test_what_seeds_have_of_their_own_is_counted_once():
     cov = np.ones((6, 6)) + np.eye(6)
     scores = np.array([10.0, 11.0, 13.0, 14.0, 16.0, 15.5])
     with_cov = compare(scores, cov, [0, 1, 2], [3, 4, 5], segments=10**9)
-    assert with_cov.p == pytest.approx(compare(scores, np.zeros((6, 6)), [0, 1, 2], [3, 4, 5], 10**9).p)
+    assert with_cov["p"] == pytest.approx(compare(scores, np.zeros((6, 6)), [0, 1, 2], [3, 4, 5], 10**9)["p"])
 
 
 def test_equal_translations_do_not_differ():

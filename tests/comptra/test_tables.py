@@ -38,7 +38,9 @@ HOSTILE = [
 def shown(table, heading: str) -> list[str]:
     """A column as a terminal shows it."""
     place = table.header.index(heading)
-    return [row[place].shown if isinstance(row[place], Cell) else row[place] for row in table.rows]
+    return [
+        row[place].text + row[place].all_marks if isinstance(row[place], Cell) else row[place] for row in table.rows
+    ]
 
 
 def named(made, *words):

@@ -50,10 +50,19 @@ def noted(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pool(noted):
-    pool = distributed.start(Slow(noted), Plan("ray", "squares", 2, gpus=0))
-    yield pool
-    pool.close()
+def pools():
+    started = []
+    yield started
+    for pool in started:
+        pool.close()
+
+
+@pytest.fixture
+def pool(noted, pools):
+    """That of the test before, unless that one closed it."""
+    if not pools or not pools[-1]._actors:
+        pools.append(distributed.start(Slow(noted), Plan("ray", "squares", 2, gpus=0)))
+    return pools[-1]
 
 
 @pytest.mark.medium

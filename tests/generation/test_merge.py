@@ -6,6 +6,7 @@ import random
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -345,6 +346,17 @@ def test_files_that_were_changed_and_lines_that_a_kill_has_cut(server, tmp_path)
     )
     shard(server, tmp_path, 1, 2)
     merge(tmp_path)
+
+
+def test_a_command_is_as_new_as_the_last_shard_that_was_started_with_it():
+    """Which one counts for a language that has had two."""
+    from scripts.merge import _newest
+
+    notes = [
+        {"started": started, "command": ["--seed", seed]} for started, seed in (("1", "a"), ("2", "b"), ("3", "a"))
+    ]
+    works = [SimpleNamespace(newest=SimpleNamespace(note=note)) for note in notes]
+    assert [_newest(works, work) for work in works] == ["3", "2", "3"]
 
 
 def test_languages_that_had_one_command_together_and_another_alone(server, tmp_path):

@@ -382,6 +382,13 @@ def test_one_bad_prompt_does_not_end_a_run(succeed):
         assert not answers and "does not accept such requests" in str(ending) and ending.exit_code == 2
 
 
+def test_a_base_model_behind_a_server_is_named():
+    """As vLLM's server answers a chat."""
+    with ApiServer(lambda name, attempt: "no template") as server:
+        answers, ending, _ = run("openai", server, chats(1))
+    assert not answers and ending.exit_code == 2 and "for a base model pass --prompt_style raw" in str(ending)
+
+
 @pytest.mark.parametrize("api", ["openai", "anthropic"])
 def test_models_that_take_no_temperature_are_asked_without(api, caplog):
     """Back-translation asks for greedy responses; reasoning models reject even that."""

@@ -305,6 +305,9 @@ def test_the_gpus_of_each_engine(monkeypatch, tiny_lm, caplog):
     )
     assert gpu_groups.plan("hf", model) == (model, [])
     assert gpu_groups.plan("hf", replace(model, data_parallel_size=2))[1] == [("4", "5"), ("6", "7")]
+    for number in (0, "two"):
+        with pytest.raises(UsageError, match=f"pipeline_parallel_size={number}: pass a number of GPUs"):
+            gpu_groups.plan("vllm", replace(model, engine_args=[f"pipeline_parallel_size={number}"]))
 
 
 def test_the_size_of_weights(tiny_lm, tmp_path):

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,14 @@ def test_the_sets_of_a_training(run):
     )
     assert training.sources == {"English to Basque": found}
     assert 2 * selected.count == training.train + training.test > 0
+
+
+def test_all_lines_that_are_left_out_are_counted():
+    problems = Problems()
+    for path, count in (("a", 1), ("b", 2)):
+        for number in range(count):
+            problems.add(Path(path), f", line {number} is left out: x")
+    assert problems.lines() == ("a, line 0 is left out: x", "b, line 0 is left out: x; 1 more lines of it are left out")
 
 
 def test_pairs_are_dropped_alone_or_with_their_paragraph(copy):

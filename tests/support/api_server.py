@@ -45,6 +45,7 @@ ENDINGS = {
     "no model": (404, "model_not_found", "The model does not exist."),
     "context": (400, "context_length_exceeded", "This model's maximum context length is 512 tokens."),
     "parameter": (400, "invalid_request_error", "temperature: this model takes none"),
+    "no template": (400, "invalid_request_error", "you must provide a chat template"),
     "come back": (429, "rate_limit_exceeded", "Come back tomorrow."),
 }
 RETRY_AFTER = {"rate limit": 1.0, "rate limit date": 1.0, "rate limit ms": 0.3}  # seconds, at least

@@ -55,7 +55,9 @@ def test_dataset_size_by_strategy(tmp_path):
     assert taken(tmp_path, dataset_size=2) == [1, 5]
     assert taken(tmp_path, dataset_size=2, strategy="highest") == [5, 4]
     assert taken(tmp_path, dataset_size=4, strategy="highest") == [5, 3, 4, 3], "in file order"
-    three, _ = load(source("topxgen", data_dir=tmp_path, dataset_size=3, strategy="highest"))
+    three, facts = load(source("topxgen", data_dir=tmp_path, dataset_size=3, strategy="highest"))
+    everything = load(source("topxgen", data_dir=tmp_path, strategy="highest"))[1]
+    assert ["scorer" in one["languages"]["English to Basque"] for one in (facts, everything)] == [True, False]
     assert [pair.target.split()[1] for pair in three] == ["5.0", "3.0", "4.0"]
     assert len({pair.group for pair in three}) == 2 and three[1].group == three[0].group, "of two 3.0 the first"
     _, facts = load(source("topxgen", data_dir=tmp_path, dataset_size=99))

@@ -112,9 +112,13 @@ class ErrorClassifier:
             return Failure(MISTAKE, f"{self.provider} has no model {self.model!r}{at}: {detail}", certain=True)
         # Before the first response, it is likely that every request would fail alike.
         if before_any_answer:
-            return Failure(
-                MISTAKE, f"{self.provider} does not accept such requests: {detail}; change the setting it names"
+            is_base = "chat template" in detail  # of vLLM's server
+            remedy = (
+                "for a base model pass --prompt_style raw (datagen.py: and --prompt_template continuation)"
+                if is_base
+                else "change the setting it names"
             )
+            return Failure(MISTAKE, f"{self.provider} does not accept such requests: {detail}; {remedy}")
         return Failure(PROMPT, f"{self.provider} rejected the prompt: {detail}")
 
     def scrub(self, text: str) -> str:

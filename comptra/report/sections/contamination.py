@@ -39,7 +39,7 @@ def collect(run: Run, options: Options) -> dict | None:
     for folder in run.back_translations:
         found.add_folder(folder)
     hits = found.named(found.hits.chosen())
-    options.tell("contamination", found.problems)
+    options.tell(found.problems)
     return {
         "languages": found.languages,
         "unchecked": found.unchecked,
@@ -112,9 +112,8 @@ class _Found:
                 self._add_hits(folder, language, audit.hits.get(language, []))
             else:
                 self._not_checked(folder, language, "never went through decontamination.py")
-                self.languages.append(
-                    {"folder": self._name(folder.folder), "language": language, "status": "never", "counts": {}}
-                )
+                name = self._name(folder.folder)
+                self.languages.append({"folder": name, "language": language, "status": "never", "counts": {}})
 
     def _filtered(self, folder: BackTranslation, language: str, report: overlaps.Report | None) -> None:
         manifest = overlaps.manifest(folder, language, self.problems)
@@ -123,15 +122,13 @@ class _Found:
             part = {}  # of an earlier run
         elif manifest and part.get("counts") != manifest.get("counts"):
             part = {}
-            self._not_checked(
-                folder, language, "decontamination_report.json counts otherwise than the manifest, which is shown"
-            )
+            text = "decontamination_report.json counts otherwise than the manifest, which is shown"
+            self._not_checked(folder, language, text)
         settings = manifest.get("settings") or part.get("settings") or (report.settings if part else {})
         if not settings:
             text = "filtered, but without a manifest or report: it is not known what it was checked against"
             self._not_checked(folder, language, text)
-        changed = _has_changed(folder.layout().translations(language), manifest, part)
-        if changed:
+        if changed := _has_changed(folder.layout().translations(language), manifest, part):
             self._not_checked(folder, language, changed)
         self._language(folder, language, "filtered", settings, {**manifest, **part})
         self._add_hits(folder, language, overlaps.hits(folder, language, self.problems))
@@ -142,22 +139,13 @@ class _Found:
         counts = Counter(part.get("counts") or {})
         rules = {key: value for key, value in settings.items() if isinstance(value, str | int | float | None)}
         self.rules_of[name, language] = settings
-        self.languages.append(
-            {
-                "folder": name,
-                "language": language,
-                "status": status,
-                "counts": counts,
-                "rules": rules,
-                "finished": part.get("finished"),
-            }
-        )
+        facts = {"status": status, "counts": counts, "rules": rules, "finished": part.get("finished")}
+        self.languages.append({"folder": name, "language": language, **facts})
         for reason in _unchecked(part, settings, counts, language, folder.target_language):
             self._not_checked(folder, language, reason)
-        for row in part.get("overlaps") or _splits(settings):
-            self._row(name, language, row["side"], row["benchmark"], row["split"])["benchmark_texts"] = row.get(
-                "benchmark_texts", row.get("texts")
-            )
+        for split in part.get("overlaps") or _splits(settings):
+            row = self._row(name, language, split["side"], split["benchmark"], split["split"])
+            row["benchmark_texts"] = split.get("benchmark_texts", split.get("texts"))
 
     def _row(self, folder: str, language: str, side: str, benchmark: str, split: str) -> dict:
         key = (folder, language, side, benchmark, split)
@@ -187,9 +175,8 @@ class _Found:
         """Hits with the ids by which the browser of pairs knows their paragraphs; published records have none."""
         for folder in self.run.back_translations:
             for language in folder.languages:
-                of_file = [
-                    h for h in hits if h["folder"] == self._name(folder.folder) and h["data_language"] == language
-                ]
+                key = self._name(folder.folder), language
+                of_file = [hit for hit in hits if (hit["folder"], hit["data_language"]) == key]
                 if not any(hit.get("id") is None for hit in of_file):
                     continue
                 lines = {hit["line"] for hit in of_file}
@@ -246,10 +233,10 @@ def _between(report: overlaps.Report) -> list[dict]:
     for row in report.between_benchmarks:
         pairs = []
         for pair in row["pairs"][:MAX_SHARED]:
-            texts = {"first_text": pair["first_text"], "second_text": pair["second_text"]}
+            texts = pair["first_text"], pair["second_text"]
             rules = {"ngram_size": 10, "tokenizer": "unicode", **report.settings}
-            spans = shared_spans(*texts.values(), pair.get("match", "ngram"), rules, row["language"])
-            pairs.append({**{key: pair[key] for key in ("first_id", "second_id")}, **_pair(*texts.values(), spans)})
+            spans = shared_spans(*texts, pair.get("match", "ngram"), rules, row["language"])
+            pairs.append({**{key: pair[key] for key in ("first_id", "second_id")}, **_pair(*texts, spans)})
         rows.append(
             {**{key: value for key, value in row.items() if key != "pairs"}, "pairs": pairs, "count": len(row["pairs"])}
         )
@@ -347,14 +334,12 @@ def _test_sets(run: Run, options: Options) -> list[dict]:
     """The test sets on which systems of this run were evaluated: benchmark and split, dataset, direction, number of systems."""
     tests: dict[tuple, dict] = {}
     for path in run.evaluations:
-        report = options.read("contamination", path, _Scores) or {}
+        report = options.read(path, _Scores) or {}
         for group in report.get("groups", []):
             for name in group.get("dataset", "").split("/"):
                 if (dataset := DATASETS.get(name)) and dataset.test:
                     key = (*dataset.test, group.get("src"), group.get("tgt"))
-                    names = ("benchmark", "split", "src", "tgt")
-                    test = tests.setdefault(
-                        key, {**dict(zip(names, key, strict=True)), "dataset": group["dataset"], "systems": 0}
-                    )
+                    new = dict(zip(("benchmark", "split", "src", "tgt"), key, strict=True))
+                    test = tests.setdefault(key, {**new, "dataset": group["dataset"], "systems": 0})
                     test["systems"] = max(test["systems"], len(group.get("systems", [])))
     return list(tests.values())

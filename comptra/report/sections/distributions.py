@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from comptra.report import Options
 from comptra.report.histograms import Histogram, shared_bins
 from topxgen.common.errors import UsageError
 from topxgen.common.lineage import TRAIN_MANIFEST
 from topxgen.common.provenance import TRANSLATE_MANIFEST, digest, values_of_flag
+from topxgen.common.rates import NAME as RATES
 from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, ParagraphRecord, RejectRecord
+from topxgen.common.schemas import fields
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.inference.costs import COUNTED, Prices
 from topxgen.runs.counts import responses
@@ -26,7 +28,6 @@ from topxgen.runs.rows import pairs_file, records
 from topxgen.text import languages
 from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 
-NAME = "distributions"
 MAX_TOPICS = 100_000  # whose pairs are counted apart
 MAX_NAMED_TOPICS = 15
 INTERVALS = 25  # of prompt numbers
@@ -47,11 +48,8 @@ def collect(run: Run, options: Options) -> dict | None:
     measured = [one for one in measured if one.pairs or one.topics]
     generated = [(folder, language) for folder in run.generations for language in languages_of(folder)]
     repetition = [_repetition(run.root, folder, language, problems) for folder, language in generated]
-    data = {
-        "repetition": [part for part in repetition if part],
-        "usage": list(_usage(run, problems)),
-        "work": list(_work(run, problems)),
-    }
+    data: dict = {"repetition": list(filter(None, repetition))}
+    data |= {"usage": list(_usage(run, problems)), "work": list(_work(run, problems))}
     bins = {name: shared_bins(one.measures[name] for one in measured) for name in WIDTHS}
     for scorer in dict.fromkeys(scorer for one in measured for scorer in one.scores):
         bins[f"score {scorer}"] = shared_bins(one.scores[scorer] for one in measured if scorer in one.scores)
@@ -59,17 +57,13 @@ def collect(run: Run, options: Options) -> dict | None:
     with_topics = dict.fromkeys(one.generation for one in measured if one.topics)
     lists = {generation: _topic_list(generation, problems) for generation in with_topics}
     data["pairs"] = [_pairs(run.root, one, bins, lists.get(one.generation, TopicList())) for one in measured]
-    options.tell(NAME, problems)
+    options.tell(problems)
     if not any(data[key] for key in ("pairs", "repetition", "usage", "work")):
         return None
     if any(part["topics"] and not part["topics"]["categories"] for part in data["pairs"]):
-        options.notice(
-            "info", NAME, "the list of topics has no categories, or is not here: topics are shown by themselves"
-        )
+        options.notice("info", "the list of topics has no categories, or is not here: topics are shown by themselves")
     if any(step["usd"] is None for step in data["usage"]):
-        options.notice(
-            "info", NAME, "tokens have no price: pass --prices to the scripts, and the page says what they cost"
-        )
+        options.notice("info", "tokens have no price: pass --prices to the scripts, and the page says what they cost")
     return data
 
 
@@ -97,22 +91,20 @@ def _measured(one: BackTranslation, language: str, problems: Problems) -> Measur
         path, stage = FilteredLayout(one.filtered).filtered(language), "decontaminated"
     result = Measured(language, one.target_language, one.folder, one.generation, stage)
     count_words = [_word_counter(name) for name in (language, one.target_language)]
-    sentence_characters, translation_characters, sentence_words, translation_words, ratio, per_paragraph, confidence = (
-        result.measures.values()
-    )
+    measures = result.measures
     for *_, record in records(path, problems):
         sentences, scores, confidences = record["propositions"], record.get("scores"), record.get("confidences")
         count = len(sentences)
         result.pairs += count
-        per_paragraph.add(count)
+        measures["sentences_per_paragraph"].add(count)
         _count_topic(result, record.get("topic"), count)
         for sentence, translation in zip(sentences, record["translations"], strict=True):
-            sentence_characters.add(len(sentence))
-            translation_characters.add(len(translation))
-            sentence_words.add(count_words[0](sentence))
-            translation_words.add(count_words[1](translation))
+            measures["sentence_characters"].add(len(sentence))
+            measures["translation_characters"].add(len(translation))
+            measures["sentence_words"].add(count_words[0](sentence))
+            measures["translation_words"].add(count_words[1](translation))
             if sentence:
-                ratio.add(len(translation) / len(sentence))
+                measures["ratio"].add(len(translation) / len(sentence))
         scored = [score for score in scores or () if score is not None]
         result.unscored += count - len(scored)
         if scored:
@@ -122,7 +114,7 @@ def _measured(one: BackTranslation, language: str, problems: Problems) -> Measur
                 histogram.add(score)
         for value in confidences or ():
             if value is not None:
-                confidence.add(value)
+                measures["confidence"].add(value)
     return result
 
 
@@ -163,19 +155,11 @@ def _pairs(root: Path, one: Measured, bins: dict[str, tuple], topics: "TopicList
     }
 
 
-class _Manifest(TypedDict, total=False):
-    """Of any stage, as far as it is read here."""
-
-    stage: str
-    language: str
-    started: str
-    finished: str
-    command: list[str]
-    settings: dict[str, Any]
-    counts: dict
-    usage: dict[str, float]
-    sentences: int
-    steps: int
+# What is read of the manifest of any stage.
+_Manifest = fields(
+    stage=str, language=str, started=str, finished=str, command=list[str], settings=dict[str, Any], counts=dict,
+    usage=dict[str, float], sentences=int, steps=int,
+)  # fmt: skip
 
 
 @dataclass
@@ -194,9 +178,8 @@ def _topic_list(generation: Path | None, problems: Problems) -> TopicList:
     recorded = manifest.get("settings", {}).get("topics_digest")
     result = TopicList()
     here = Path(given[0]) if given else TOPICS.with_suffix(".txt")
-    for path in dict.fromkeys(
-        (here, TOPICS.parents[1] / here, here.with_suffix(".jsonl"), TOPICS.with_suffix(".txt"), TOPICS)
-    ):
+    ours = TOPICS.with_suffix(".txt"), TOPICS
+    for path in dict.fromkeys((here, TOPICS.parents[1] / here, here.with_suffix(".jsonl"), *ours)):
         try:
             topics = read_topics(path) if path.is_file() else []
             if topics and digest(topics) == recorded and result.size is None:
@@ -216,6 +199,7 @@ def _topics(one: Measured, topics: TopicList) -> dict:
         for topic, (paragraphs, pairs) in one.topics.items():
             counts = by_category.setdefault(topics.categories.get(topic, "not in the list"), [0, 0])
             counts[0], counts[1] = counts[0] + paragraphs, counts[1] + pairs
+    categories = [[name, *counts] for name, counts in by_category.items()]
     most = sorted(one.topics.items(), key=lambda item: (-item[1][1], -item[1][0], item[0]))[:MAX_NAMED_TOPICS]
     return {
         "distinct": len(one.topics),
@@ -224,9 +208,7 @@ def _topics(one: Measured, topics: TopicList) -> dict:
         "without": one.without_topic,
         "list": topics.name,
         "of": topics.size,
-        "categories": sorted(
-            ([name, *counts] for name, counts in by_category.items()), key=lambda row: (-row[1], row[0])
-        ),
+        "categories": sorted(categories, key=lambda row: (-row[1], row[0])),
         "of_categories": dict(Counter(topics.categories.values())) if by_category else {},
         "most": [[topic, *counts] for topic, counts in most],
     }
@@ -254,19 +236,31 @@ def _repetition(root: Path, folder: Path, language: str, problems: Problems) -> 
 
 def _usage(run: Run, problems: Problems) -> Iterator[dict]:
     """Tokens by stage, language and folder, with USD where the command had --prices or main.py recorded them."""
+
+    def tokens(stage: str, folder: Path, language: str, path: Path, prices: Prices | None) -> Iterator[dict]:
+        counts, lengths = Counter(), Histogram()
+        for record in responses(path, problems):
+            counts.update(responses=1, **{name: record.get(name) or 0 for name in COUNTED})
+            lengths.add(record["completion_tokens"])
+        if counts["prompt_tokens"] or counts["completion_tokens"]:
+            counted = {name: counts[name] for name in COUNTED}
+            yield {
+                "stage": stage, "folder": relative(run.root, folder), "language": language,
+                "responses": counts["responses"], **counted,
+                "usd": prices.cost(*counted.values()) if prices else None, "lengths": lengths.summary(),
+            }  # fmt: skip
+
     for folder in run.generations:
         layout = layout_of(folder)
         prices = Prices.of_command(read_file(layout.manifest("generate"), _Manifest, problems).get("command", []))
         for language in languages_of(folder):
-            yield from _tokens(run.root, "generate", folder, language, layout.responses(language), prices, problems)
+            yield from tokens("generate", folder, language, layout.responses(language), prices)
     for one in run.back_translations:
         layout = one.layout()
         prices = Prices.of_command(read_file(layout.manifest("translate"), _Manifest, problems).get("command", []))
-        for language in one.languages:
-            path = layout.translation_responses(language)
-            yield from _tokens(run.root, "back-translate", one.folder, language, path, prices, problems)
-        shared = one.folder / SHARED_RESPONSES
-        yield from _tokens(run.root, "back-translate", one.folder, "all", shared, prices, problems)
+        paths = {language: layout.translation_responses(language) for language in one.languages}
+        for language, path in [*paths.items(), ("all", one.folder / SHARED_RESPONSES)]:
+            yield from tokens("back-translate", one.folder, language, path, prices)
     for model in dict.fromkeys(folder.parent for folder in run.translations):
         folders = [folder for folder in run.translations if folder.parent == model]
         usages = [read_file(folder / TRANSLATE_MANIFEST, _Manifest, problems).get("usage") or {} for folder in folders]
@@ -277,66 +271,41 @@ def _usage(run: Run, problems: Problems) -> Iterator[dict]:
                    "usd": None if None in usd else sum(usd), "lengths": None}  # fmt: skip
 
 
-def _tokens(
-    root: Path, stage: str, folder: Path, language: str, path: Path, prices: Prices | None, problems: Problems
-) -> Iterator[dict]:
-    counts, lengths = Counter(), Histogram()
-    for record in responses(path, problems):
-        counts.update(responses=1, **{name: record.get(name) or 0 for name in COUNTED})
-        lengths.add(record["completion_tokens"])
-    if counts["prompt_tokens"] or counts["completion_tokens"]:
-        tokens = [counts[name] for name in COUNTED]
-        yield {
-            "stage": stage, "folder": relative(root, folder), "language": language, "responses": counts["responses"],
-            **dict(zip(COUNTED, tokens, strict=True)),
-            "usd": prices.cost(*tokens) if prices else None, "lengths": lengths.summary(),
-        }  # fmt: skip
-
-
 def _work(run: Run, problems: Problems) -> Iterator[dict]:
     """From the manifests: when a stage began and ended, and how much it did; with the rate of rates.json, where there is one."""
+
+    def stage(folder: Path, name: str, key: str, unit: str, rates: dict[str, float]) -> Iterator[dict]:
+        where, rate = relative(run.root, folder), rates.get(name)
+        paths = sorted(folder.glob(f"manifest_{name}_*.json"))
+        whole = {} if paths else read_file(folder / f"manifest_{name}.json", _Manifest, problems)
+        if whole:  # of an older version: one for all languages
+            counts = [part.get(key) or 0 for part in whole.get("counts", {}).values() if isinstance(part, dict)]
+            yield from _done(name, where, "", whole, sum(counts), unit, rate)
+        for path in paths:
+            manifest = read_file(path, _Manifest, problems)
+            language = manifest.get("language") or path.stem.removeprefix(f"manifest_{name}_")
+            yield from _done(name, where, language, manifest, manifest.get("counts", {}).get(key), unit, rate)
+
     for folder in run.generations:
-        rates = read_file(folder / "rates.json", dict[str, float], problems)
-        yield from _stage(run.root, folder, "generate", "kept", "paragraphs", rates, problems)
-    for one in dict.fromkeys((b.folder, b.generation) for b in run.back_translations):
-        rates = read_file(one[1] / "rates.json", dict[str, float], problems) if one[1] else {}
-        yield from _stage(run.root, one[0], "translate", "paragraphs", "paragraphs", rates, problems)
-        yield from _stage(run.root, one[0], "score", "scored", "pairs", rates, problems)
-    for folder in dict.fromkeys(b.filtered for b in run.back_translations if b.filtered):
-        yield from _stage(run.root, folder, "decontaminate", "pairs", "pairs", {}, problems)
-    for folders, name, stage, unit in (
+        rates = read_file(folder / RATES, dict[str, float], problems)
+        yield from stage(folder, "generate", "kept", "paragraphs", rates)
+    for folder, generation in dict.fromkeys((one.folder, one.generation) for one in run.back_translations):
+        rates = read_file(generation / RATES, dict[str, float], problems) if generation else {}
+        yield from stage(folder, "translate", "paragraphs", "paragraphs", rates)
+        yield from stage(folder, "score", "scored", "pairs", rates)
+    for folder in dict.fromkeys(one.filtered for one in run.back_translations if one.filtered):
+        yield from stage(folder, "decontaminate", "pairs", "pairs", {})
+    for folders, manifest_name, name, unit in (
         (run.trainings, TRAIN_MANIFEST, "train", "steps"),
         (run.translations, TRANSLATE_MANIFEST, "translate test sets", "sentences"),
     ):
         for folder in folders:
-            manifest = read_file(folder / name, _Manifest, problems)
-            yield from _done(run.root, folder, stage, "", manifest, manifest.get(unit), unit, None)
-
-
-def _stage(
-    root: Path, folder: Path, stage: str, key: str, unit: str, rates: dict[str, float], problems: Problems
-) -> Iterator[dict]:
-    parts = [(path, read_file(path, _Manifest, problems)) for path in sorted(folder.glob(f"manifest_{stage}_*.json"))]
-    whole = {} if parts else read_file(folder / f"manifest_{stage}.json", _Manifest, problems)
-    if whole:  # of an older version: one for all languages
-        counts = [part.get(key) or 0 for part in whole.get("counts", {}).values() if isinstance(part, dict)]
-        yield from _done(root, folder, stage, "", whole, sum(counts), unit, rates.get(stage))
-    for path, manifest in parts:
-        language = manifest.get("language") or path.stem.removeprefix(f"manifest_{stage}_")
-        yield from _done(
-            root, folder, stage, language, manifest, manifest.get("counts", {}).get(key), unit, rates.get(stage)
-        )
+            manifest = read_file(folder / manifest_name, _Manifest, problems)
+            yield from _done(name, relative(run.root, folder), "", manifest, manifest.get(unit), unit, None)
 
 
 def _done(
-    root: Path,
-    folder: Path,
-    stage: str,
-    language: str,
-    manifest: _Manifest,
-    count: int | None,
-    unit: str,
-    rate: float | None,
+    stage: str, folder: str, language: str, manifest: _Manifest, count: int | None, unit: str, rate: float | None
 ) -> Iterator[dict]:
     """What a manifest says, if it has both times."""
     try:
@@ -345,6 +314,6 @@ def _done(
     except (KeyError, ValueError, TypeError):
         return
     yield {
-        "stage": stage, "folder": relative(root, folder), "language": language, "started": manifest["started"],
+        "stage": stage, "folder": folder, "language": language, "started": manifest["started"],
         "finished": manifest["finished"], "seconds": seconds, "count": count, "unit": unit, "rate": rate,
     }  # fmt: skip

@@ -6,9 +6,10 @@ A score is shown only if the translations that are here now are those that were 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import Required, TypedDict
+from typing import Required
 
 from comptra import evaluate
 from comptra.report import Options
@@ -20,135 +21,53 @@ from topxgen.common.errors import UsageError
 from topxgen.common.schemas import fields
 from topxgen.runs.folders import Run, relative
 
-NAME = "evaluation"
 BOOTSTRAP = 1000  # samples for intervals of scores that are computed here
 MAX_COMPUTED = 100_000  # translations that are scored here; more take minutes
 
 
-class Value(TypedDict, total=False):
-    """A score in a report."""
-
-    score: Required[float | None]
-    segments: int
-    unscored: int
-    interval: list[float | None] | None
-    difference: float | None
-    p: float | None
-    p_holm: float | None
-    better: bool | None
-    interference: list[str]
-
-
-class Row(TypedDict, total=False):
-    """A system in a report."""
-
-    path: Required[str]
-    sentences: Required[int]
-    scores: Required[dict[str, Value | None]]
-    missing: int
-    unanswered: int
-    settings: dict | None
-    columns: dict[str, str] | None
-    faults: dict[str, int | None] | None
-    contamination: list[str]
-    translations_digest: str
-
-
+# What is read of --json of comptra.evaluate: a score, a system, a test set and direction, the whole.
+Value = fields(
+    score=Required[float | None], segments=int, unscored=int, interval=list[float | None] | None, difference=float | None,
+    p=float | None, p_holm=float | None, better=bool | None, interference=list[str],
+)  # fmt: skip
+Row = fields(
+    path=Required[str], sentences=Required[int], scores=Required[dict[str, Value | None]], missing=int, unanswered=int,
+    settings=dict | None, columns=dict[str, str] | None, faults=dict[str, int | None] | None, contamination=list[str],
+    translations_digest=str,
+)  # fmt: skip
 Reliability = fields(status=str, note=str | None, source=str | None)
-
-
-class MetricFacts(TypedDict, total=False):
-    higher_is_better: bool | None
-    low: float | None
-    high: float | None
-    reliability: Reliability | None
-
-
+MetricFacts = fields(higher_is_better=bool | None, low=float | None, high=float | None, reliability=Reliability | None)
 OverSeeds = fields(baseline=Required[str | None], systems=Required[list[dict]])
-
-
-class Group(TypedDict, total=False):
-    """A test set and direction in a report."""
-
-    dataset: Required[str]
-    src: Required[str]
-    tgt: Required[str]
-    step: Required[int]
-    sentences: Required[int]
-    systems: Required[list[Row]]
-    titles: Required[dict[str, str]]
-    signatures: Required[dict[str, str]]
-    sources_digest: Required[str]
-    metrics: dict[str, MetricFacts]
-    baseline: str | None
-    clusters: dict[str, list[str]] | None
-    over_seeds: OverSeeds
-    warnings: list[str]
-    base_models: list[str]
-    references_digest: str | None
-
-
+Group = fields(
+    dataset=Required[str], src=Required[str], tgt=Required[str], step=Required[int], sentences=Required[int],
+    systems=Required[list[Row]], titles=Required[dict[str, str]], signatures=Required[dict[str, str]],
+    sources_digest=Required[str], metrics=dict[str, MetricFacts], baseline=str | None, clusters=dict[str, list[str]] | None,
+    over_seeds=OverSeeds, warnings=list[str], base_models=list[str], references_digest=str | None,
+)  # fmt: skip
 Mean = fields(metric=Required[str], direction=Required[str], systems=Required[dict[str, dict]])
+Report = fields(
+    groups=Required[list[Group]], trials=Required[int], seed=Required[int], bootstrap=int, summary=list[Mean],
+    notes=list[str], skipped=dict[str, str], failed_metrics=dict[str, str],
+)  # fmt: skip
 
-
-class Report(TypedDict, total=False):
-    """What is read of --json of comptra.evaluate."""
-
-    groups: Required[list[Group]]
-    trials: Required[int]
-    seed: Required[int]
-    bootstrap: int
-    summary: list[Mean]
-    notes: list[str]
-    skipped: dict[str, str]
-    failed_metrics: dict[str, str]
-
-
-class SeedScores(TypedDict, total=False):
-    scores: Required[list[float]]
-    mean: Required[float]
-    sd: Required[float | None]
-    interval: Required[list[float] | None]
-    difference: float
-    difference_interval: list[float]
-    p: float
-    p_holm: float
-    better: bool | None
-
-
+# What is read of comparison.json of scripts/compare.py: the scores of a variant's seeds, a test set and direction, the whole.
+SeedScores = fields(
+    scores=Required[list[float]], mean=Required[float], sd=Required[float | None], interval=Required[list[float] | None],
+    difference=float, difference_interval=list[float], p=float, p_holm=float, better=bool | None,
+)  # fmt: skip
 ComparedVariant = fields(unanswered=Required[int], paths=Required[list[str]], scores=Required[dict[str, SeedScores]])
-
-
-class Comparison(TypedDict, total=False):
-    """A group of comparison.json."""
-
-    dataset: Required[str]
-    src: Required[str]
-    tgt: Required[str]
-    way: Required[int]
-    sentences: Required[int]
-    titles: Required[dict[str, str]]
-    signatures: Required[dict[str, str]]
-    variants: Required[dict[str, ComparedVariant]]
-
-
-class Variant(TypedDict, total=False):
-    name: Required[str]
-    seeds: Required[list[int]]
-    equal_pairs: Required[int | None]
-    facts: Required[dict[str, float | str | None]]
-
-
-class Experiment(TypedDict, total=False):
-    """What is read of comparison.json of scripts/compare.py."""
-
-    experiment: Required[str]
-    baseline: Required[str | None]
-    samples: Required[int]
-    seed: Required[int]
-    variants: Required[list[Variant]]
-    groups: Required[list[Comparison]]
-    failed_metrics: dict[str, str]
+Comparison = fields(
+    dataset=Required[str], src=Required[str], tgt=Required[str], way=Required[int], sentences=Required[int],
+    titles=Required[dict[str, str]], signatures=Required[dict[str, str]], variants=Required[dict[str, ComparedVariant]],
+)  # fmt: skip
+Variant = fields(
+    name=Required[str], seeds=Required[list[int]], equal_pairs=Required[int | None],
+    facts=Required[dict[str, float | str | None]],
+)  # fmt: skip
+Experiment = fields(
+    experiment=Required[str], baseline=Required[str | None], samples=Required[int], seed=Required[int],
+    variants=Required[list[Variant]], groups=Required[list[Comparison]], failed_metrics=dict[str, str],
+)  # fmt: skip
 
 
 def collect(run: Run, options: Options) -> dict | None:
@@ -160,63 +79,58 @@ def collect(run: Run, options: Options) -> dict | None:
         args = evaluation_systems.arguments(run.translations or [run.root], options.benchmark_dir)
         found = evaluation_systems.read(run.translations, args, load)
         for folder, problem in found.unread.items():
-            options.notice("missing", NAME, f"{relative(run.root, folder)} is not shown: {problem}")
+            options.notice("missing", f"{relative(run.root, folder)} is not shown: {problem}")
         for problem in dict.fromkeys(found.without_references.values()):
-            options.notice("missing", NAME, f"no references, and so no scores of sentences: {problem}")
+            options.notice("missing", f"no references, and so no scores of sentences: {problem}")
         reports = [*_reports(run, options)]
         if not (reports or run.evaluations or run.experiments) and (computed := _computed(run, found, options, load)):
             reports = [("", computed)]
         shown = _readable(_shown_report, reports, found, run, options)
-        read = ((path, options.read(NAME, path, Experiment, "compare again")) for path in run.experiments)
+        read = ((path, options.read(path, Experiment, "compare again")) for path in run.experiments)
         compared = [(relative(run.root, path), content) for path, content in read if content is not None]
         comparisons = _readable(_shown_comparison, compared, found, run, options)
         for one in (one for one in [*shown, *comparisons] if one["problems"]):
-            options.notice(
-                "problem", NAME, f"{one['path']} is stale: it has scores that the translations here do not have"
-            )
-        scored = {
-            found.locate(row["path"]) for _, report in reports for group in report["groups"] for row in group["systems"]
-        }
+            options.notice("problem", f"{one['path']} is stale: it has scores that the translations here do not have")
+        groups = [group for _, report in reports for group in report["groups"]]
+        scored = {found.locate(row["path"]) for group in groups for row in group["systems"]}
         labels = {found.locate(path): label for one in comparisons for path, label in one.pop("labels").items()}
         scored |= labels.keys()
         if reports or comparisons:
             for folder in found.systems.keys() - scored:
-                options.notice(
-                    "missing", NAME, f"{relative(run.root, folder)} has no scores in a report; evaluate again"
-                )
+                options.notice("missing", f"{relative(run.root, folder)} has no scores in a report; evaluate again")
         sentences = evaluation_sentences.collect(found, [report for _, report in reports], labels, run, options)
     return {"reports": shown, "comparisons": comparisons, "sentences": sentences}
 
 
 def _reports(run: Run, options: Options) -> Iterator[tuple[str, dict]]:
     for path in run.evaluations:
-        report = options.read(NAME, path, Report, "evaluate again")
+        report = options.read(path, Report, "evaluate again")
         if report and report.get("groups"):
             yield relative(run.root, path), report
         elif report is not None:
-            options.notice("info", NAME, f"{relative(run.root, path)} has no scores")
+            options.notice("info", f"{relative(run.root, path)} has no scores")
 
 
 def _computed(run: Run, found: Found, options: Options, load) -> dict | None:
     """A report made here, with the default metrics, of what has references."""
-    folders = [
-        folder for folder, one in found.systems.items() if one.system.references is not None and one.system.sentences
-    ]
-    total = sum(len(found.systems[folder].system.sentences) for folder in folders)
+    systems = [one.system for one in found.systems.values()]
+    systems = [system for system in systems if system.references is not None and system.sentences]
+    total = sum(len(system.sentences) for system in systems)
     command = f"python -m comptra.evaluate {run.root} --bootstrap {BOOTSTRAP} --json {run.root / 'scores.json'}"
-    if not folders:
+    if not systems:
         return None
     if total > MAX_COMPUTED:
-        options.notice("missing", NAME, f"{total:,} translations are too many to be scored here; run {command}")
+        options.notice("missing", f"{total:,} translations are too many to be scored here; run {command}")
         return None
+    folders = [system.folder for system in systems]
     args = evaluation_systems.arguments(folders, options.benchmark_dir, "--bootstrap", str(BOOTSTRAP))
     try:
         report, _ = evaluate.evaluate(args, load)
     except (UsageError, OSError) as error:
-        options.notice("missing", NAME, f"no scores: {error}")
+        options.notice("missing", f"no scores: {error}")
         return None
     options.notice(
-        "info", NAME, f"no report of comptra.evaluate is here: scores were computed for this page, as by {command}"
+        "info", f"no report of comptra.evaluate is here: scores were computed for this page, as by {command}"
     )
     return report
 
@@ -228,7 +142,7 @@ def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], foun
         try:
             shown.append(show(path, content, found, run))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            options.notice("problem", NAME, f"{path} cannot be shown: {type(error).__name__} {error}")
+            options.notice("problem", f"{path} cannot be shown: {type(error).__name__} {error}")
     return shown
 
 
@@ -268,7 +182,7 @@ def _shown_report(path: str, report: dict, found: Found, run: Run) -> dict:
         "marks": marks_of(made),
         "notes": sorted(notes, key=lambda note: note.startswith("warning:")) + _as_reported(path, supported),
         "skipped": report.get("skipped") or {},
-        "panels": [_panel(panel) for panel in series.panels(supported)],
+        "panels": list(map(asdict, series.panels(supported))),
     }
 
 
@@ -313,16 +227,8 @@ def without(report: Mapping, unsupported: set[tuple[int, str]]) -> dict:
 
 
 def _table(table: Table) -> dict:
-    rows = [
-        [[cell.text, cell.shown[len(cell.text) :]] if isinstance(cell, Cell) else cell for cell in row]
-        for row in table.rows
-    ]
+    rows = [[[cell.text, cell.all_marks] if isinstance(cell, Cell) else cell for cell in row] for row in table.rows]
     return {"title": table.title, "header": table.header, "described": table.described, "rows": rows}
-
-
-def _panel(panel: series.Panel) -> dict:
-    lines = [{"label": one.label, "direction": one.direction, "points": one.points} for one in panel.series]
-    return {"title": panel.title, "axis": panel.axis, "series": lines, "baselines": panel.baselines}
 
 
 # Comparisons
@@ -345,9 +251,7 @@ def _shown_comparison(path: str, report: dict, found: Found, run: Run) -> dict:
         else:
             kept.append(group)
     shown = {**report, "groups": kept}
-    tables = [
-        {"title": title, "header": rows[0], "described": 1, "rows": rows[1:]} for title, rows in variants.tables(shown)
-    ]
+    tables = [_table(Table(title, rows[0], rows[1:])) for title, rows in variants.tables(shown)]
     seeds = {variant["name"]: variant["seeds"] for variant in report["variants"]}
     labels = {
         folder: name + (f", seed {seed}" if seed is not None else "")

@@ -4,7 +4,7 @@ comptra/compositional/translate.py says what the files hold. Phrases are those o
 share, say of which sentence (or phrase) each is a part.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, pairwise
@@ -71,7 +71,7 @@ class Trees:
         text = line["translation"] or ""
         node: dict = {"s": line["sentence"], "t": text}
         marks = [mark for mark in MARKS if line.get(mark)]
-        if depth and not self._fits(text):
+        if depth and not (text and self._identify(text)):
             marks.append(LEFT_OUT)
         if marks:
             node["m"] = marks
@@ -115,9 +115,6 @@ class Trees:
             return lambda text: True
         return lambda text: identifier.is_language([text], language)[0]
 
-    def _fits(self, text: str) -> bool:
-        return bool(text) and self._identify(text)
-
 
 def _levels(folder: Path) -> list[Level]:
     """The levels of a run, the sentences first; one if it has no phrases. Raises UsageError."""
@@ -131,9 +128,8 @@ def _levels(folder: Path) -> list[Level]:
         level.drafts = [[] for _ in level.lines]
         for k in count():
             drafts = _read(draft_file(folder, s, k), TranslationLine)
-            if not drafts or any(
-                one["sentence"] != two["sentence"] for one, two in zip(drafts, level.lines, strict=False)
-            ):
+            both = zip(drafts, level.lines, strict=False)
+            if not drafts or any(draft["sentence"] != line["sentence"] for draft, line in both):
                 break
             for own, line in zip(level.drafts, drafts, strict=False):
                 own += [] if line["translation"] is None else [line["translation"]]
@@ -167,20 +163,13 @@ def _parents(folder: Path, lines: Sequence[list[dict]]) -> list[list[int]]:
 
 def _divided(path: Path, above: Sequence[Mapping], phrases: list[str]) -> list[int] | None:
     """The parents by divide_{r}.jsonl; None if it is not the division that gave these phrases."""
-    divisions = _read(path, DivisionLine)
-    pairs = list(_flat(divisions[: len(above)]))
-    texts = [line["sentence"] for line in divisions[: len(above)]]
-    if [text for text, _ in pairs[: len(phrases)]] != phrases or not pairs:
+    divisions = _read(path, DivisionLine)[: len(above)]
+    pairs = [(phrase, number) for number, line in enumerate(divisions) for phrase in line["propositions"] or ()]
+    if [phrase for phrase, _ in pairs[: len(phrases)]] != phrases or not pairs:
         return None
-    if [text.split() for text in texts] != [line["sentence"].split() for line in above[: len(texts)]]:
+    if any(one["sentence"].split() != other["sentence"].split() for one, other in zip(divisions, above, strict=False)):
         return None
     return [parent for _, parent in pairs[: len(phrases)]]
-
-
-def _flat(divisions: Sequence[Mapping]) -> Iterator[tuple[str, int]]:
-    for number, line in enumerate(divisions):
-        for phrase in line["propositions"] or ():
-            yield phrase, number
 
 
 def _recorded(room: Path, r: int, above: Sequence[Mapping], phrases: list[str]) -> list[int] | None:

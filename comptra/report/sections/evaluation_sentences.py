@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Required
 
 from comptra.report import Options, packing
 from comptra.report.sections.evaluation_phrases import Trees
@@ -22,10 +22,9 @@ from comptra.tables import finite, metric_info
 from comptra.tables.matrix import Systems
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
-from topxgen.common.schemas import decode
+from topxgen.common.schemas import decode, fields
 from topxgen.runs.folders import Run
 
-NAME = "evaluation"
 SHARE = 0.25  # of the page's size: all sentences, as the page has them
 RATIO = 3  # uncompressed bytes to one, to begin with
 HEAD = 1 << 16  # bytes of a file that tell whether it is one of --segments
@@ -33,18 +32,12 @@ LEADING = "chrf"
 NEAR = 0.001  # scores of one metric differ by less in other batches and on other devices
 
 
-class SegmentLine(TypedDict):
-    """A line of --segments, besides its scores."""
-
-    dataset: str
-    direction: str
-    system: str
-    index: int
-    source: str
-    translation: str
-    reference: str | None
-
-
+# A line of --segments, besides its scores.
+SegmentLine = fields(
+    dataset=Required[str], direction=Required[str], system=Required[str], index=Required[int], source=Required[str],
+    translation=Required[str], reference=Required[str | None],
+)  # fmt: skip
+TEXTS = SegmentLine.__annotations__.keys()
 Key = tuple[str, str, str, str]  # direction, source, translation, reference
 
 
@@ -111,13 +104,10 @@ def collect(
     for group in groups:
         group.trees = [Trees(one.system) for one in group.systems]
         for tree in filter(lambda tree: tree.problem, group.trees):
-            options.notice("missing", NAME, f"no phrases: {tree.problem.replace(f'{run.root}/', '')}")
+            options.notice("missing", f"no phrases: {tree.problem.replace(f'{run.root}/', '')}")
         for name in dict.fromkeys(tree.unchecked for tree in group.trees if tree.unchecked):
-            options.notice(
-                "missing",
-                NAME,
-                f"phrases that were left out for their language are not marked: {name} is not asked here",
-            )
+            text = f"phrases that were left out for their language are not marked: {name} is not asked here"
+            options.notice("missing", text)
     names = Systems([{"systems": [_row(one) for one in group.systems]} for group in groups])
     segment_scores = read_segments(run, options, groups)
     sizes = [[group.size(number) for number in range(len(group.longest.system.sentences))] for group in groups]
@@ -166,12 +156,8 @@ def _title(group: TestGroup) -> tuple[str, str, str]:
 
 
 def _row(one: Translations) -> dict:
-    system = one.system
-    return {
-        "path": str(system.folder),
-        "settings": system.settings,
-        "columns": columns_of(system.settings, system.folder),
-    }
+    own = one.system
+    return {"path": str(own.folder), "settings": own.settings, "columns": columns_of(own.settings, own.folder)}
 
 
 def _numbered(made: Sequence[Mapping]) -> Iterator[str]:
@@ -311,12 +297,9 @@ def _other_scores(
     }
     for name, signature in sorted(signatures):
         row = METRICS.get(name)
-        if (
-            row is None
-            or not row.of_segments
-            or "rival" in row.reads
-            or ("reference" in row.reads and not group.scores)
-        ):
+        if row is None or not row.of_segments or "rival" in row.reads:
+            continue
+        if "reference" in row.reads and not group.scores:
             continue
         values = [_kept(name, signature, one, numbers) for one in group.systems]
         if any(value is not None for own in values for value in own):
@@ -346,12 +329,8 @@ def _kept(name: str, signature: str, one: Translations, numbers: Sequence[int]) 
 def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> dict[Key, dict[str, float]]:
     """The scores of these groups' translations in files of --segments beside the reports; by what was scored, so that scores of
     translations or references that have changed are not among them."""
-    wanted = {
-        (group.direction, *_scored(one, number))
-        for group in groups
-        for one in group.systems
-        for number in range(len(one.system.sentences))
-    }
+    systems = [(group.direction, one) for group in groups for one in group.systems]
+    wanted = {(direction, *_scored(one, n)) for direction, one in systems for n in range(len(one.system.sentences))}
     found: dict[Key, dict[str, float]] = {}
     differing: set[str] = set()  # by other weights, tokenizers or baselines, which these files do not name
     for path in _segment_files({run.root, *(report.parent for report in run.evaluations)}):
@@ -362,25 +341,20 @@ def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> di
                 for key in wanted & {(*scored, line.get("reference") or ""), (*scored, "")}:
                     own = found.setdefault(key, {})
                     for name in line:
-                        is_score = name not in SegmentLine.__annotations__ and name != LEADING
+                        is_score = name not in TEXTS and name != LEADING
                         value = finite(line[name]) if is_score else None
                         if value is not None and not math.isclose(own.setdefault(name, value), value, abs_tol=NEAR):
                             differing.add(name)
         except (UsageError, OSError, csv.Error, ValueError) as error:
-            options.notice("problem", NAME, " ".join(str(error).split()))
+            options.notice("problem", " ".join(str(error).split()))
     for name in sorted(differing):
-        options.notice("missing", NAME, f"scores of sentences by {name} differ between files of --segments: not shown")
+        options.notice("missing", f"scores of sentences by {name} differ between files of --segments: not shown")
     return {key: {name: own[name] for name in own if name not in differing} for key, own in found.items()}
 
 
 def _segment_files(folders: Iterable[Path]) -> list[Path]:
-    return sorted(
-        path
-        for folder in folders
-        for suffix in ("jsonl", "csv")
-        for path in folder.glob(f"*.{suffix}")
-        if _is_segments(path)
-    )
+    paths = (path for folder in folders for path in (*folder.glob("*.jsonl"), *folder.glob("*.csv")))
+    return sorted(filter(_is_segments, paths))
 
 
 def _is_segments(path: Path) -> bool:
@@ -392,9 +366,7 @@ def _is_segments(path: Path) -> bool:
             head = file.read(HEAD)
         if path.suffix == ".csv":
             return wanted <= set(next(csv.reader(io.StringIO(head.decode("utf-8-sig", "replace"))), ()))
-        return all(f'"{name}"'.encode() in head for name in wanted) and isinstance(
-            decode(head.split(b"\n")[0], SegmentLine), dict
-        )
+        return all(f'"{name}"'.encode() in head for name in wanted) and bool(decode(head.split(b"\n")[0], SegmentLine))
     except (OSError, ValueError, csv.Error):
         return False
 
@@ -405,10 +377,5 @@ def _lines(path: Path) -> Iterator[dict]:
         return
     with open(path, newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):
-            yield {
-                name: value if name in SegmentLine.__annotations__ else _number(value) for name, value in row.items()
-            }
-
-
-def _number(cell: str | None) -> float | None:
-    return float(cell) if cell else None
+            scores = {name: float(cell) if cell else None for name, cell in row.items() if name not in TEXTS}
+            yield row | scores

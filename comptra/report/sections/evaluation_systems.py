@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ class Translations:
     @cached_property
     def scorer(self) -> Scorer | None:
         references = self.system.references
-        return None if references is None else _chrf(self.system.src, self.system.tgt, tuple(references))
+        return None if references is None else _scorer("chrf", "13a", self.system.tgt, tuple(references))
 
     @cached_property
     def statistics(self) -> "np.ndarray":
@@ -84,15 +84,10 @@ def _tokenizer(signature: str | None) -> str:
     return found[1] if found else "13a"
 
 
-@lru_cache(64)
+@lru_cache(64)  # the references of all systems on a test set are read once
 def _scorer(metric: str, tokenizer: str, tgt: Language, references: tuple[str, ...]) -> Scorer:
     test = Test(tgt, tgt, list(references), list(references))
     return RECOMPUTED[metric][1](test, MetricSettings(tokenize=tokenizer))
-
-
-@lru_cache(64)  # the references of all systems on a test set are read once
-def _chrf(src: Language, tgt: Language, references: tuple[str, ...]) -> Scorer:
-    return surface.chrf(Test(src, tgt, list(references), list(references)), MetricSettings())
 
 
 @dataclass
@@ -126,23 +121,16 @@ def loader(folders: Sequence[Path], benchmark_dir: Path | None) -> Callable[...,
     """`evaluation_sets.load` for read_system. Without `benchmark_dir` a benchmark is looked for where the manifests in `folders`
     say that main.py read it, then in the Hub's cache."""
     rooms = [benchmark_dir] if benchmark_dir else [*_recorded_rooms(folders), None]
-    loaded: dict[tuple, TestSet] = {}
 
-    def load(name, src, tgt, *, max_samples=None, test_files=None) -> TestSet:
-        key = name, src, tgt, max_samples, test_files
-        problem = None
-        for room in rooms if key not in loaded else ():
+    @cache
+    def load(*names, **options) -> TestSet:
+        problems: list[UsageError] = []
+        for room in rooms:
             try:
-                loaded[key] = evaluation_sets.load(
-                    name, src, tgt, folder=room, max_samples=max_samples, test_files=test_files, need_pool=False,
-                    allow_partial=True,
-                )  # fmt: skip
-                break
+                return evaluation_sets.load(*names, folder=room, need_pool=False, allow_partial=True, **options)
             except UsageError as error:
-                problem = error
-        if key not in loaded:
-            raise problem
-        return loaded[key]
+                problems.append(error)
+        raise problems[-1]
 
     return load
 

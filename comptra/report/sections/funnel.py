@@ -12,7 +12,6 @@ from topxgen.runs.reading import Problems
 from topxgen.runs.rows import NOT_CHOSEN, Row
 from topxgen.runs.training_data import TrainingData, training_data
 
-NAME = "funnel"
 MAX_CHARS = 500  # of an example
 MAX_SHOWN = 1_200  # examples of all languages and reasons together; fewer of each where there are many of these
 
@@ -64,9 +63,9 @@ def collect(run: Run, options: Options) -> dict | None:
     problems, examples = Problems(), Examples(options.seed, options.max_examples)
     found = funnels(run, problems, examples.add)
     trained = training_data(run, found, problems)
-    options.tell(NAME, problems)
+    options.tell(problems)
     for line in (line for part in (*found, *trained) for line in part.problems):
-        options.notice("warning", NAME, line)
+        options.notice("warning", line)
     found, trained = [one for one in found if any(s.count for s in one.steps)], [t for t in trained if t.directions]
     if not found and not trained:
         return None
@@ -76,9 +75,8 @@ def collect(run: Run, options: Options) -> dict | None:
         "funnels": [_funnel(run.root, one, examples.of(one, limit)) for one in found],
         "trainings": [_training(run.root, one, found) for one in trained],
     }
-    names = {
-        reason for one in data["funnels"] for step in one["steps"] for reason in (*step["removed"], *step["added"])
-    }
+    steps = [step for one in data["funnels"] for step in one["steps"]]
+    names = {reason for step in steps for reason in (*step["removed"], *step["added"])}
     names |= {reason for one in data["funnels"] for reason in one["examples"]}
     names |= {reason for one in trained for steps in one.directions.values() for reason in steps[0].removed}
     return data | {"reasons": {name: REASONS[name] for name in REASONS if name in names}}
@@ -162,7 +160,7 @@ def _training(root: Path, one: TrainingData, found: list[Funnel]) -> dict:
 
 
 def _headlines(found: list[Funnel], options: Options) -> None:
-    options.headline("languages", len({code_of(one.language) for one in found}), f"#{NAME}")
+    options.headline("languages", len({code_of(one.language) for one in found}), "#funnel")
     seen, paragraphs, pairs = set(), 0, 0
     for one in found:
         shared = one.generation, one.language  # by several back-translators
@@ -170,5 +168,5 @@ def _headlines(found: list[Funnel], options: Options) -> None:
             paragraphs += next((s.count for s in one.steps if s.name == "paragraphs"), 0)
         seen.add(shared)
         pairs += next((s.count for s in reversed(one.steps) if s.name in ("decontaminated", "pairs")), 0)
-    options.headline("paragraphs", paragraphs, f"#{NAME}")
+    options.headline("paragraphs", paragraphs, "#funnel")
     options.headline("pairs", pairs, "#pairs?state=kept")

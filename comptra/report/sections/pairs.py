@@ -61,20 +61,18 @@ def collect(run: Run, options: Options) -> dict | None:
     choice = choose(sources, options, problems)
     if not choice.totals:
         return None
-    units = _read(sources, choice, problems)
+    units = _read(sources, choice)
     room = None
     if options.max_bytes is not None:
         room = options.max_bytes - packing.size_of([[*key, count, count] for key, count in choice.totals.items()])
     data = _fitting(units, room, sources)
-    options.tell("pairs", problems)
+    options.tell(problems)
     shown, total = len(data["rows"]["state"]), choice.totals.total()
-    counts = Counter(
-        (unit.source, unit.language, row.state, row.reason) for unit in data.pop("units") for row in unit.rows
-    )
+    units = data.pop("units")
+    counts = Counter((unit.source, unit.language, row.state, row.reason) for unit in units for row in unit.rows)
     if shown < total:
         options.notice(
             "missing",
-            "pairs",
             f"{shown:,} of {total:,} rows are in this page, as many as fit (--max_mb). Whole paragraphs were drawn at random (seed "
             f"{options.seed}), first some of each language, state and reason, then of all alike",
         )
@@ -140,9 +138,9 @@ def _all_rows(sources: Iterable[Source], problems: Problems) -> Iterator[tuple[i
                 yield number, language, row
 
 
-def _read(sources: Sequence[Source], choice: Choice, problems: Problems) -> list[Unit]:
+def _read(sources: Sequence[Source], choice: Choice) -> list[Unit]:
     """The chosen paragraphs with their rows and texts, the most important first."""
-    problems = Problems()  # not reported again: the first pass has
+    problems = Problems()  # not reported: the first pass has
     units: dict[tuple, Unit] = {}
     for number, language, row in _all_rows(sources, problems):
         key = (number, language, row.paragraph_id)
@@ -192,9 +190,8 @@ def encoded(units: Sequence[Unit], sources: Sequence[Source]) -> dict:
     its length, both as JavaScript counts. Other sentences have the length null and are in `others`, in order.
     """
     paragraph = {"source": [], "id": [], "text": [], "rows": []}
-    row_columns = {
-        name: [] for name in ("state", "letter", "index", "translation", "score", "confidence", "gap", "length")
-    }
+    names = ("state", "letter", "index", "translation", "score", "confidence", "gap", "length")
+    row_columns: dict[str, list] = {name: [] for name in names}
     languages, topics, reasons, scorers, details = ([] for _ in range(5))
     others: list[str] = []
     cut: dict[str, dict[int, int]] = {"paragraph": {}, "sentence": {}, "translation": {}}
@@ -227,11 +224,10 @@ def encoded(units: Sequence[Unit], sources: Sequence[Source]) -> dict:
             row_columns["state"].append(STATES.index(row.state))
             row_columns["letter"].append(row.id.rpartition("/")[2][:1])
             row_columns["index"].append(row.index)
-            row_columns["translation"].append(
-                None if row.translation is None else short(row.translation, "translation", number)
-            )
-            row_columns["score"].append(None if row.score is None else round(row.score, 4))
-            row_columns["confidence"].append(None if row.confidence is None else round(row.confidence, 4))
+            translation = None if row.translation is None else short(row.translation, "translation", number)
+            row_columns["translation"].append(translation)
+            for name, value in (("score", row.score), ("confidence", row.confidence)):
+                row_columns[name].append(None if value is None else round(value, 4))
             for column, value in ((reasons, row.reason), (scorers, row.scorer), (details, row.detail)):
                 column.append(value or "")
     return {

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from comptra.report import Options
 from topxgen.common.failures import Failure
@@ -12,26 +12,17 @@ from topxgen.common.records import FilteredLayout
 from topxgen.common.schemas import fields
 from topxgen.runs.folders import Run, relative
 
-NAME = "provenance"
 # Longer lists and texts of a manifest are cut in the page: indices of sentences, messages of an API.
 MAX_ITEMS, MAX_CHARS = 60, 4000
 # Shown in places of their own.
 _APART = {"stage", "complete", "command", "started", "finished", "settings", "versions", "lineage"}
 
 
-class _Manifest(TypedDict, total=False):
-    """What manifests, settings files and records of scripts/run.py may hold, as far as the page needs its form."""
-
-    stage: str
-    complete: bool
-    started: str | None
-    finished: str | None
-    command: list[str]
-    settings: dict
-    versions: dict[str, str]
-    lineage: dict
-
-
+# What is read of manifests and settings files, and of records of scripts/run.py.
+_Manifest = fields(
+    stage=str, complete=bool, started=str | None, finished=str | None, command=list[str], settings=dict,
+    versions=dict[str, str], lineage=dict,
+)  # fmt: skip
 _Record = fields(words=list[str], inputs=dict, outputs=dict, exit_code=int, started=str, finished=str, hours=float)
 
 
@@ -44,7 +35,7 @@ def collect(run: Run, options: Options) -> dict | None:
         return None
     failed = list(_failures(run, options))
     for text in (*failed, *_missing(run, steps, bool(failed))):
-        options.notice("missing", NAME, text)
+        options.notice("missing", text)
     return {"steps": sorted(steps, key=lambda step: (step["started"] or "", step["folder"])), "records": records}
 
 
@@ -56,9 +47,9 @@ def _folders(run: Run) -> list[Path]:
 
 def _steps(root: Path, folder: Path, options: Options) -> Iterator[dict]:
     """Of each manifest in a folder, and of each stage that has only settings yet."""
-    manifests = {path: options.read(NAME, path, _Manifest) for path in sorted(folder.glob("manifest_*.json"))}
+    manifests = {path: options.read(path, _Manifest) for path in sorted(folder.glob("manifest_*.json"))}
     stages = {manifest.get("stage") for manifest in manifests.values() if manifest}
-    settings = {path: options.read(NAME, path, dict) for path in sorted(folder.glob("settings_*.json"))}
+    settings = {path: options.read(path, dict) for path in sorted(folder.glob("settings_*.json"))}
     for path, manifest in manifests.items():
         if manifest:
             yield _step(root, path, manifest)
@@ -78,10 +69,7 @@ def _step(root: Path, path: Path, manifest: dict) -> dict:
         "languages": [language] if language else [],
         # Manifests are written last; those of training say whether it went on to the end.
         "complete": bool(manifest.get("complete", True)),
-        **{
-            key: short(manifest.get(key))
-            for key in ("started", "finished", "command", "settings", "versions", "lineage")
-        },
+        **_short_of(manifest, ("started", "finished", "command", "settings", "versions", "lineage")),
         "facts": {key: short(value) for key, value in manifest.items() if key not in _APART},
     }
 
@@ -119,17 +107,14 @@ def _together(steps: Iterable[dict]) -> list[dict]:
 
 def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
     for path in sorted(folder.glob("*.json")):
-        if record := options.read(NAME, path, _Record):
-            kept = {
-                key: short(record.get(key))
-                for key in ("words", "inputs", "outputs", "exit_code", "started", "finished", "hours")
-            }
-            yield {"stage": path.stem, "folder": relative(root, folder.parent), **kept}
+        if record := options.read(path, _Record):
+            kept = ("words", "inputs", "outputs", "exit_code", "started", "finished", "hours")
+            yield {"stage": path.stem, "folder": relative(root, folder.parent), **_short_of(record, kept)}
 
 
 def _failures(run: Run, options: Options) -> Iterator[str]:
     for path in run.failures:
-        if failure := options.read(NAME, path, Failure):
+        if failure := options.read(path, Failure):
             error = f": {masked(failure['error'])}" if failure.get("error") else ""
             stage, folder = path.stem.rpartition(".")[2], relative(run.root, path.parents[2])
             yield f"{stage} in {folder} failed with exit code {failure['exit_code']}, {failure['failed']}{error}"
@@ -150,9 +135,9 @@ def _missing(run: Run, steps: list[dict], has_failed: bool) -> Iterator[str]:
             yield f"{name} has no manifest of its pairs: how they were made is not known"
         if one.filtered is None:
             yield f"{name} was not decontaminated"
-        elif left := [
-            language for language in one.languages if not FilteredLayout(one.filtered).filtered(language).exists()
-        ]:
+            continue
+        filtered = FilteredLayout(one.filtered)
+        if left := [language for language in one.languages if not filtered.filtered(language).exists()]:
             yield f"{name} was not decontaminated in {', '.join(left)}"
     if not run.trainings:
         yield "no model was trained here"
@@ -160,6 +145,10 @@ def _missing(run: Run, steps: list[dict], has_failed: bool) -> Iterator[str]:
         yield "no test set was translated here"
     elif not run.evaluations and not run.experiments:
         yield "translations were not scored into a file: python -m comptra.evaluate DIR --json FILE writes one"
+
+
+def _short_of(record: dict, keys: Iterable[str]) -> dict:
+    return {key: short(record.get(key)) for key in keys}
 
 
 def short(value: Any) -> Any:

@@ -8,7 +8,6 @@ from topxgen.runs.folders import Run, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.trainings import Training, read
 
-NAME = "training"
 METRICS = {"loss": "loss", "chrf": "chrF++", "bleu": "BLEU"}
 # Of the settings, what tells trainings apart.
 SHOWN = ("model_name_or_path", "dataset_name_or_path", "use_peft", "learning_rate", "seed")
@@ -18,22 +17,21 @@ def collect(run: Run, options: Options) -> dict | None:
     """`trainings`: each as topxgen.runs.trainings has it, with its `folder` as text; figures as [step, value]."""
     problems = Problems()
     trainings = [read(folder, problems) for folder in run.trainings]
-    options.tell(NAME, problems)
+    options.tell(problems)
     if not trainings:
         return None
     described = [_described(run.root, training) for training in trainings]
     for training, name in zip(trainings, (one["folder"] for one in described), strict=True):
         _tell(training, name, options)
-    options.headline("models trained", sum(training.is_complete for training in trainings), f"#{NAME}")
+    options.headline("models trained", sum(training.is_complete for training in trainings), "#training")
     return {"trainings": described}
 
 
 def _described(root: Path, training: Training) -> dict:
     held_out: dict[str, dict[str, list]] = {}  # by metric and direction
     for one in training.held_out:
-        held_out.setdefault(METRICS.get(one.metric, one.metric), {}).setdefault(one.direction, []).append(
-            [one.step, one.value]
-        )
+        of_metric = held_out.setdefault(METRICS.get(one.metric, one.metric), {})
+        of_metric.setdefault(one.direction, []).append([one.step, _short(one.value)])
     kept = ("is_complete", "stopped_early", "steps", "max_steps", "chosen", "checkpoints", "averaged", "left_out")
     return {
         "folder": relative(root, training.folder),
@@ -45,9 +43,7 @@ def _described(root: Path, training: Training) -> dict:
             name: [[round(step, 1), _short(value)] for step, value in points]
             for name, points in training.curves.items()
         },
-        "held_out": {
-            m: {d: [[s, _short(v)] for s, v in points] for d, points in of.items()} for m, of in held_out.items()
-        },
+        "held_out": held_out,
         "worse": [[_label(name), _short(now), _short(before)] for name, now, before in training.worse],
     }
 
@@ -66,27 +62,19 @@ def _tell(training: Training, name: str, options: Options) -> None:
     """Notices of what a reader should know before trusting a model."""
     of_all = [worse for worse in training.worse if "_" not in worse[0]]
     for metric, now, before in of_all or training.worse:
-        text = (
-            f"{name}: held-out {_label(metric)} is {now:.4g} at the checkpoint, worse than {before:.4g} before training"
-        )
-        options.notice("warning", NAME, text)
+        what = f"{name}: held-out {_label(metric)}"
+        options.notice("warning", f"{what} is {now:.4g} at the checkpoint, worse than {before:.4g} before training")
     if any(value is None for _, value in training.curves.get("loss", ())):
-        options.notice("warning", NAME, f"{name}: the loss was not a finite number at some steps")
+        options.notice("warning", f"{name}: the loss was not a finite number at some steps")
     if not training.is_complete:
         of = f" of {training.max_steps:,}" if training.max_steps else ""
-        options.notice(
-            "missing", NAME, f"{name} has no manifest: at step {training.steps:,}{of} it is running, or was interrupted"
-        )
+        at = f"at step {training.steps:,}{of}"
+        options.notice("missing", f"{name} has no manifest: {at} it is running, or was interrupted")
     if training.curves and not training.held_out:
-        options.notice("missing", NAME, f"{name}: nothing was held out, so the last checkpoint was taken")
+        options.notice("missing", f"{name}: nothing was held out, so the last checkpoint was taken")
     if not training.curves and not training.held_out:
-        options.notice("missing", NAME, f"{name} has no log of its steps (train_log.jsonl)")
+        options.notice("missing", f"{name} has no log of its steps (train_log.jsonl)")
     last = max((one.step for one in training.held_out), default=0)
-    if (
-        training.is_complete
-        and training.chosen
-        and training.chosen == last
-        and not training.stopped_early
-        and not training.worse
-    ):
-        options.notice("info", NAME, f"{name}: the last evaluation is the best, so more steps may help")
+    is_last = training.chosen and training.chosen == last
+    if training.is_complete and is_last and not (training.stopped_early or training.worse):
+        options.notice("info", f"{name}: the last evaluation is the best, so more steps may help")

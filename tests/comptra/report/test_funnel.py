@@ -23,7 +23,7 @@ def run(tiny_nllb, tmp_path_factory):
 
 
 def collect(root, **options):
-    options = Options(**options)
+    options = Options(section="funnel", **options)
     return funnel.collect(find(root), options), options
 
 

@@ -75,7 +75,7 @@ def test_hostile_texts_are_data_and_come_back_as_they_were(hostile, tmp_path):
 def test_notices_and_names_are_escaped(tmp_path):
     options = Options()
     for text in HOSTILE.values():
-        options.notice("problem", "", text)
+        options.notice("problem", text)
         options.headline(text, text, "javascript:alert(1)")
     root = tmp_path / "<title><b>&\u202e\udcff"
     root.mkdir()
@@ -92,9 +92,9 @@ def test_many_notices_are_folded_and_none_is_lost(tmp_path):
     trained(tmp_path)
     options = Options()
     for i in range(12):
-        options.notice("problem", "provenance", f"{tmp_path}/file-{i} is damaged")
+        options.notice("problem", f"{tmp_path}/file-{i} is damaged", "provenance")
     for i in range(page.MAX_OPEN_NOTICES + 1):
-        options.notice("info", "provenance", f"note {i}")
+        options.notice("info", f"note {i}", "provenance")
     with watching(tmp_path) as sources:
         text = "".join(page.build(find(tmp_path), sources, options, 5_000_000, []))
     [notices] = re.findall(r'<h2 id="title-provenance">.*?<ul class="notices">(.*?)<div class="body"', text, re.S)
