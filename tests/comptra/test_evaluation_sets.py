@@ -132,14 +132,14 @@ def test_ntrex(ntrex, name):
 
 
 def test_flores_english_of_its_publishers(ntrex, tmp_path):
-    """The real 997 and 1012 sentences, beside as many numbers."""
+    """The real 997 and 1012 sentences, beside as many single characters."""
     for part, count in (("dev", 997), ("devtest", 1012)):
         real = (BENCHMARKS / f"flores200_dataset/{part}/eng_Latn.{part}").read_text(encoding="utf-8")
         write(tmp_path / f"{part}/eng_Latn.{part}", *real.splitlines())
-        write(tmp_path / f"{part}/eus_Latn.{part}", *map(str, range(1, count + 1)))
+        write(tmp_path / f"{part}/eus_Latn.{part}", *map(chr, range(0x4E01, 0x4E01 + count)))
     found = load("flores", folder=tmp_path)
-    assert (len(found.sources), found.references[-1], len(found.pool)) == (1012, "1012", 997)
-    assert load("validation", BASQUE, ENGLISH, folder=tmp_path).sources[-1] == "997"
+    assert (len(found.sources), found.references[-1], len(found.pool)) == (1012, chr(0x4E00 + 1012), 997)
+    assert load("validation", BASQUE, ENGLISH, folder=tmp_path).sources[-1] == chr(0x4E00 + 997)
 
 
 def test_udhr():

@@ -110,8 +110,8 @@ def check_order(split: Split, english: Sequence[str]) -> None:
 
 
 def _numbers(text: str) -> set[str]:
-    digits = (str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
-    return set(re.findall("[0-9]+", "".join(digits)))
+    """Runs of digits, in whichever script, as ASCII."""
+    return {"".join(str(unicodedata.decimal(digit)) for digit in run) for run in re.findall(r"\d+", text)}
 
 
 def refuse_copies(splits: Iterable[Split]) -> None:
