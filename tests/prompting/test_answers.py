@@ -209,6 +209,12 @@ def test_a_label_of_thoughts_is_no_translation_of_a_sentence(answer, translation
     assert chat_answer("Analysis\n\nA note.", "Analyse", "English") == "Analysis"
 
 
+@pytest.mark.timeout(60)
+def test_thousands_of_spaces_are_read_quickly():
+    answer = f"Kaixo{' ' * 8000}mundua."
+    assert chat_answer(answer, "Hello world.", "Basque") == answer
+
+
 def test_a_json_object_is_read_where_the_source_begins_with_a_bracket():
     assert chat_answer('{"translation": "Kaixo."}', "[Laughs] Hello.", "Basque") == "Kaixo."
 

@@ -17,7 +17,7 @@ _FENCED_THOUGHTS = re.compile(
 )
 _NOTE = re.compile(r"[*_> ]*(?:[(\[（]|---|\*\*\*|(?:note|literal(?:ly)?|explanation|in english)\b)", re.IGNORECASE)
 _NOTE_BEHIND = re.compile(
-    r"\s*[—–-]?\s*[(\[](?:lit\.|(?:note|literal(?:ly)?|in english)\b)[^()\[\]]*[)\]]\Z", re.IGNORECASE
+    r"(?<!\s)\s*(?:[—–-]\s*)?[(\[](?:lit\.|(?:note|literal(?:ly)?|in english)\b)[^()\[\]]*[)\]]\Z", re.IGNORECASE
 )
 # What English-speaking models say before a translation: on a line of its own, or before a colon
 _COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b(?: thing)?[!.,]+[*_]*(?:\s+|$))"
