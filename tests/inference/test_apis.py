@@ -91,9 +91,8 @@ def test_retry_after_in_all_its_forms():
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
 
 
-@with_each(
-    fault for fault in ENDINGS if fault not in ("parameter", "no template")
-)  # these end nothing once a request succeeded
+# The two that are left out end nothing once a request has succeeded.
+@with_each(fault for fault in ENDINGS if fault not in ("parameter", "no template"))
 def test_what_no_retry_mends(api, fault):
     """The end comes early while the others in flight are still at it: they are paid for, so they count."""
     faults = {("p5", 1): fault, ("p6", 1): "server error"}
