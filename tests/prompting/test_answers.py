@@ -160,6 +160,7 @@ def test_what_belongs_to_a_translation(answer, source):
         (r"Hau \boxed{da}.", r"This is \boxed{it}."),
         ("{a} Kaixo.", "{a} Hello."),
         ('["Kaixo"] esan zuen.', '"Hello", he said.'),
+        ("Bizi zen (noted for his work)", "Hello world."),
         ("| Kaixo | Agur |", "| Hello | Bye |"),
     ],
 )
@@ -206,6 +207,10 @@ def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):
 def test_a_label_of_thoughts_is_no_translation_of_a_sentence(answer, translation):
     assert chat_answer(answer, "Hello, my good friend.", "Basque") == translation
     assert chat_answer("Analysis\n\nA note.", "Analyse", "English") == "Analysis"
+
+
+def test_a_json_object_is_read_where_the_source_begins_with_a_bracket():
+    assert chat_answer('{"translation": "Kaixo."}', "[Laughs] Hello.", "Basque") == "Kaixo."
 
 
 @pytest.mark.parametrize("source", ["Hello, my good friend.", "你好，我的朋友。", "សួស្តីមិត្តល្អរបស់ខ្ញុំ។"])

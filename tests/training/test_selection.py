@@ -1,6 +1,7 @@
 """Which pairs are trained on: percentile, size and strategy, duplicates."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def test_confidences_of_two_translators_are_not_ranked_together(tmp_path):
     assert len(load(source("topxgen", data_dir=folders[:2], percentile=50))[0]) == 3
     message = refusal(load, source("topxgen", data_dir=folders, percentile=50))
     assert "confidence of apertium and confidence of nllb, whose scores are not comparable" in message
+    cleaned = tmp_path / "cleaned"
+    generated(cleaned, "Basque", scored(*range(30, 33), scorer="confidence"))
+    manifest = {"input": {"path": str(folders[0] / "Basque_translate.jsonl")}}
+    (cleaned / "manifest_decontaminate_Basque.json").write_text(json.dumps(manifest))
+    assert load(source("topxgen", data_dir=[*folders[:2], cleaned], percentile=50))[0], "filtered to another folder"
     two = load(source("topxgen", data_dir=folders[1:], dataset_size=2, strategy="highest"))[0]
     assert len(two) == 2, "each folder is ranked by itself"
 

@@ -108,7 +108,7 @@ class ScoreRecord(TypedDict, total=False):
 
 
 _TranslateSettings = fields(target_language=str)
-_Filtering = fields(settings=fields(tokens_per_ngram=dict[str, int]))
+_Filtering = fields(settings=fields(tokens_per_ngram=dict[str, int]), input=fields(path=str))
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,14 @@ def model_of(settings: dict) -> str | None:
 
 
 def back_translator_in(folder: Path) -> str:
-    """Its model, or its name (apertium); in folders of the original code the folder's name, which was the model's."""
+    """Its model, or its name (apertium), also where pairs were only decontaminated to; in folders of the original code the folder's
+    name, which was the model's."""
     settings = read_json(folder / "settings_translate.json", TranslateSettings)
+    for path in () if settings else sorted(folder.glob(FilteredLayout(folder).manifest("*").name)):
+        if recorded := read_json(path, _Filtering).get("input", {}).get("path"):
+            folder = Path(recorded).parent
+            settings = read_json(folder / "settings_translate.json", TranslateSettings)
+            break
     return model_of(settings) or settings.get("back_translator") or folder.resolve().name
 
 

@@ -21,7 +21,7 @@ _REMARKS = {
         r"taimak\w*|amfan\w*|rubutu\w*|sanar da ni",
     ),
     "Igbo": (
-        r"enwere m olileanya|e nwere m olileanya|ana m atụ anya|a na m atụ anya|olileanya m|ọ bụrụ na ị chọrọ|biko mee ka m mara|ederede ndị a|ị (?:ga-a)?chọrọ",
+        r"enwere m olileanya|e nwere m olileanya|ana m atụ anya|a na m atụ anya|olileanya m|ọ bụrụ na ị chọrọ|biko mee ka m mara|ederede ndị a|ị (?:ga-a)?chọrọ(?=.*\?)",
         r"nyere\w*|enyemaka|inye aka|uru|bara uru|ederede\w*|mee ka m mara",
     ),
     "Kinyarwanda": (
@@ -49,7 +49,7 @@ _REMARKS = {
         r"مددگار|مدد|مفید|متن|تحریر|تحریریں|کارآمد|بتائیں|بتائیے",
     ),
     "Xhosa": (
-        r"ndiyathemba|ndinethemba|siyathemba|(?:ukuba |ingaba )?(?:ufuna|udinga|unqwenela)|nceda undazise|le mibhalo|lo mbhalo",
+        r"ndiyathemba|ndinethemba|siyathemba|ukuba (?:ufuna|udinga|unqwenela)|(?:ingaba )?(?:ufuna|udinga|unqwenela)(?=.*\?)|nceda undazise|le mibhalo|lo mbhalo",
         r"\w*nceda|\w*ncedo|\w*ncede|umbhalo|imibhalo|mibhalo|ndazise|undazise",
     ),
     "Spanish, Galician, Catalan": (
@@ -82,6 +82,12 @@ _REMARKS = {
         r"उपयोगी|मददगार|मदद|सहायक|पाठ\S*|अनुच्छेद\S*|मुझे बताएं",
     ),
 }
+# A question about anything else may end a dialogue: "Hast du ihm geholfen?", "क्या आप मेरी मदद कर सकते हैं?"
+_ABOUT_TEXTS = re.compile(
+    r"text|teks|testu|testi\b|rubutu|ederede|yandiko|qoraal|tulis|maandishi|matini|mbhalo|mibhalo|paragraf|escrib|écri|schreib|पाठ|लेख|अनुच्छेद|متن|تحریر",
+    re.I,
+)
+_QUESTION = re.compile("[^.!।۔]*[?؟]")
 _EDGE = r"[\s*_>\"“«(\[¡¿]*"
 
 
@@ -95,4 +101,6 @@ def _patterns() -> list[re.Pattern]:
 
 def is_closing_remark(line: str) -> bool:
     """Whether a line is a sentence to the user in one of these languages."""
-    return len(line) <= _MAX_CHARACTERS and any(pattern.match(line) for pattern in _patterns())
+    if len(line) > _MAX_CHARACTERS or (_QUESTION.match(line) and not _ABOUT_TEXTS.search(line)):
+        return False
+    return any(pattern.match(line) for pattern in _patterns())

@@ -74,7 +74,7 @@ _BOLD = re.compile(r"(\*{2,3})(?=[^\s*])([^*]+)(?<=\S)\1")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*|__?)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![\w*])")
 # What a note begins with, in the languages of the world; a colon follows.
 _NOTE_WORDS = (
-    "notes?|nb|n\\.b\\.|p\\.?s\\.?|disclaimer|explanation|(?:english |literal )?translations?|glossary|word count|sources|vocabulary|key ?words|total words|human|user|"
+    "notes?|nb|n\\.b\\.|p\\.?s\\.?|disclaimer|explanation|(?:english |literal )?translations?|glossary|word count|sources|vocabulary|key ?words|total words|(?:human|user)(?=[:：])|"
     "nota|notas|ohar(?:rak?)?|lura|rịba ama|icyitonderwa|ikitonderwa|fiiro gaar ah|ogow|catatan|catetan|cathetan|dokezo|tanbihi|"
     "qaphela|phawula|akiyesi|anmerkung|hinweis|remarque|noot|opmerking|not|notă|notering|bemærk|merknad|obs|huomautus|huom|"
     "märkus|piezīme|pastaba|uwaga|poznámka|opomba|napomena|megjegyzés|shënim|athugasemd|nóta|nodyn|lưu ý|ghi chú|paunawa|tala|"
@@ -89,7 +89,7 @@ _NOTE_AT_END = re.compile(
 _PARENTHESIS = re.compile(r"[\s*_]*[(\[（].*[)\]）][\s*_]*")
 # A sentence to the user, in English, about the texts
 _TO_THE_USER = re.compile(
-    r"[\s*_]*(?:i(?:['’](?:ve|d|m|ll)| have| hope| trust| wrote| tried| am| can| apologi[sz]e| followed)|hope(?:fully)?|let me know|please|feel free|would you|do you|shall i|should i|want|is there|"
+    r"[\s*_]*(?:i(?:['’](?:ve|d|m|ll)| have| hope| trust| wrote| tried| am| can| apologi[sz]e| followed)|hope(?:fully)?|let me know|please|feel free|would you|do you|shall i|should i|want (?:me|to|another|more)|is there|"
     r"if you|you['’]re welcome|thank you|thanks|that['’]s all|that concludes|(?:my )?apologies|sorry|remember|as you can see|as an ai|is (?:this|that) what|in these|total|word count|(?:these|this|the|both|each|all)\b.{0,20}\b(?:texts?|passages|paragraphs?|articles|response)|here (?:are|is)|note that|as requested|"
     r"(?:happy|glad) to|end of)\b",
     re.I,

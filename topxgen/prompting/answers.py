@@ -17,7 +17,7 @@ _FENCED_THOUGHTS = re.compile(
 )
 _NOTE = re.compile(r"[*_> ]*(?:[(\[（]|---|\*\*\*|(?:note|literal(?:ly)?|explanation|in english)\b)", re.IGNORECASE)
 _NOTE_BEHIND = re.compile(
-    r"\s*[—–-]?\s*[(\[](?:note|lit\.|(?:literal(?:ly)?|in english)\b)[^()\[\]]*[)\]]\Z", re.IGNORECASE
+    r"\s*[—–-]?\s*[(\[](?:lit\.|(?:note|literal(?:ly)?|in english)\b)[^()\[\]]*[)\]]\Z", re.IGNORECASE
 )
 # What English-speaking models say before a translation: on a line of its own, or before a colon
 _COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b(?: thing)?[!.,]+[*_]*(?:\s+|$))"
@@ -158,7 +158,7 @@ def _lines_of_translation(text: str, source: str, target: str, names: str) -> li
         lines = [line for line in lines if not _SEPARATOR.fullmatch(line)] or lines
     while len(lines) > 1 and (_echoes(lines[0], lines[1], source) or _announces(lines[0], lines[1], source, names)):
         del lines[0]
-    if not source.startswith(("{", "[")) and _JSON.match(whole := "\n".join(lines).lstrip()):
+    if _JSON.match(whole := "\n".join(lines).lstrip()) and not source.startswith(whole[0]):
         lines = split_lines(_of_json(whole, target))
     first = unwrapped(lines[0].strip()) if lines else ""
     if not re.match(r"\W*\d", source) and _FIRST_ITEM.match(first):
