@@ -148,8 +148,8 @@ def load(
         "pool": pool_facts,
         "leak_guard": guard_facts,
     }
-    sides = [source for source, _ in pairs], [reference for _, reference in pairs]
-    return TestSet(name, src, tgt, *sides, pool, facts, leaks)
+    sources, references = ([pair[side] for pair in pairs] for side in (0, 1))
+    return TestSet(name, src, tgt, sources, references, pool, facts, leaks)
 
 
 def _published(

@@ -142,8 +142,8 @@ def scorer_of(name: str, metric: SegmentMetric, test: Test, cache: ScoreCache) -
         return np.array([[value or 0.0, value is not None] for value in values], float).reshape(-1, 2)
 
     row = row_of(name)
-    functions = statistics, mean_of_segments
-    return Scorer(row.title or name, metric.signature, *functions, row.higher_is_better, of_segments=True)
+    title, signature, better = row.title or name, metric.signature, row.higher_is_better
+    return Scorer(title, signature, statistics, mean_of_segments, better, of_segments=True)
 
 
 def mean_of_segments(sums: "np.ndarray") -> "np.ndarray":

@@ -157,8 +157,9 @@ def _over_seeds(
     for name, scorer in scorers.items():
         by_name = {key: [statistics[i][name] for i in own] for key, own in zip(names, runs, strict=True)}
         samples, has_all = args.bootstrap or SAMPLES, has_score([own[name] for own in statistics], scorer)
-        rest = samples, args.seed, scorer.higher_is_better, has_all
-        scores[name] = over_seeds.compare_all(by_name, baseline, scorer.scores, *rest)
+        scores[name] = over_seeds.compare_all(
+            by_name, baseline, scorer.scores, samples, args.seed, scorer.higher_is_better, has_all
+        )
     return {
         "baseline": baseline,
         "systems": [

@@ -246,10 +246,10 @@ def _score_cells(group: dict, name: str, row: dict, value: dict) -> dict[str, ob
     low, high = map(finite, value.get("interval") or (None, None))
     clusters = (group.get("clusters") or {}).get(name)
     top = "" if clusters is None else int(row["path"] in clusters)
-    cells = [
-        *(value["score"], value.get("segments", row["sentences"]), low, high),
-        *(finite(value.get(key)) for key in ("difference", "p", "p_holm", "p_bootstrap")),
-        *(mark(value), top, reliability_of(group, name).get("status", "")),
-        *("; ".join(value.get("interference") or ()), group["signatures"].get(name, "")),
-    ]
-    return {end: "" if cell is None else cell for end, cell in zip(_OF_SCORE, cells, strict=True)}
+    cells = {f"_{key}": finite(value.get(key)) for key in ("difference", "p", "p_holm", "p_bootstrap")}
+    cells |= {
+        "": value["score"], "_segments": value.get("segments", row["sentences"]), "_low": low, "_high": high, "_mark": mark(value),
+        "_top": top, "_reliability": reliability_of(group, name).get("status", ""),
+        "_interference": "; ".join(value.get("interference") or ()), "_signature": group["signatures"].get(name, ""),
+    }  # fmt: skip
+    return {end: "" if cell is None else cell for end, cell in cells.items()}

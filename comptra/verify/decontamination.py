@@ -27,11 +27,10 @@ _OF_HITS = ("hits", *report.MATCH_KINDS, "benchmark_texts_hit")
 def check(audit: Audit, folder: Path, names: set[str]) -> None:
     for name in sorted(names):
         path = folder / name
+        is_audit = name.endswith(".json") and beginning(path).startswith(b'{\n "audit": ')  # of --report
         if name.startswith(_BEGIN) and name.endswith(".json"):
             audit.attempt(path, _check_manifest, audit, path)
-        elif name in REPORTS or (
-            name.endswith(".json") and beginning(path).startswith(b'{\n "audit": ')
-        ):  # of --report
+        elif name in REPORTS or is_audit:
             audit.attempt(path, _check_report, audit, path)
 
 
@@ -110,8 +109,10 @@ def _check_benchmarks(audit: Audit, path: Path, by_side: dict[str, list[dict]]) 
             audit.skip(path, f"the texts of {name}: pass --benchmark_dir with a copy of it")
             continue
         splits = audit.attempt(path, _load, name, language, audit, why=f"the texts of {name} in {language}")
-        found = {split.name: split.fingerprint for split in splits or ()}
-        for entry in entries if splits is not None else ():
+        if splits is None:
+            continue
+        found = {split.name: split.fingerprint for split in splits}
+        for entry in entries:
             what = f"SHA-256 of {name} {entry['split']} in {language}"
             audit.equal(path, what, entry["sha256"], found.get(entry["split"]))
 

@@ -401,7 +401,8 @@ def test_csv_says_what_each_system_is():
         "122",
     )
     assert (best["chrf"], best["chrf_mark"], best["chrf_top"]) == ("44.0", "+", "1")
-    assert (best["bleu_low"], best["bleu_p_holm"], best["bleu_top"]) == ("9.0", "0.02", "")
+    ends = ("", "_low", "_high", "_difference", "_p", "_p_holm", "_mark", "_top", "_signature")
+    assert [best[f"bleu{end}"] for end in ends] == ["14", "9.0", "15.5", "4", "0.01", "0.02", "+", "", "bleu|v:1"]
     assert best["comet_interference"] == "blaser chose among 8 candidates" and best["comet_reliability"] == "weak"
     assert rows[3]["metricx_segments"] == "1000" and best["faults_copied"] == "1"
 

@@ -149,6 +149,8 @@ def test_more_workers_than_there_is_room_for(nodes, workers, gpus, problem):
 @pytest.mark.medium
 def test_decontamination_in_two_workers_one_of_which_is_killed(pairs, pool, tmp_path, monkeypatch):
     pool.close()  # its workers have all cores
+    with pytest.raises(RuntimeError, match="closed"):
+        list(pool.map([Call("square", (1,))]))
     monkeypatch.setattr(parallel_jsonl, "CHUNK_BYTES", 4000)
     expected = decontaminate(pairs, tmp_path / "one", "--num_workers", 1)
     assert len(expected) == 3 and lines_in(tmp_path / "one" / "Basque_translate_contaminated.jsonl") >= 1

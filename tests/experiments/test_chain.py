@@ -370,6 +370,16 @@ def test_what_datagen_writes(place):
     assert result.returncode == 2 and ran(result) == {} and "needs one distinct name for each of the 2" in result.stderr
 
 
+def test_speeds_are_no_part_of_a_trained_model(place):
+    write(place, "train: {model_name_or_path: m, dataset_name_or_path: udhr, target_languages: Basque}")
+    (command,) = chain.commands(RunFile.read(place / "run.yaml"))
+    folder = command.args.output_dir
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "rates.json", "README.md"):
+        (folder / name).write_text("{}")
+    assert chain.stages.outputs("train", command.args) == [folder / "model.safetensors"]
+
+
 def test_shared_values_go_where_they_have_an_effect(place):
     """--tokenize of the evaluation is for BLEU alone."""
     evaluate = "evaluate: {dirs: in/runs, metrics: chrf}"

@@ -208,7 +208,7 @@ def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
     out, _, _ = whole
     scores = [one["held_out"] for one in summary(out)["rounds"]]
     expected = 2 if scores[1] <= scores[0] else 3
-    kept = (out / "rounds.json").read_bytes()
+    shutil.copytree(out, tmp_path / "kept")
     try:
         for _ in range(2):
             assert in_process("scripts.run", out.parent / "run.yaml", "--patience", 0).returncode == 0
@@ -216,7 +216,8 @@ def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
             assert [one["held_out"] for one in found["rounds"]] == scores[:expected] and found["patience"] == 0
             assert (found["stopped"] is not None) == (expected == 2)
     finally:
-        (out / "rounds.json").write_bytes(kept)
+        shutil.rmtree(out)
+        shutil.move(tmp_path / "kept", out)
 
 
 # Decisions

@@ -91,7 +91,8 @@ def test_retry_after_in_all_its_forms():
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
 
 
-@with_each(fault for fault in ENDINGS if fault != "parameter")
+# The two that are left out end nothing once a request has succeeded.
+@with_each(fault for fault in ENDINGS if fault not in ("parameter", "no template"))
 def test_what_no_retry_mends(api, fault):
     """The end comes early while the others in flight are still at it: they are paid for, so they count."""
     faults = {("p5", 1): fault, ("p6", 1): "server error"}
@@ -109,7 +110,7 @@ def test_what_no_retry_mends(api, fault):
             return
         assert names == {f"p{i}" for i in range(8)} - {"p5", "p6"}
         assert server.attempts.total() == 8, "no new request, and no second attempt, after the end"
-        if fault in ("no model", "parameter"):
+        if fault == "no model":
             assert type(ending) is UsageError and "HTTP 40" in str(ending)
         else:
             assert type(ending) is APIUnavailable and ending.exit_code == 4

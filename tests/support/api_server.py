@@ -134,8 +134,9 @@ class ApiServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.delay(name))
-            while self.held(name):
-                await asyncio.sleep(0.005)
+            async with asyncio.timeout(120):  # then the test fails, rather than hangs
+                while self.held(name):
+                    await asyncio.sleep(0.005)
             return await self._reply(writer, path, body, headers, name, attempt)
         finally:
             self.in_flight -= 1

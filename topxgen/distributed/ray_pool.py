@@ -73,6 +73,8 @@ class RayPool(Pool):
         return _Actor(handle, handle.load.remote(self._build, os.getcwd(), environment(), self._plan.log))
 
     def run(self, next_call: Callable[[], Call | None]) -> Iterator[tuple[Call, Any]]:
+        if not self._actors:
+            raise RuntimeError("this pool is closed")
         try:
             while True:
                 if signals.stop_requested():

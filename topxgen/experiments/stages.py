@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common import checksums
+from topxgen.common import checksums, rates
 from topxgen.common import translation_folders as folders
 from topxgen.common.errors import UsageError
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, read_settings
@@ -235,7 +235,7 @@ def _files_below(folder: Path, patterns: tuple[str, ...] | None) -> list[Path]:
     return [path for path in paths if path.is_file() and not _is_temporary(path)]
 
 
-UNREAD = ("engine.log", checksums.NAME)
+UNREAD = ("engine.log", rates.NAME, checksums.NAME)
 
 
 def _is_temporary(path: Path) -> bool:
