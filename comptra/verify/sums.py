@@ -14,7 +14,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         _compare(audit, folder, name, digest)
     for name in sorted(names):
         if name.startswith("manifest_") and name.endswith(".json"):
-            _check_manifest(audit, folder / name, entries)
+            audit.attempt(folder / name, _check_manifest, audit, folder / name, entries)
 
 
 def _entries(audit: Audit, folder: Path) -> dict[str, str]:

@@ -429,8 +429,16 @@ def test_damaged_files(run):
     (run / PAIRS).write_bytes(b"\xff\xfe")
     (run / checksums.NAME).write_bytes(b"\0" * 100)
     (run / finished_run.NAME / "decontamination_report.json").write_text("[]")
+    (run / "manifest_score_Basque.json").write_text(json.dumps({checksums.KEY: [PAIRS, 1]}))
     found = problems(run)
-    for name in ("manifest_generate_Basque.json", "scores.json", "SHA256SUMS", PAIRS, "decontamination_report.json"):
+    for name in (
+        "manifest_generate_Basque.json",
+        "scores.json",
+        "SHA256SUMS",
+        PAIRS,
+        "decontamination_report.json",
+        "manifest_score_Basque.json",
+    ):
         assert any(name in line for line in found), name
 
 
