@@ -160,7 +160,8 @@ def _problem_of_weights(top: dict[str, Path]) -> str:
                 needed |= set(map(str, json.loads(top[name].read_text(encoding="utf-8"))["weight_map"].values()))
             except (OSError, ValueError, LookupError, AttributeError, TypeError):
                 return f"{name} is damaged"
-        for shard in () if indexes else filter(None, map(_SHARD.fullmatch, weights)):
+        shards = [] if indexes else [shard for name in weights if (shard := _SHARD.fullmatch(name))]
+        for shard in shards:
             width, count = len(shard["number"]), int(shard["count"])
             needed |= {f"{shard['begin']}{i:0{width}}-of-{shard['end']}" for i in range(1, count + 1)}
     if lacking := sorted(needed - top.keys()):

@@ -58,8 +58,9 @@ def _check_flores(split: Split, folder: Path, allow_partial: bool) -> None:
     english = languages.find("English")
     for name in benchmarks.flores_files(english, split.name) if split.language != english.name else ():
         if (folder / name).is_file():
-            check_not_english(split, read_lines(folder / name))
-            check_order(split, read_lines(folder / name))
+            texts = read_lines(folder / name)
+            check_not_english(split, texts)
+            check_order(split, texts)
 
 
 def parallel_sentences(

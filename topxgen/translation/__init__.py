@@ -173,8 +173,7 @@ def translate_lists(
         return
     asked, given = tee(lists)
     results = translator.map(Call(method, (sentences, source, target)) for sentences in asked)
-    for result, sentences in zip(
-        results, given, strict=False
-    ):  # a result first: what was given is behind what was asked
+    # A result first: what was given is behind what was asked.
+    for result, sentences in zip(results, given, strict=False):
         on_done(len(sentences))
         yield result
