@@ -50,10 +50,8 @@ def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
 
 def translated_ids(layout: Layout, language: Language) -> set[str]:
     """Ids of the paragraphs that the translations file has."""
-    return {
-        paragraph_id
-        for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name), TranslationRecord), "sentence")
-    }
+    records = read_jsonl(layout.translations(language.name), TranslationRecord)
+    return {paragraph_id for paragraph_id, _ in with_ids(records, "sentence")}
 
 
 def check_translated(layout: Layout, language: Language) -> None:

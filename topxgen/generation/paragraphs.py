@@ -36,6 +36,11 @@ class Target:
     total: int
     minimums: Mapping[str, int]  # by language
 
+    @property
+    def paragraphs(self) -> int:
+        """How many a run of these keeps, at least."""
+        return max(self.total, sum(self.minimums.values()))
+
     def wants(self, kept: Counter, language: str) -> bool:
         """Whether one more paragraph in `language` brings the run nearer to its end.
 
@@ -90,7 +95,7 @@ def reason_against(
     later texts are compared with it, too."""
     reason = reject_reason(text, language, filters)
     if reason is None and (match := near_duplicates.keep(text_id, text)) is not None:
-        reason = f"near_duplicate of {match[0]} (ROUGE-L F1 {match[1]:.3f})"
+        reason = deduplication.reason(*match)
     return reason
 
 

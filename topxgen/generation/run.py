@@ -1,45 +1,30 @@
-"""The stages of datagen.py: generate, translate, score, and the report on them."""
+"""The stages of datagen.py: generate, translate, score."""
 
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance, rates, shards
-from topxgen.common.console import ONCE, Progress, show
+from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import Layout, target_language_of
-from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
-from topxgen.generation.back_translation import (
-    UNANSWERED,
-    back_translate,
-    blocks_of,
-    check_translated,
-    forget_unanswered,
-    read_paragraphs,
-    translated_ids,
-)
+from topxgen.generation import back_translation, deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
-from topxgen.generation.manifests import (
-    STAGES,
-    language_manifest,
-    record,
-    remove_manifests,
-    whole_manifest,
-    write_manifests,
-)
+from topxgen.generation.manifests import STAGES, language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
+from topxgen.generation.report import removed
 from topxgen.text import language_id, sentence_splitting
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
+_ASK_AGAIN = ": run the same command again to send them again, or add --accept_unanswered to go on without them"
 
 
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
@@ -87,7 +72,7 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
             yield lambda: config.selector.preflight(languages, config.target_language)
         source = config.whole if config.layout.translates_taken else config.layout
         for language in languages if "generate" not in args.stages else ():
-            yield lambda language=language: next(read_paragraphs(source, language), None)
+            yield lambda language=language: next(back_translation.read_paragraphs(source, language), None)
             yield lambda language=language: shards.check_merged(source.paragraphs(language.name))
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
@@ -210,7 +195,7 @@ def generate(config: GenerationConfig) -> bool:
     args, layout, target, started = config.args, config.layout, config.target, provenance.now()
     settings = config.generate_settings()
     _check_origin(config)
-    total = max(target.total, sum(target.minimums.values()))
+    total = target.paragraphs
     with _progress(config, "generate", total) as progress, Generation(config, progress, config.steps()) as generation:
         if generation.needs_responses():
             model = config.model_settings()
@@ -292,16 +277,16 @@ def translate(config: GenerationConfig) -> bool:
                 "a fastText --lid_model that can, such as GlotLID's"
             )
     for language in languages if layout.translates_taken else ():
-        paragraphs = list(read_paragraphs(config.whole, language))
-        sharded.take_paragraphs(config, language, blocks_of(config, language, identifier, paragraphs))
+        paragraphs = list(back_translation.read_paragraphs(config.whole, language))
+        sharded.take_paragraphs(config, language, back_translation.blocks_of(config, language, identifier, paragraphs))
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
-        check_translated(layout, language)
+        back_translation.check_translated(layout, language)
         if not args.accept_unanswered:
-            forget_unanswered(layout, language.name)
-        translated = translated_ids(layout, language)
+            back_translation.forget_unanswered(layout, language.name)
+        translated = back_translation.translated_ids(layout, language)
         collected = translated if config.selector is None else translated | collected_ids(layout, language)
-        ids = [paragraph.id for paragraph in read_paragraphs(layout, language)]
+        ids = [paragraph.id for paragraph in back_translation.read_paragraphs(layout, language)]
         totals[language.name] = len(ids)
         done[language.name] = sum(paragraph_id in translated for paragraph_id in ids)
         found[language.name] = sum(paragraph_id in collected for paragraph_id in ids)
@@ -312,7 +297,7 @@ def translate(config: GenerationConfig) -> bool:
         remove_manifests(layout, "translate", [language.name for language in unfinished])
     if found.total() < total:
         logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
-        step = back_translate if config.selector is None else collect
+        step = back_translation.back_translate if config.selector is None else collect
         try:
             translator.load()
             with _progress(config, "translate", total, found.total()) as progress:
@@ -327,7 +312,7 @@ def translate(config: GenerationConfig) -> bool:
         _drop_again(layout, language.name)
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
         if totals[name] and not layout.translations(name).exists():
-            raise _removed(layout.translations(name), name)
+            raise removed(layout.translations(name), name)
         Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     accepted = args.accept_unanswered
@@ -341,14 +326,10 @@ def translate(config: GenerationConfig) -> bool:
         logger.warning(
             f"translate: {truncated} translations are cut at the translator's limit of new tokens (truncated in the files)"
         )
-    if unanswered := sum(count["rejected"].get(UNANSWERED, 0) for count in counts.values()):
+    if unanswered := sum(count["rejected"].get(back_translation.UNANSWERED, 0) for count in counts.values()):
         logger.warning(
-            f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl)"
-            + (
-                ""
-                if accepted
-                else ": run the same command again to send them again, or add --accept_unanswered to go on without them"
-            )
+            f"translate: {unanswered} sentences have no answer ({back_translation.UNANSWERED} in "
+            f"{layout.translate_dir}/*_translate_rejects.jsonl){'' if accepted else _ASK_AGAIN}"
         )
     return accepted or not unanswered
 
@@ -429,74 +410,6 @@ def _check_target_language(config: GenerationConfig) -> None:
         )
 
 
-def _check_unchanged(config: GenerationConfig, generation: dict, translation: dict) -> None:
-    """Raise UsageError if the files do not have what the manifests of this run say: some were removed or changed meanwhile."""
-    for stage in config.args.stages:
-        if stage == "score" and config.scorer is None:
-            continue
-        for name in config.languages:
-            counts = language_manifest(config.layout, stage, name).get("counts", {})
-            now = (generation if stage == "generate" else translation).get(name, {})
-            if now and stage == "translate":
-                now = funnel.before_scores(now)
-            if not counts or any(now.get(key) != value for key, value in counts.items()):
-                raise _removed(config.layout.manifest(stage), name)
-
-
-def _removed(path: Path, name: str) -> UsageError:
-    return UsageError(
-        f"the files of {name} in {path.parent} were removed or changed while this run was going on: re-run the same command"
-    )
-
-
 def _log_retries(model) -> None:
     if retries := getattr(model, "retries", None):
         logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
-
-
-def report(config: GenerationConfig) -> bool:
-    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
-    layout = config.layout
-    # A shard that translates merged paragraphs wrote others itself: its responses are not where these come from.
-    own = [] if layout.translates_taken else config.languages
-    generated = [name for name in own if layout.responses(name).exists() or layout.rejects(name).exists()]
-    translated = [name for name in config.languages if layout.translations(name).exists()]
-    generation = [funnel.generation_counts(layout, name) for name in generated]
-    translation = [funnel.translation_counts(layout, name) for name in translated]
-    _check_unchanged(
-        config, dict(zip(generated, generation, strict=True)), dict(zip(translated, translation, strict=True))
-    )
-    manifests = [language_manifest(layout, "generate", name) for name in own]
-    prompts_sent = sum(manifest.get("prompts_asked") or 0 for manifest in manifests) or None
-    table = funnel.render(prompts_sent, generation, translation, config.filter_names)
-    show(f"\nFunnel, {', '.join(config.languages)}:\n{table}\n")
-    whole = [whole_manifest(layout, stage) for stage in STAGES]
-    others = sorted({name for manifest in whole for name in manifest.get("counts", {})} - config.languages.keys())
-    if others:
-        rows = [list(manifest.get("counts", {}).values()) for manifest in (whole[0], whole[2] or whole[1])]
-        show(f"With {', '.join(others)}, as far as finished:\n{funnel.render(whole[0].get('prompts_asked'), *rows)}\n")
-    for stage in ("generate", "translate"):
-        if usage := config.meter.usage(stage):
-            show(usage)
-    for name in translated:
-        for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
-            shown = "no score" if value is None else f"score {value:.2f}"
-            show(f"  {name}: {sentence}\n  {config.target_language.name}: {text}  ({shown})\n")
-    for name in config.languages:
-        paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translated else [])]
-        show(
-            f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
-        )
-    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
-    may_be_empty = config.shard is not None and "generate" not in config.args.stages
-    if config.shard is not None and config.args.stages == ["generate"]:
-        translated, translation = [], []  # what it has translated are blocks of the merged paragraphs
-    paragraphs = [*zip(generated, generation, strict=True), *zip(translated, translation, strict=True)]
-    empty = {
-        "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
-        "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
-    }
-    for what, names in empty.items():
-        if not may_be_empty:
-            funnel.warn_of_none(what, names)
-    return may_be_empty or not empty["paragraphs"]
