@@ -92,7 +92,7 @@ def check_weights(name: str, config, revision: str = "") -> None:
         empty = ""  # the matrix before this one, if it has only zeros
         for key, tensor in load_tensors(file).items():
             problem, before = None, empty
-            if _is_matrix(tensor):
+            if tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor):  # unlike Marian's bias of the logits
                 empty = key if not tensor[0].any() and not tensor.any() else ""
             if key in owners:
                 problem = f"has {key} in both {owners[key]} and {file.name}"
@@ -116,11 +116,6 @@ def check_weights(name: str, config, revision: str = "") -> None:
     # T5's configurations always say so in transformers 5; then their file counts.
     if getattr(config, "tie_word_embeddings", False) and saved.get("tie_word_embeddings") is not False:
         _check_equal(name, tied)
-
-
-def _is_matrix(tensor: "Tensor") -> bool:
-    """Marian's and BART's bias of the logits, (1, vocabulary), is none."""
-    return tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor)
 
 
 def _check_architecture(name: str, saved: Mapping) -> None:

@@ -256,7 +256,7 @@ def _making(published: "Published", options: "Options") -> str:
 
 def section(part: "Part", seed: int) -> str:
     """What the card says of a config: contamination, statistics, samples. `part.sample` is read."""
-    config, kept = part.config, [item[2] for item in sorted(part.sample, key=lambda item: item[1])]
+    config, kept = part.config, part.sample.in_order()
     whole = len(kept) == part.paragraphs
     stage = "published" if whole else f"random {len(kept):,} of {part.paragraphs:,} paragraphs"
     corpus = Corpus(config.name, stage, config.language, config.target, pairs=[])
@@ -265,7 +265,8 @@ def section(part: "Part", seed: int) -> str:
         corpus.topics.append(paragraph.pairs[0].topic)
         corpus.pairs += [CorpusPair(pair.target, pair.source, pair.score, pair.scorer) for pair in paragraph.pairs]
     statistics = tables.markdown(describe([corpus], StatisticsOptions(seed=seed)))
-    pairs = [pair for _, _, paragraph in sorted(part.sample)[:SAMPLES] for pair in paragraph.pairs[:1]]
+    shown = part.sample.items()[::-1][:SAMPLES]
+    pairs = [pair for paragraph in shown for pair in paragraph.pairs[:1]]
     rows = [
         [escape(cut(pair.target)), escape(cut(pair.source)), "" if pair.score is None else f"{pair.score:.3f}"]
         for pair in pairs
