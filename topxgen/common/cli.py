@@ -156,11 +156,9 @@ class Parser(argparse.ArgumentParser):
         check: Callable[[argparse.Namespace], None] = lambda args: None,
         **options,
     ):
-        codes = (
-            EXIT_CODES
-            | dict(codes)
-            | ({EXIT_INCOMPLETE: f"finished, but incomplete: {incomplete}"} if incomplete else {})
-        )
+        codes = EXIT_CODES | dict(codes)
+        if incomplete:
+            codes[EXIT_INCOMPLETE] = f"finished, but incomplete: {incomplete}"
         codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
             description=description,
@@ -363,7 +361,6 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
 
 
 def _folder_of(args: argparse.Namespace) -> Path | None:
-    """The folder that a stage works in."""
     folder = getattr(args, "output_dir", None) or getattr(args, "input_dir", None)
     if folder is None or getattr(args, "num_shards", None) is None:
         return folder

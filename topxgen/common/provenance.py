@@ -49,9 +49,9 @@ def weights_id(name_or_path: str | Path) -> str:
     """A digest of the weights in a local folder or file, which retraining changes and moving does not; "" for a Hub id or
     a folder without weights."""
     files = weight_files(Path(name_or_path))
-    return (
-        _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else ""
-    )
+    if not files:
+        return ""
+    return _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 def weights_of(**models: str | None) -> dict[str, str]:

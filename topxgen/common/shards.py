@@ -224,7 +224,6 @@ def without_flags(command: list[str], *flags: str) -> list[str]:
 
 
 def with_shard(command: list[str], shard: Shard) -> list[str]:
-    """The words of a command for this shard."""
     words = without_flags(command, "--num_shards", "--shard_index")
     return [*words, "--num_shards", str(shard.count), "--shard_index", str(shard.index)]
 

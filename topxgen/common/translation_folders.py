@@ -95,7 +95,6 @@ def differing(recorded: _Values, values: _Values) -> list[str]:
 
 
 def results(folder: Path) -> Iterator[Path]:
-    """The files with results in a folder of translations."""
     for path in (folder / RESPONSES, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")):
         if path.is_file() and path.stat().st_size:
             yield path

@@ -186,11 +186,8 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
         loaded = loaded["model"]
-    tensors = (
-        {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-        if isinstance(loaded, dict)
-        else {}
-    )
+    values = loaded if isinstance(loaded, dict) else {}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise UsageError(f"{path} holds no named tensors; download the published file again, or save a state dict")
     if bad := sorted(name for name, tensor in tensors.items() if not _is_finite(tensor)):

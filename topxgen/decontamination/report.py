@@ -42,8 +42,6 @@ class Hit(TypedDict, total=False):
 
 
 class Overlaps(TypedDict):
-    """A row of `overlaps`."""
-
     side: str
     benchmark: str
     split: str

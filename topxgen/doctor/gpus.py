@@ -59,7 +59,6 @@ class GPUs:
 
     @property
     def usable(self) -> tuple[GPU, ...]:
-        """Those of `visible` that answer."""
         return tuple(gpu for gpu in self.visible if gpu.answers)
 
 

@@ -297,11 +297,9 @@ class _Builder:
         (datagen,) = self._commands(name, {**tree, "train": None, "main": None, "decontamination": None}, ("datagen",))
         later = {flag: value for flag, value in given.items() if flag in late}
         after = self._file(name, {**tree, "train": None, "main": None})
-        checked = (
-            after.stage("decontamination", self._flags["decontamination"])
-            if tree.get("decontamination") is not None
-            else []
-        )
+        checked = []
+        if tree.get("decontamination") is not None:
+            checked = after.stage("decontamination", self._flags["decontamination"])
         checked = [{flag: value for flag, value in values.items() if flag != "input_dir"} for values in checked]
         if given.get("translate_dir") is None:
             name_of = re.sub(r"[^\w.+-]+", "-", default_translate_dir(vars(datagen.args)))

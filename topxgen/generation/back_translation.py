@@ -235,7 +235,6 @@ def judged(translations: list[Translation], identifier, target: Language) -> lis
 
 
 def reject_of(sentence: str, candidate: Candidate) -> dict:
-    """The reject of a pair."""
     return {"sentence": sentence, **{key: value for key, value in candidate.items() if key != "confidence"}}
 
 

@@ -155,9 +155,8 @@ class Generation:
         )
         if self._pipeline.ends and not config.limited:  # its whole schedule, whatever came with the file
             self._target = replace(self._target, total=self._target.total + self.kept.total())
-        self._steps = steps or self._pipeline.schedule(
-            self._target.languages, self._args.request_batch_size, self._args.seed
-        )
+        languages, size = self._target.languages, self._args.request_batch_size
+        self._steps = steps or self._pipeline.schedule(languages, size, self._args.seed)
         self._queue: deque[Prompt] = deque()  # prompts of the current step not yet looked at
         self._undecided: deque[Prompt] = deque()  # sent or answered, in the order in which they are judged
         self._arrived: set[str] = set()  # ids of those that are on the disk and not judged yet

@@ -352,7 +352,6 @@ def _select(config: GenerationConfig, languages: list[Language], total: int, don
 
 
 def score(config: GenerationConfig) -> None:
-    """Add scores to the pairs."""
     layout, scorer, started = config.layout, config.scorer, provenance.now()
     if scorer is None:
         return

@@ -170,7 +170,6 @@ def _lines_of_translation(text: str, source: str, target: str, names: str) -> li
 
 
 def _behind(beginning: re.Pattern, line: str) -> str:
-    """`line` without the `beginning`, if it has that."""
     found = beginning.match(line)
     return line[found.end() :] if found else line
 

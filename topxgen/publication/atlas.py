@@ -37,7 +37,6 @@ class Atlas:
 
     @property
     def settings(self) -> dict:
-        """What decides what is written."""
         return {"encoder": self._encoder.version, "pairs": self._limit}
 
     def side(self, config: Config) -> tuple[str, Language]:

@@ -149,11 +149,8 @@ def _introduction(parts: list["Part"], models: list[Model]) -> str:
     named = ", ".join(dict.fromkeys(part.config.language.name for part in parts))
     native = _native(parts)
     texts = f"Texts in {escape(', '.join(native))} were given, not generated. " if native else ""
-    whose = (
-        "Translations"
-        if len(native) == len({part.config.language.name for part in parts})
-        else "Texts and translations"
-    )
+    all_native = len(native) == len({part.config.language.name for part in parts})
+    whose = "Translations" if all_native else "Texts and translations"
     return (
         f"{total:,} synthetic sentence pairs in {escape(named)}: {made}. Made with TopXGen toolkit {topxgen.__version__}. {texts}{whose} "
         "are the output of models: they may be wrong, biased or offensive, and nobody has read all of them."
@@ -191,9 +188,9 @@ def _usage(parts: list["Part"], options: "Options") -> str:
         ]
         for part in parts
     ]
-    everything = (
-        f'load_dataset("{name}")                         # config "{ALL}": all languages\n' if len(parts) > 1 else ""
-    )
+    everything = ""
+    if len(parts) > 1:
+        everything = f'load_dataset("{name}")                         # config "{ALL}": all languages\n'
     code = f"from datasets import load_dataset\n\nload_dataset({json.dumps(name)}, {json.dumps(example)})\n{everything}"
     return (
         f"## Use\n\n```python\n{code}```\n\n"
@@ -208,9 +205,8 @@ def _terms(models: list[Model]) -> str:
     rows = []
     for model in models:
         terms = model.licence
-        title = (
-            f"[{escape(terms.name)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
-        )
+        unknown = "**not known: look them up before you use the data**"
+        title = f"[{escape(terms.name)}]({terms.url})" if terms else unknown
         binds = escape(terms.binds_outputs) if terms else ""
         rows.append([escape(model.name), escape(f"{model.made} {model.languages}"), title, binds])
     text = "## Licence and terms\n\nThe data is bound by the terms of the models that made it.\n\n"

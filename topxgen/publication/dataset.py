@@ -50,8 +50,6 @@ class Options:
 
 @dataclass
 class Part:
-    """What was published of a config."""
-
     config: Config
     measured: Measured
     origins: list[origins.Origin]  # of its sources

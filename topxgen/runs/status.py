@@ -198,9 +198,9 @@ class Watcher:
         manifest = self._manifest(layout, "translate", language)
         stage = self._stage("translate", folder, language, manifest, holder, layout.settings("translate"))
         stage.unit, stage.done, stage.of = "paragraphs", pairs.lines, paragraphs
-        stage.counts = {"pairs": pairs.totals["pairs"]} | (
-            {"paragraphs_with_candidates": candidates.lines} if candidates.lines else {}
-        )
+        stage.counts = {"pairs": pairs.totals["pairs"]}
+        if candidates.lines:
+            stage.counts["paragraphs_with_candidates"] = candidates.lines
         files = [pairs, rejects, responses, candidates]
         self._describe(stage, files, rejects, [responses], holder, manifest)
         if stage.state == FINISHED:

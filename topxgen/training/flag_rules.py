@@ -31,9 +31,8 @@ def _is_table(args: argparse.Namespace) -> bool:
 def _has_splits(args: argparse.Namespace) -> bool:
     """Whether the data may have several: not generated pairs, publishers' files of SMOL, and a file."""
     name = args.dataset_name_or_path
-    return (
-        name in BENCHMARKS or (name == "smol" and not args.data_dir) or (_is_table(args) and not Path(name).is_file())
-    )
+    is_no_file = _is_table(args) and not Path(name).is_file()
+    return name in BENCHMARKS or (name == "smol" and not args.data_dir) or is_no_file
 
 
 def _has_configurations(args: argparse.Namespace) -> bool:
