@@ -204,12 +204,8 @@ def _check_variant(name: str, own: Value, variants: Mapping[str, Value], path: P
             raise UsageError(f"{where}: unknown section {key}{did_you_mean(key, (*SECTIONS, *OF_VARIANT))}")
         if key == "evaluate":
             raise UsageError(f"{where}: all variants are scored alike; write evaluate at the top")
-        if (
-            key in SECTIONS
-            and value is not None
-            and not isinstance(value, dict)
-            and not (key == "main" and isinstance(value, list))
-        ):
+        kinds = dict | list | None if key == "main" else dict | None
+        if key in SECTIONS and not isinstance(value, kinds):
             raise UsageError(f"{where}: {key} is not a mapping of flags to values")
     mixed = (own or {}).get("mix")
     if mixed is None:

@@ -45,7 +45,6 @@ PAIR_REASONS = (
     *min_score.REASONS,
 )
 SCORE_COUNTS = ("scored", "mean_score")  # of translation_counts
-SAMPLE_PAIRS = 5  # that are printed
 # Shown only if there are any.
 RARE_REASONS = (
     "prompt_too_long", "answer_failed", "unfinished", "too_long", "binary", "too_short", "sentence_no_words", UNANSWERED,
@@ -215,9 +214,9 @@ def warn_of_none(what: str, languages: Collection[str]) -> None:
         logger.warning(f"no {what} were kept in {', '.join(sorted(languages))}; see the reasons in *_rejects.jsonl")
 
 
-def sample_pairs(path: Path) -> list[tuple[str, str, float | None]]:
-    """Up to SAMPLE_PAIRS (sentence, translation, score) from across the file."""
+def sample_pairs(path: Path, count: int = 5) -> list[tuple[str, str, float | None]]:
+    """Up to `count` (sentence, translation, score) from across the file."""
     pairs = []
     for record in read_jsonl(path, TranslationRecord):
         pairs += zip_longest(record["propositions"], record["translations"], record.get("scores") or [])
-    return pairs[:: max(1, len(pairs) // SAMPLE_PAIRS)][:SAMPLE_PAIRS]
+    return pairs[:: max(1, len(pairs) // count)][:count]
