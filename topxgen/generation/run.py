@@ -24,7 +24,6 @@ from topxgen.text import language_id, sentence_splitting
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
-_ASK_AGAIN = ": run the same command again to send them again, or add --accept_unanswered to go on without them"
 
 
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
@@ -208,11 +207,8 @@ def generate(config: GenerationConfig) -> bool:
             kept = kept_on_disk(config)
             remove_manifests(layout, "generate", [name for name in config.languages if target.wants(kept, name)])
             progress.restart_clock()
-            try:
+            with _closing(sampler):
                 generation.run(config.meter.wrap(sampler, "generate"), config.sampling_settings())
-            finally:
-                _log_retries(sampler)
-                sampler.close()
         else:
             progress.restart_clock()  # what is read from disk says nothing about the rate
             for name in config.languages:  # with those whose responses were not waited for
@@ -249,6 +245,17 @@ def generate(config: GenerationConfig) -> bool:
     return complete
 
 
+@contextmanager
+def _closing(model) -> Iterator[None]:
+    """At the end of the block say how often an API's requests were repeated, and free the model."""
+    try:
+        yield
+    finally:
+        if retries := getattr(model, "retries", None):
+            logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
+        model.close()
+
+
 def _check_origin(config: GenerationConfig) -> None:
     """Generated paragraphs belong to the responses beside them: without these, the ids of new ones would be taken."""
     if config.layout.settings("generate").exists():
@@ -268,14 +275,7 @@ def translate(config: GenerationConfig) -> bool:
     translator, languages = config.translator, config.languages.values()
     for language in languages:
         translator.check(language, target)
-    settings = config.translate_settings()
-    identifier = language_id.load(args.lid_model)
-    for language in [*languages, target]:
-        if not identifier.knows(language):
-            logger.warning(
-                f"{args.lid_model} cannot identify {language.name}: the language of its sentences is not checked; pass "
-                "a fastText --lid_model that can, such as GlotLID's"
-            )
+    settings, identifier = config.translate_settings(), _language_identifier(config)
     for language in languages if layout.translates_taken else ():
         paragraphs = list(back_translation.read_paragraphs(config.whole, language))
         sharded.take_paragraphs(config, language, back_translation.blocks_of(config, language, identifier, paragraphs))
@@ -298,14 +298,11 @@ def translate(config: GenerationConfig) -> bool:
     if found.total() < total:
         logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
         step = back_translation.back_translate if config.selector is None else collect
-        try:
+        with _closing(translator):
             translator.load()
             with _progress(config, "translate", total, found.total()) as progress:
                 for language in unfinished:
                     step(config, language, identifier, progress)
-        finally:
-            _log_retries(translator)
-            translator.close()
     if unfinished and config.selector is not None:
         _select(config, unfinished, total, done.total())
     for language in unfinished:
@@ -320,6 +317,25 @@ def translate(config: GenerationConfig) -> bool:
     write_manifests(layout, "translate", started, args.seed, settings, results, config.languages)
     for name in config.languages:
         layout.candidates(name).unlink(missing_ok=True)
+    unanswered = _log_translated(config, counts)
+    return accepted or not unanswered
+
+
+def _language_identifier(config: GenerationConfig):
+    """That of --lid_model; languages that it does not know are logged."""
+    name = config.args.lid_model
+    identifier = language_id.load(name)
+    for language in [*config.languages.values(), config.target_language]:
+        if not identifier.knows(language):
+            logger.warning(
+                f"{name} cannot identify {language.name}: the language of its sentences is not checked; pass "
+                "a fastText --lid_model that can, such as GlotLID's"
+            )
+    return identifier
+
+
+def _log_translated(config: GenerationConfig, counts: dict[str, dict]) -> int:
+    """Log what became of the sentences; how many have no answer."""
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
     logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
     if truncated := sum(count.get("truncated_translations", 0) for count in counts.values()):
@@ -327,18 +343,19 @@ def translate(config: GenerationConfig) -> bool:
             f"translate: {truncated} translations are cut at the translator's limit of new tokens (truncated in the files)"
         )
     if unanswered := sum(count["rejected"].get(back_translation.UNANSWERED, 0) for count in counts.values()):
+        remedy = ": run the same command again to send them again, or add --accept_unanswered to go on without them"
         logger.warning(
             f"translate: {unanswered} sentences have no answer ({back_translation.UNANSWERED} in "
-            f"{layout.translate_dir}/*_translate_rejects.jsonl){'' if accepted else _ASK_AGAIN}"
+            f"{config.layout.translate_dir}/*_translate_rejects.jsonl){'' if config.args.accept_unanswered else remedy}"
         )
-    return accepted or not unanswered
+    return unanswered
 
 
 def _select(config: GenerationConfig, languages: list[Language], total: int, done: int) -> None:
     """The second half of the translate stage, once the translator's memory is free: the best candidate of each sentence."""
     selector = config.selector
     logger.info(f"select: the best of up to {config.args.number_of_candidates} candidates by {selector.id}")
-    try:
+    with _closing(selector):
         selector.load()
         with _progress(config, "select", total, done) as progress:
             for language in languages:
@@ -347,8 +364,6 @@ def _select(config: GenerationConfig, languages: list[Language], total: int, don
             logger.warning(
                 f"{selector.truncated} texts are longer than {selector.id} reads and were judged by their beginnings"
             )
-    finally:
-        selector.close()
 
 
 def score(config: GenerationConfig) -> None:
@@ -361,13 +376,11 @@ def score(config: GenerationConfig) -> None:
         remove_manifests(layout, "score", unfinished)
         by = f"; loading {scorer.id}" if scorer.has_models else f" by {scorer.id}"
         logger.info(f"score: the pairs of {total} paragraphs{by}")
-        try:
+        with _closing(scorer):
             scorer.load()
             with _progress(config, "score", total) as progress:
                 for name in unfinished:
                     scoring.score(config, config.languages[name], progress)
-        finally:
-            scorer.close()
     if config.args.min_score is not None:
         _drop_below_min_score(config)
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
@@ -407,8 +420,3 @@ def _check_target_language(config: GenerationConfig) -> None:
         raise UsageError(
             f"the translations in {config.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"
         )
-
-
-def _log_retries(model) -> None:
-    if retries := getattr(model, "retries", None):
-        logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
