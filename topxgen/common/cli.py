@@ -223,10 +223,8 @@ class Parser(argparse.ArgumentParser):
         flags, typed = self.flags(), {self._option_string_actions[flag] for flag in _flags_in(words)}
         values = {name: value for name, value in values.items() if flags[name] not in typed}
         positional, more = run_files.words(flags, values, where)
-        self._where, self._origins = (
-            where,
-            {flag: where for name in values for flag in flags[name].option_strings or [name]},
-        )
+        self._where = where
+        self._origins = {flag: where for name in values for flag in flags[name].option_strings or [name]}
         end = words.index("--") if "--" in words else len(words)
         words = [*words[:end], *more, *words[end:]]
         if positional and self._has_positionals(words, positional):

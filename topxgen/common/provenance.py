@@ -189,12 +189,10 @@ def check_settings(path: Path, settings: dict) -> None:
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
     if differing:
         changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
-        own = any(name.endswith("_code") for name in differing)
-        versions = (
-            "; older versions left out of a _code what your own code imports: finish the directory with that version"
-        )
+        if any(name.endswith("_code") for name in differing):
+            changes += "; older versions left out of a _code what your own code imports: finish the directory with that version"
         raise UsageError(
-            f"{path.parent} holds results of other settings ({changes}{versions if own else ''}): pass the earlier ones, or another directory"
+            f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory"
         )
 
 

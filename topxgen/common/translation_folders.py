@@ -16,9 +16,8 @@ _Values = Mapping[str, object]
 
 
 def asks_llm(values: _Values) -> bool:
-    return bool(
-        values.get("method_translate") != "nllb" or values.get("steps") or values.get("number_of_refining_steps")
-    )
+    asks_several = values.get("steps") or values.get("number_of_refining_steps")
+    return bool(values.get("method_translate") != "nllb" or asks_several)
 
 
 def _samples(values: _Values) -> bool:

@@ -179,10 +179,8 @@ def training_need(command: Command, checkpoint: Checkpoint, how: Launch) -> tupl
         in_float32 = "" if how.is_half else " in float32"
     about = "about " if checkpoint.used_experts < 1 else ""
     size = f"{UNKNOWN}its parameters" if adapter is None else f"{about}{adapter / 1e6:.1f} M parameters"
-    return (
-        arithmetic.training_bytes(frozen, adapter or 0, how.processes, how.zero),
-        f"LoRA of rank {args.lora_r} ({size}) on weights of {gb(frozen)}{in_float32}, {where}",
-    )
+    need = arithmetic.training_bytes(frozen, adapter or 0, how.processes, how.zero)
+    return need, f"LoRA of rank {args.lora_r} ({size}) on weights of {gb(frozen)}{in_float32}, {where}"
 
 
 def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int | None, situation: Situation) -> Finding:
