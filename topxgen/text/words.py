@@ -37,6 +37,7 @@ _JOINERS = dict.fromkeys((0x200C, 0x200D), "")  # only shape glyphs
 # İ loses its dot, which i has: a case-folded İ is i with a combining dot.
 _FOLDED = _INVISIBLE | _JOINERS | {ord("İ"): "i"}
 
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 _SYLLABLES = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
@@ -110,17 +111,12 @@ def unicode_words(text: str) -> list[str]:
     return words.split()
 
 
-@cache
-def _ascii_pattern():
-    return re.compile(r"[a-z0-9]+")
-
-
 def ascii_words(text: str) -> list[str]:
     """Tokens of the package `rouge_score` without a stemmer: runs of a-z and 0-9 in the lower-cased text.
 
     Text in another script has no tokens; for comparison with the published system, which used that package.
     """
-    return _ascii_pattern().findall(text.lower())
+    return _ASCII_WORD.findall(text.lower())
 
 
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"unicode": unicode_words, "rouge_score": ascii_words}
