@@ -276,20 +276,11 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
             weight = _UNANSWERED * (record_id in unanswered) + ("scorer" not in pairs)
             yield Place(offset, size, id_key(record_id), weight)
 
-    def read_rejects(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_whole_lines(path, TranslationRejects):
-            by_score = all(reject["reason"] in min_score.REASONS for reject in line["rejected"])
-            yield Place(offset, size, id_key(line["id"]), by_score)
-
-    def read_others(path: Path) -> Iterator[Place]:
-        return (
-            Place(offset, size, id_key(line["id"])) for _, offset, size, line in read_whole_lines(path, OthersRecord)
-        )
-
-    def read_responses(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_whole_lines(path, ResponseRecord):
-            yield Place(offset, size, id_key(line["id"]), bool(line.get("error")))
-
+    read_rejects = _by_id(
+        TranslationRejects, lambda line: all(r["reason"] in min_score.REASONS for r in line["rejected"])
+    )
+    read_others = _by_id(OthersRecord)
+    read_responses = _by_id(ResponseRecord, lambda line: bool(line.get("error")))
     ids = (key for key, _ in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"))
     ranks, paths = Ranks(ids), paths_of(lambda one: one.translations(name))
     # A folder that was only scored has the pairs of the directory, and no rejects.
@@ -326,6 +317,16 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
             record(layout.settings(stage), values)
     _publish(staged.translate_dir, layout.translate_dir, lambda: remove_manifests(layout, first, [name]))
     shutil.rmtree(staging)
+
+
+def _by_id(schema: type, weight: Callable[[dict], int] = lambda line: 0) -> Callable[[Path], Iterator[Place]]:
+    """A function that gives the places of the lines of a file by their ids."""
+
+    def read(path: Path) -> Iterator[Place]:
+        for _, offset, size, line in read_whole_lines(path, schema):
+            yield Place(offset, size, id_key(line["id"]), weight(line))
+
+    return read
 
 
 def _left_to_do(layout: Layout, stage: str, name: str, settings: dict) -> int:
