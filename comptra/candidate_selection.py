@@ -87,11 +87,16 @@ def consensus(candidates: list[list[str]], read: Callable, score: Callable, orde
     `read` makes topxgen.retrieval.ngram_similarity.Sequences of texts, `score` is its chrf or bleu. Sums that agree in nine
     decimals are ties: the last bits are noise. An empty candidate is chosen only if all are empty.
     """
-    widest = max(map(len, candidates), default=0)
-    size = max(1, _PAIRS_PER_BLOCK // max(1, widest**2))  # lists of a block
     best: list[str] = []
-    for start in range(0, len(candidates), size):
-        block = candidates[start : start + size]
+    while len(best) < len(candidates):
+        start = stop = len(best)
+        widest = 1
+        while stop < len(candidates):
+            widest = max(widest, len(candidates[stop]))
+            if stop > start and (stop + 1 - start) * widest**2 > _PAIRS_PER_BLOCK:
+                break
+            stop += 1
+        block = candidates[start:stop]
         chosen = _most_similar(block, read, score, order)
         best += [texts[i] if texts else "" for texts, i in zip(block, chosen, strict=True)]
     return best

@@ -41,12 +41,17 @@ class _NeuralMetric:
         names = ",".join(Path(name.rstrip("/")).name for name in models)
         self.signature = f"{title}|model:{names}|weights:{identity}|dtype:{dtype}|version:{VERSION}"
 
+    @property
+    def truncated(self) -> int:
+        """How many inputs were too long for the model and were cut, since it was loaded."""
+        return self._model.truncated if self._model is not None else 0
+
     def close(self) -> None:
         """Report what was cut, and free the model and its memory."""
         if self._model is not None:
-            if truncated := self._model.truncated:
+            if self.truncated:
                 logger.warning(
-                    f"{self._title}: {truncated} inputs are longer than {self.max_tokens} tokens and were cut there"
+                    f"{self._title}: {self.truncated} inputs are longer than {self.max_tokens} tokens and were cut there"
                 )
             self._model.close()
             self._model = None

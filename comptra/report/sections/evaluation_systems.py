@@ -127,7 +127,9 @@ def loader(folders: Sequence[Path], benchmark_dir: Path | None) -> Callable[...,
         problems: list[UsageError] = []
         for room in rooms:
             try:
-                return evaluation_sets.load(dataset, src, tgt, folder=room, need_pool=False, allow_partial=True, **options)
+                return evaluation_sets.load(
+                    dataset, src, tgt, folder=room, need_pool=False, allow_partial=True, **options
+                )
             except UsageError as error:
                 problems.append(error)
         raise problems[-1]
