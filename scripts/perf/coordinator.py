@@ -8,12 +8,13 @@ shared as in real text; one text in twenty is a near-duplicate of an earlier one
 are those of one process, which does nothing in parallel.
 """
 
+import argparse
 import json
 import random
-import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -87,6 +88,44 @@ class Sampler:
         return Answer(request.id, [text], 900, 600, finish_reasons=("stop",))
 
 
+def config(folder: Path, args: argparse.Namespace, languages: Sequence[str]) -> GenerationConfig:
+    words = as_flags(
+        model_name_or_path="none", inference_api="openai", api_key="none", output_dir=folder, number_of_instructions=10 * args.responses,
+        seed_topics_path="topics/wikipedia_vital_topics.txt", number_of_icl_demonstrations=0, number_of_icl_phrases=0,
+        back_translator="nllb", prompt_template="instruct",
+    )  # fmt: skip
+    return GenerationConfig(build_parser().parse_args([*words, "--languages", *languages]))
+
+
+def measured(folder: Path, args: argparse.Namespace, languages: Sequence[str], sampler: Sampler | None) -> dict:
+    """A run; without a sampler what it takes to resume it."""
+    plan = config(folder, args, languages)
+    _ = plan.pipeline  # of a chat model
+    plan.args.inference_api = "openai" if args.paid else "vllm"
+    cpu, began = time.process_time(), time.perf_counter()
+    with Progress("coordinator", None, "paragraphs") as progress, Generation(plan, progress) as generation:
+        generation.needs_responses()
+        if sampler is None:  # what the first text to be compared waits for
+            _ = [files.near_duplicates for files in generation._files.values()]
+        start = time.process_time(), time.perf_counter()
+        if sampler is not None:
+            generation.run(sampler, plan.sampling_settings())
+        end = time.process_time(), time.perf_counter()
+        kept = generation.kept.total()
+    opening = {"cpu_s": round(start[0] - cpu, 2), "s": round(start[1] - began, 2)}
+    if sampler is None:
+        return {"resume": opening, "kept": kept, "peak_mib": peak_mib()}
+    cpu_s, seconds = end[0] - start[0] - sampler.making, end[1] - start[1] - sampler.making
+    return {
+        "responses": sampler.answered,
+        "kept": kept,
+        "cpu_s": round(cpu_s, 2),
+        "ms_of_cpu_per_response": round(1000 * cpu_s / sampler.answered, 3),
+        "responses_per_s": round(sampler.answered / seconds, 1),
+        "peak_mib": peak_mib(),
+    }
+
+
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--responses", type=int, default=20_000)
@@ -98,48 +137,12 @@ def main() -> None:
     args = parser.parse_args()
     languages = LANGUAGES[: args.languages]
 
-    def config(folder) -> GenerationConfig:
-        words = as_flags(
-            model_name_or_path="none", inference_api="openai", api_key="none", output_dir=folder, number_of_instructions=10 * args.responses,
-            seed_topics_path="topics/wikipedia_vital_topics.txt", number_of_icl_demonstrations=0, number_of_icl_phrases=0,
-            back_translator="nllb", prompt_template="instruct",
-        )  # fmt: skip
-        return GenerationConfig(build_parser().parse_args([*words, "--languages", *languages]))
-
-    def measured(folder, sampler) -> dict:
-        plan = config(folder)
-        _ = plan.pipeline  # of a chat model
-        plan.args.inference_api = "openai" if args.paid else "vllm"
-        cpu, began = time.process_time(), time.perf_counter()
-        with Progress("coordinator", None, "paragraphs") as progress, Generation(plan, progress) as generation:
-            generation.needs_responses()
-            if sampler is None:  # what the first text to be compared waits for
-                _ = [files.near_duplicates for files in generation._files.values()]
-            start = time.process_time(), time.perf_counter()
-            if sampler is not None:
-                generation.run(sampler, plan.sampling_settings())
-            end = time.process_time(), time.perf_counter()
-            kept = generation.kept.total()
-        opening = {"cpu_s": round(start[0] - cpu, 2), "s": round(start[1] - began, 2)}
-        if sampler is None:
-            return {"resume": opening, "kept": kept, "peak_mib": peak_mib()}
-        cpu_s, seconds = end[0] - start[0] - sampler.making, end[1] - start[1] - sampler.making
-        return {
-            "responses": sampler.answered,
-            "kept": kept,
-            "cpu_s": round(cpu_s, 2),
-            "ms_of_cpu_per_response": round(1000 * cpu_s / sampler.answered, 3),
-            "responses_per_s": round(sampler.answered / seconds, 1),
-            "peak_mib": peak_mib(),
-        }
-
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.output_dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         sampler = Sampler(languages, args.responses, args.in_flight, args.rate)
-        print(json.dumps({"languages": len(languages), **measured(folder, sampler)}), flush=True)
-        sys.stdout.flush()
-        in_child(lambda: print(json.dumps(measured(folder, None)), flush=True))
+        print(json.dumps({"languages": len(languages), **measured(folder, args, languages, sampler)}), flush=True)
+        print(json.dumps(in_child(measured, folder, args, languages, None)))
 
 
 if __name__ == "__main__":

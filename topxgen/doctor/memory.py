@@ -7,7 +7,7 @@ from topxgen.common import environment, needs
 from topxgen.common.errors import UsageError
 from topxgen.doctor import UNKNOWN, Finding, arithmetic, gb, note, ok, problem
 from topxgen.doctor.checkpoints import Checkpoint
-from topxgen.doctor.situation import Launch, Situation, launch, runs_llm
+from topxgen.doctor.situation import Launch, Situation, runs_llm
 from topxgen.experiments.chain import Command
 from topxgen.inference import engine_args, gpu_groups
 
@@ -183,7 +183,9 @@ def training_need(command: Command, checkpoint: Checkpoint, how: Launch) -> tupl
     """(bytes on each GPU, what they consist of)."""
     args = command.args
     where = (
-        f"{how.processes} GPUs" + (f", ZeRO-{how.zero}" if how.zero else ", each with all of it")
+        f"{how.processes} GPUs"
+        + (f" of {how.nodes} nodes" if how.nodes > 1 else "")
+        + (f", ZeRO-{how.zero}" if how.zero else ", each with all of it")
         if how.processes > 1
         else "one process"
     )
@@ -208,22 +210,19 @@ def training_need(command: Command, checkpoint: Checkpoint, how: Launch) -> tupl
 def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int | None, situation: Situation) -> Finding:
     if not checkpoint.parameters:
         return note(name, f"{UNKNOWN}how many parameters it has: its weights are not safetensors")
-    launched = launch(command, len(situation.gpus.usable))
+    launched = situation.launch(command)
     need, how = training_need(command, checkpoint, launched)
     args, processes = command.args, launched.processes
     less = "--use_peft" if not args.use_peft else "--load_in_4bit" if launched.is_half else "--bf16"
     if memory is None:
         what = f"{how}: {gb(need)} on the CPU and activations; {gb(situation.free_ram)} of RAM are free"
-        if need * processes > situation.free_ram:
+        if need * processes / launched.nodes > situation.free_ram:
             return problem(name, f"{what}: it does not fit", f"use a GPU, a smaller model, or {less}")
         return ok(name, what)
-    if processes > len(situation.gpus.usable):
-        text = f"{processes} processes, {len(situation.gpus.usable)} GPUs visible here"
-        return note(
-            name,
-            f"{text}: {UNKNOWN}whether several machines are meant",
-            f"--num_processes {len(situation.gpus.usable)}",
-        )
+    gpus = situation.training_gpus
+    if processes > gpus:
+        text = f"{processes} processes, {gpus} GPUs {f'of {launched.nodes} nodes' if launched.nodes > 1 else 'visible here'}"
+        return note(name, f"{text}: {UNKNOWN}whether several machines are meant", f"--num_processes {gpus}")
     what = f"{how}: {gb(need)} on each GPU of {gb(memory)}, and activations"
     if need > memory:
         remedy = f"{less}, ZeRO-3 over more GPUs (configs/zero3.yaml), or a smaller model"

@@ -91,6 +91,14 @@ def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
     return by_stage, gres
 
 
+def training_nodes(file: RunFile) -> tuple[int, int | None]:
+    """How many nodes train together, and if they are several, how many GPUs each has. Raises UsageError."""
+    by_stage, gres = resources(file)
+    train = by_stage["train"]
+    listed = re.search(r"(?:^|,)gpu(?::[^:,]*)??:(\d+)(?:[(,]|$)", train.gres or gres or "")
+    return train.nodes, int(listed[1]) if listed and train.nodes > 1 else None
+
+
 def seconds(time: str) -> int:
     """Of a time as SLURM has it: minutes, minutes:seconds, hours:minutes:seconds, or days-hours and so on."""
     days, _, rest = time.rpartition("-")
