@@ -59,7 +59,8 @@ DEMONSTRATIONS = "demonstrations (--k, or --number_of_merge_demonstrations with 
 # What each flag needs to have an effect. An implementation of the user's own ("module:attribute") may use any flag.
 # fmt: off
 RULES = (
-    Rule((*LLM_FLAGS, "prices", "budget", "accept_unanswered"), "an LLM (--method_translate other than nllb, --steps, --number_of_refining_steps)", uses_llm, harmless=True),
+    Rule((*LLM_FLAGS, "enable_lora", "base_model_name_or_path", "max_concurrent_requests", "prices", "budget", "accept_unanswered"),
+         "an LLM (--method_translate other than nllb, --steps, --number_of_refining_steps)", uses_llm, harmless=True),
     Rule(STEPS_FLAGS, "--steps 1 or more", lambda args: args.steps, switch="steps"),
     Rule(("mode_divide", "max_new_tokens_divide"), "--method_divide llm", lambda args: _divides_by(args, "llm")),
     Rule(("number_of_repetitions",), "--method_divide identity", lambda args: _divides_by(args, "identity")),
