@@ -328,7 +328,7 @@ def test_vllm_outlives_an_adapter_that_it_cannot_load(tiny_lm, tmp_path):
 
     try:
         first = answer()
-        with pytest.raises(UsageError, match=f"vLLM cannot use the adapter {embeds} .*embed_tokens.*merge_lora.py"):
+        with pytest.raises(UsageError, match=f"vLLM cannot use the adapter {embeds} .*merge_lora.py"):
             sampler.use_adapter(str(embeds))
         sampler.use_adapter(str(fits))
         assert answer() == first
