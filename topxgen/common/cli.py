@@ -298,7 +298,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices and not own:
             choices = [str(choice) for choice in action.choices]
             hint = did_you_mean(str(value), choices)
-            if "files" in choices and Path(value).exists():  # a test set of one's own
+            if "files" in choices and os.path.exists(value):  # a test set of one's own
                 hint = f"; for files of yours pass {action.option_strings[0]} files --test_files SOURCES REFERENCES"
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 

@@ -15,9 +15,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from topxgen import inference
+from topxgen.common.console import quiet
+from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
 from topxgen.common.needs import COMET
 from topxgen.common.records import back_translator_of
+from topxgen.distributed import ray_cluster
 from topxgen.doctor import NOTE, PROBLEM, UNKNOWN, Finding, note, ok, problem
 from topxgen.doctor.situation import Situation, launch, runs_llm
 from topxgen.experiments.chain import Command
@@ -63,8 +67,9 @@ PACKAGES: dict[str, Callable[[Command], bool]] = {
     "bitsandbytes": lambda command: _flag("load_in_8bit")(command) or _flag("load_in_4bit")(command),
     "liger_kernel": _flag("use_liger_kernel"),
     "ctranslate2": lambda command: _translates(command) and command.args.nllb_engine == "ctranslate2",
+    "ray": lambda command: getattr(command.args, "distributed", None) == "ray",
 }
-BY_HAND = {"liger_kernel": "pip install liger-kernel"}
+BY_HAND = {"liger_kernel": "pip install liger-kernel", "ray": ray_cluster.INSTALL}
 
 
 def _translates(command: Command) -> bool:
@@ -128,7 +133,8 @@ def _listed() -> tuple[list[Requirement], list[Requirement], list[Requirement]]:
     if file.is_file():
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         extras = project["optional-dependencies"]
-        lines = project["dependencies"], extras["models"] + extras["gpu"], extras["models"] + extras["cpu"]
+        models = extras["models"] + extras["ray"]
+        lines = project["dependencies"], models + extras["gpu"], models + extras["cpu"]
         rows = [[Requirement(line) for line in part] for part in lines]
         return tuple([row for row in part if row.marker is None or row.marker.evaluate()] for part in rows)
     rows = [Requirement(line) for line in metadata.requires("topxgen") or ()]
@@ -138,7 +144,7 @@ def _listed() -> tuple[list[Requirement], list[Requirement], list[Requirement]]:
             row for row in rows if row.marker is None or any(row.marker.evaluate({"extra": extra}) for extra in extras)
         ]
 
-    return of(""), of("models", "gpu"), of("models", "cpu")
+    return of(""), of("models", "ray", "gpu"), of("models", "ray", "cpu")
 
 
 def _fits(version: str, tested: SpecifierSet) -> bool:
@@ -206,8 +212,8 @@ def driver(situation: Situation) -> Iterator[Finding]:
                 f"{gpu.name} has capability {_shown(gpu.capability)}; builds for CUDA 13 need {_shown(CUDA_13)} or more",
                 "install torch's build for CUDA 12, or use another GPU",
             )
-    if installed("ctranslate2") and not cublas():
-        users = [command.name for command in situation.commands if PACKAGES["ctranslate2"](command)]
+    users = [command.name for command in situation.commands if PACKAGES["ctranslate2"](command)]
+    if (users or not situation.commands) and installed("ctranslate2") and not cublas():
         yield Finding(
             PROBLEM if users else NOTE,
             "CTranslate2",
@@ -241,6 +247,8 @@ def _shown(version: tuple[int, int]) -> str:
 def environments(situation: Situation) -> Iterator[Finding]:
     """COMET's, by whether its interpreter finds the package; importing it takes half a minute."""
     users = list(dict.fromkeys(stage for asset in situation.assets for stage in asset.stages if asset.kind == COMET))
+    if situation.commands and not users:
+        return
     chosen = {getattr(command.args, "comet_python", None) for command in situation.commands if command.stage in users}
     for flag in sorted(chosen, key=str) or [None]:
         wanted = comet_models.interpreter(flag)
@@ -257,6 +265,25 @@ def environments(situation: Situation) -> Iterator[Finding]:
         what = "there is no interpreter" if python is None else "no package comet for"
         why = f"{', '.join(users)} cannot score with COMET" if users else "needed for COMET's metrics alone"
         yield Finding(PROBLEM if users else NOTE, "COMET", f"{what} {wanted}: {why}", comet_models.REMEDY)
+
+
+def inputs(situation: Situation) -> Iterator[Finding]:
+    """Keys and clients of APIs, and what the first command says of its flags and files, which no stage before it makes."""
+    errors = {}
+    for command in situation.stage("datagen", "main"):
+        if command.args.inference_api in inference.REMOTE:
+            settings = inference.ModelSettings.from_args(command.args, model_name_or_path="")
+            try:
+                with quiet():
+                    inference.check(command.args.inference_api, settings)
+            except UsageError as error:
+                errors[command.name] = str(error)
+    for command, estimate in situation.estimates[:1]:
+        is_complete = not any(asset.problem for asset in situation.assets if command.stage in asset.stages)
+        if is_complete and estimate.work.startswith(UNKNOWN):
+            errors.setdefault(command.name, estimate.work.removeprefix(UNKNOWN))
+    for name, text in errors.items():
+        yield problem(name, text)
 
 
 def imports(names: Sequence[str]) -> Iterator[Finding]:
