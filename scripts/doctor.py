@@ -28,12 +28,14 @@ from topxgen.common import flag_rules
 from topxgen.common.cli import FLAG, Parser, count, run_main
 from topxgen.common.console import aligned, one_line, show, width
 from topxgen.common.flag_rules import Rule
+from topxgen.common.run_files import RunFile
 from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic, examine, hours
 from topxgen.doctor.gpus import of_kind
 from topxgen.doctor.situation import Situation
 from topxgen.doctor.software import PACKAGES, imports
 from topxgen.experiments.assets import read_commands
 from topxgen.experiments.chain import add_set_flag
+from topxgen.experiments.job_resources import training_nodes
 from topxgen.flags import add_reported_prices_flag
 from topxgen.inference.costs import Prices, span
 
@@ -73,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
     prices = Prices.of(args.prices)
     commands = read_commands(args.file, args.set) if args.file else []
-    situation = Situation(commands, of_kind(args.gpu, args.num_gpus) if args.gpu is not None else None)
+    nodes = training_nodes(RunFile.read(args.file, args.set)) if args.file else ()
+    situation = Situation(commands, of_kind(args.gpu, args.num_gpus) if args.gpu is not None else None, *nodes)
     findings = list(examine(situation))
     if args.imports is not None:
         findings += [("imports", finding) for finding in imports(args.imports)]
@@ -158,16 +161,9 @@ def show_estimates(estimates: list[hours.Needed]) -> None:
             unknown.append(f"{row.stage}: {work}")
             work = ""
         tokens = [span([n / 1e6 for n in pair]) if pair else "-" for pair in (row.prompt_tokens, row.completion_tokens)]
-        rows.append(
-            (
-                shortened(row.stage),
-                cut(work or "-", MAX_WORK),
-                *tokens,
-                "< 0.01" if row.hours and row.hours[1] < 0.01 else span(row.hours) or "unknown",
-                row.by or "-",
-                span(row.usd) or "-",
-            )
-        )
+        time = "< 0.01" if row.hours and row.hours[1] < 0.01 else span(row.hours) or "unknown"
+        by, usd = row.by or "-", span(row.usd) or "-"
+        rows.append((shortened(row.stage), cut(work or "-", MAX_WORK), *tokens, time, by, usd))
     columns = [column for column in zip(*rows, strict=True) if {*column[1:]} != {"-"}]
     lines = aligned(list(zip(*columns, strict=True)), left=2)
     show("\nestimates, lowest to highest; M: million tokens\n" + "\n".join(lines))

@@ -6,7 +6,6 @@ Apertium's rules (Basque to English) translate all sentences that can be changed
 sets of these sentences.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,6 @@ from topxgen.translation import TranslatorSettings, no_progress
 
 TWINS, SIZES, SETS = 3, (50, 100, 300), 400  # of sentences; sets of each size
 MARGINS = (0, 0.5, 1)  # chrF++
-
-
-def rows_of(values: Sequence, chosen: np.ndarray) -> list:
-    return [values[i] for i in chosen]
 
 
 def main() -> None:
@@ -52,7 +47,8 @@ def main() -> None:
         for seed in range(SETS):
             chosen = rng.choice(len(made.numbers), size, replace=False)
             some = Columns([stats[chosen] for stats in columns.variants], columns.scores)
-            recall = drop.recall_test([rows_of(v, chosen) for v in variants], [rows_of(t, chosen) for t in texts], None)
+            some_of = [[[values[i] for i in chosen] for values in side] for side in (variants, texts)]
+            recall = drop.recall_test(*some_of, None)
             for margin in MARGINS:
                 chrf = drop.drop_test(some, None, margin, seed)
                 alarms[margin] += drop.is_suspicious(chrf, recall)

@@ -13,9 +13,7 @@ line of JSON for each: `recall` is the share of the texts that the exact search 
 
 import json
 import random
-import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +72,6 @@ def measure(make, size: int, threshold: float, prefilter: str) -> tuple[dict, np
     return {"cpu_s": round(cpu, 1), "peak_mib": peak_mib(), "rejected": int(rejected.sum())}, rejected
 
 
-def measure_into(path: Path, *arguments) -> None:
-    row, decisions = measure(*arguments)
-    np.save(path, decisions)
-    path.with_suffix(".json").write_text(json.dumps(row))
-
-
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 10_000, 20_000])
@@ -93,11 +85,7 @@ def main() -> None:
         for threshold in args.thresholds:
             rejected = {}
             for prefilter in args.prefilters:
-                with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder) / "rejected.npy"
-                    in_child(partial(measure_into, path, make, size, threshold, prefilter))
-                    rejected[prefilter] = np.load(path)
-                    row = json.loads(path.with_suffix(".json").read_text())
+                row, rejected[prefilter] = in_child(measure, make, size, threshold, prefilter)
                 if len(rejected) == 2:
                     exact = rejected["exact"]
                     row["recall"] = round(float((exact & rejected["minhash"]).sum() / max(exact.sum(), 1)), 4)

@@ -1,6 +1,7 @@
 """What the measurements share; a script that imports it finds the project, whatever the current folder."""
 
 import argparse
+import multiprocessing
 import os
 import resource
 import statistics
@@ -8,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -44,12 +48,10 @@ def peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def in_child(work: Callable[[], None]) -> None:
-    """Run `work` in a process with memory of its own."""
-    if not (child := os.fork()):
-        work()
-        os._exit(0)
-    os.waitpid(child, 0)
+def in_child(work: Callable[..., T], *arguments) -> T:
+    """What `work` returns, in a process with memory of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def run_measured(words: Sequence[object], fine: Sequence[int] = (0,)) -> dict:

@@ -9,13 +9,12 @@ limit only if it is slower. `--list` shows the rates and where they come from; p
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from topxgen.common.console import show
+from measuring import command_line
+
+from topxgen.common.console import markdown_table, show
 from topxgen.doctor.rates import RATES, USER
 
 
@@ -116,7 +115,7 @@ def _rate(text: str) -> tuple[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--tokens", type=float, nargs="+", default=[1e6, 1e8, 1e10], help="that the LLM writes")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--languages", type=int, default=10)
@@ -137,9 +136,7 @@ def main() -> None:
         rows.insert(0, ["rate", "value", "unit", "source"])
     else:
         rows = table(args.tokens, args.gpus, args.languages, rates)
-    rows.insert(1, ["---"] * len(rows[0]))
-    for row in rows:
-        show(f"| {' | '.join(row)} |")
+    show(markdown_table(rows[0], rows[1:]))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ of a small run. While a job of a stage that had fewer kills than the others runs
 or SIGUSR1 by scancel, or it is requeued. What was cancelled is submitted again. The output is JSON.
 """
 
-import argparse
 import json
 import os
 import random
@@ -19,7 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line
+
 from tests.attack.shooting_range import KEY, Stub
 from tests.attack.table import make_inputs
 from tests.support import slurm, tiny_models
@@ -121,7 +121,7 @@ def campaign(cluster: slurm.Cluster, place: Path, nllb: str, kills: int, seed: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=30, metavar="N", help="at least this many, as many in each stage")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the moments and of who is killed")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty folder for runs and models")

@@ -155,7 +155,20 @@ def test_packages_that_flags_need(tmp_path, tiny_lm):
         code=1,
     )
     [text] = of(found, "packages", "problem")
-    assert text.startswith("liger_kernel: not installed; train cannot run without it -> pip install liger-kernel")
+    assert not of(found, "inputs") and text.startswith(
+        "liger_kernel: not installed; train cannot run without it -> pip install liger-kernel"
+    )
+
+
+def test_what_ends_the_first_stage_at_once_is_a_problem(tmp_path):
+    keyless = of(findings(write_run(tmp_path, more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs")
+    assert len(keyless) == 1 and "datagen: --inference_api openai needs a key: export OPENAI_API_KEY" in keyless[0]
+    own = f"languages: Basque, paragraphs: {tmp_path}, back_translator: apertium, scorer: confidence, distributed: ray"
+    run = tmp_path / "own.yaml"
+    run.write_text(f"output_dir: {tmp_path}/out\ndatagen: {{{own}}}\n")
+    found = findings(run, code=1)
+    assert "has no Basque.txt or Basque.jsonl" in of(found, "inputs", "problem")[0]
+    assert not of(found, "environments"), "COMET is not used"
 
 
 def test_python_that_is_not_supported(monkeypatch):

@@ -50,6 +50,7 @@ CHECKS: dict[str, Choice] = {
     "driver": Choice("topxgen.doctor.software:driver", "whether torch's build fits the driver and the GPUs"),
     "packages": Choice("topxgen.doctor.software:packages", "versions of the packages that the run uses"),
     "environments": Choice("topxgen.doctor.software:environments", "COMET's separate environment"),
+    "inputs": Choice("topxgen.doctor.software:inputs", "keys of APIs; flags and files of the first stage"),
     "memory": Choice("topxgen.doctor.memory:check", "weights, KV cache and optimizer against the memory"),
     "disk": Choice("topxgen.doctor.storage:disk", "free space where the run writes"),
     "locks": Choice("topxgen.doctor.storage:locks", "file locks, and who holds the output directory"),

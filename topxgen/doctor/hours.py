@@ -7,7 +7,7 @@ from topxgen.common.records import back_translator_of, scorer_of
 from topxgen.doctor import arithmetic
 from topxgen.doctor.memory import float_bytes
 from topxgen.doctor.rates import H100, RATES
-from topxgen.doctor.situation import Situation, launch
+from topxgen.doctor.situation import Situation
 from topxgen.experiments.chain import Command
 from topxgen.inference.costs import Estimate, Prices
 
@@ -72,17 +72,13 @@ def _decontaminated(command: Command, estimate: Estimate, situation: Situation) 
 def _trained(command: Command, estimate: Estimate, situation: Situation) -> Estimate:
     """With the rows of all processes; those that are not packed (--packing none, encoder-decoders) have one pair, of two sentences at least."""
     checkpoint = situation.checkpoint(command.args.model_name_or_path)
-    processes, work = _processes(command, situation), estimate.work
+    processes, work = situation.launch(command).processes, estimate.work
     few = tokens = estimate.prompt_tokens[1] * processes
     if command.args.packing == "none" or checkpoint is None or checkpoint.attention is None:
         few *= min(1, 2 * RATES["tokens_per_sentence"].value / command.args.max_length)
     if processes > 1:
         work = work.replace(" steps of ", f" steps of {processes} x ")
     return estimate._replace(work=work, prompt_tokens=(few, tokens))
-
-
-def _processes(command: Command, situation: Situation) -> int:
-    return launch(command, len(situation.gpus.usable)).processes
 
 
 def tokens_are_paid(command: Command) -> bool:
@@ -101,7 +97,7 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
     if command.stage == "train":
         if not estimate.prompt_tokens[1] or not checkpoint.parameters or card.flops is None:
             return None
-        args, size, processes = command.args, checkpoint.active_parameters, _processes(command, situation)
+        args, size, processes = command.args, checkpoint.active_parameters, situation.launch(command).processes
         ways = {"checkpointing": args.gradient_checkpointing, "lora": args.use_peft}
         return tuple(arithmetic.training_hours(size, n / processes, card, **ways) for n in estimate.prompt_tokens)
     if not estimate.completion_tokens[1] or command.args.inference_api != "vllm" or card.flops is None:

@@ -31,15 +31,27 @@ ANSWER_S = 8.0  # for all questions of a kind to the Hub together
 
 @dataclass
 class Situation:
-    """`commands`: of the run, none for the machine alone; `given`: GPUs of another machine."""
+    """`commands`: of the run, none for the machine alone; `given`: GPUs of another machine; `nodes`: of a SLURM job that trains, with
+    `gpus_per_node`, if the run file says how many."""
 
     commands: Sequence[Command] = ()
     given: gpus.GPUs | None = None
+    nodes: int = 1
+    gpus_per_node: int | None = None
     checkpoints_read: dict[Path, checkpoints.Checkpoint | None] = field(default_factory=dict)
 
     @cached_property
     def gpus(self) -> gpus.GPUs:
         return self.given or gpus.find()
+
+    @property
+    def training_gpus(self) -> int:
+        """Of all nodes together."""
+        return self.nodes * (self.gpus_per_node or len(self.gpus.usable))
+
+    def launch(self, command: Command) -> "Launch":
+        """Raises UsageError for files that cannot be read."""
+        return launch(command, self.training_gpus or self.nodes, self.nodes)
 
     @cached_property
     def assets(self) -> list[Asset]:
@@ -145,17 +157,18 @@ class Launch:
     processes: int = 1
     zero: int = 0
     is_half: bool = False
+    nodes: int = 1
 
 
-def launch(command: Command, gpus: int = 1) -> Launch:
-    """By the command's launcher, --deepspeed and the number of GPUs. Raises UsageError for files that cannot be read."""
+def launch(command: Command, gpus: int = 1, nodes: int = 1) -> Launch:
+    """By the command's launcher, --deepspeed and the number of GPUs of all nodes. Raises UsageError for files that cannot be read."""
     words = list(command.launcher)
     config: _Accelerate = {}
     if path := values_of_flag(words, "--config_file"):
         config = _read_yaml(Path(path[0]))
     counts = [values_of_flag(words, flag)[:1] for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
     given = next((count for count in chain(*counts) if count.isdecimal()), None)
-    default = max(1, gpus) if "accelerate" in (Path(word).name for word in words) else 1
+    default = gpus if "accelerate" in (Path(word).name for word in words) else 1
     processes = int(given) if given else config.get("num_processes") or default
     deepspeed = config.get("deepspeed_config") or {}
     zero = deepspeed.get("zero_stage") or 0
@@ -163,7 +176,7 @@ def launch(command: Command, gpus: int = 1) -> Launch:
         zero = (read_json(Path(file), _DeepSpeedFile).get("zero_optimization") or {}).get("stage") or 0
     precision = values_of_flag(words, "--mixed_precision")[:1] or [config.get("mixed_precision")]
     is_half = command.args.bf16 or command.args.fp16 or precision[0] in ("bf16", "fp16")
-    return Launch(processes, zero if zero in (1, 2, 3) else 0, is_half)
+    return Launch(processes, zero if zero in (1, 2, 3) else 0, is_half, nodes)
 
 
 def _read_yaml(path: Path) -> _Accelerate:

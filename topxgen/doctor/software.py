@@ -15,9 +15,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from topxgen import inference
+from topxgen.common.console import quiet
+from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
 from topxgen.common.needs import COMET
 from topxgen.common.records import back_translator_of
+from topxgen.distributed import ray_cluster
 from topxgen.doctor import NOTE, PROBLEM, UNKNOWN, Finding, note, ok, problem
 from topxgen.doctor.situation import Situation, launch, runs_llm
 from topxgen.experiments.chain import Command
@@ -37,11 +41,8 @@ def python(_: Situation) -> Iterator[Finding]:
     if version in SUPPORTED:
         yield ok("Python", f"{version}, {sys.executable}")
     else:
-        yield problem(
-            "Python",
-            f"{version} is not supported: packages that are needed have no wheels for it; 3.11 to 3.13 are",
-            "python3.12 -m venv .venv, then scripts/setup.sh in it",
-        )
+        text = f"{version} is not supported: packages that are needed have no wheels for it; 3.11 to 3.13 are"
+        yield problem("Python", text, "python3.12 -m venv .venv, then scripts/setup.sh in it")
 
 
 # What uses which package: a module, and whether a command uses it.
@@ -63,8 +64,9 @@ PACKAGES: dict[str, Callable[[Command], bool]] = {
     "bitsandbytes": lambda command: _flag("load_in_8bit")(command) or _flag("load_in_4bit")(command),
     "liger_kernel": _flag("use_liger_kernel"),
     "ctranslate2": lambda command: _translates(command) and command.args.nllb_engine == "ctranslate2",
+    "ray": lambda command: getattr(command.args, "distributed", None) == "ray",
 }
-BY_HAND = {"liger_kernel": "pip install liger-kernel"}
+BY_HAND = {"liger_kernel": "pip install liger-kernel", "ray": ray_cluster.INSTALL}
 
 
 def _translates(command: Command) -> bool:
@@ -128,7 +130,8 @@ def _listed() -> tuple[list[Requirement], list[Requirement], list[Requirement]]:
     if file.is_file():
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         extras = project["optional-dependencies"]
-        lines = project["dependencies"], extras["models"] + extras["gpu"], extras["models"] + extras["cpu"]
+        models = extras["models"] + extras["ray"]
+        lines = project["dependencies"], models + extras["gpu"], models + extras["cpu"]
         rows = [[Requirement(line) for line in part] for part in lines]
         return tuple([row for row in part if row.marker is None or row.marker.evaluate()] for part in rows)
     rows = [Requirement(line) for line in metadata.requires("topxgen") or ()]
@@ -138,13 +141,12 @@ def _listed() -> tuple[list[Requirement], list[Requirement], list[Requirement]]:
             row for row in rows if row.marker is None or any(row.marker.evaluate({"extra": extra}) for extra in extras)
         ]
 
-    return of(""), of("models", "gpu"), of("models", "cpu")
+    return of(""), of("models", "ray", "gpu"), of("models", "ray", "cpu")
 
 
 def _fits(version: str, tested: SpecifierSet) -> bool:
-    return tested.contains(
-        version.partition("+")[0] if not re.search(r"\+", str(tested)) else version, prereleases=True
-    )
+    compared = version if "+" in str(tested) else version.partition("+")[0]
+    return tested.contains(compared, prereleases=True)
 
 
 def installed(module: str) -> str | None:
@@ -181,39 +183,27 @@ def driver(situation: Situation) -> Iterator[Finding]:
     if version is None or not found.all:
         return
     if cuda is None:
-        yield problem(
-            "torch",
-            f"{version} is built for the CPU: the GPUs are not used",
-            "pip install -r requirements.txt in a new environment",
-        )
+        remedy = "pip install -r requirements.txt in a new environment"
+        yield problem("torch", f"{version} is built for the CPU: the GPUs are not used", remedy)
     elif found.cuda is None:
-        yield note(
-            "driver",
-            f"{'that of the GPUs of --gpu is not here' if found.given else found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built",
-        )
+        text = f"{'that of the GPUs of --gpu is not here' if found.given else found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built"
+        yield note("driver", text)
     elif cuda[0] > found.cuda[0]:
-        yield problem(
-            "driver",
-            f"{found.driver} runs CUDA up to {_shown(found.cuda)}; torch {version} is built for {_shown(cuda)} and finds no GPU",
-            "have the driver updated, or install torch's and vLLM's builds for an older CUDA",
-        )
+        text = f"{found.driver} runs CUDA up to {_shown(found.cuda)}; torch {version} is built for {_shown(cuda)} and finds no GPU"
+        yield problem("driver", text, "have the driver updated, or install torch's and vLLM's builds for an older CUDA")
     else:
         yield ok("driver", f"{found.driver} with CUDA {_shown(found.cuda)}, torch {version} for CUDA {_shown(cuda)}")
     for gpu in found.visible:
         if cuda and cuda[0] >= 13 and gpu.capability and gpu.capability < CUDA_13:
-            yield problem(
-                f"GPU {gpu.index}",
-                f"{gpu.name} has capability {_shown(gpu.capability)}; builds for CUDA 13 need {_shown(CUDA_13)} or more",
-                "install torch's build for CUDA 12, or use another GPU",
+            text = (
+                f"{gpu.name} has capability {_shown(gpu.capability)}; builds for CUDA 13 need {_shown(CUDA_13)} or more"
             )
-    if installed("ctranslate2") and not cublas():
-        users = [command.name for command in situation.commands if PACKAGES["ctranslate2"](command)]
-        yield Finding(
-            PROBLEM if users else NOTE,
-            "CTranslate2",
-            "is built for CUDA 12, and there is no libcublas.so.12: NLLB fails on GPUs",
-            "pip install 'nvidia-cublas-cu12>=12.4', or pass --nllb_engine transformers",
-        )
+            yield problem(f"GPU {gpu.index}", text, "install torch's build for CUDA 12, or use another GPU")
+    users = [command.name for command in situation.commands if PACKAGES["ctranslate2"](command)]
+    if (users or not situation.commands) and installed("ctranslate2") and not cublas():
+        text = "is built for CUDA 12, and there is no libcublas.so.12: NLLB fails on GPUs"
+        remedy = "pip install 'nvidia-cublas-cu12>=12.4', or pass --nllb_engine transformers"
+        yield Finding(PROBLEM if users else NOTE, "CTranslate2", text, remedy)
 
 
 def torch_cuda() -> tuple[int, int] | None:
@@ -227,11 +217,9 @@ def torch_cuda() -> tuple[int, int] | None:
 
 def cublas() -> bool:
     """Whether CTranslate2 is going to find CUDA 12's cuBLAS: pip's, or one that the loader has."""
-    folders = [
-        *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")),
-        *map(str, Path("/usr/local").glob("cuda*/lib64")),
-    ]
-    return bool(seq2seq_engines.cublas_files()) or any(Path(folder, "libcublas.so.12").exists() for folder in folders)
+    of_loader = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    folders = [*map(Path, of_loader), *Path("/usr/local").glob("cuda*/lib64")]
+    return bool(seq2seq_engines.cublas_files()) or any((folder / "libcublas.so.12").exists() for folder in folders)
 
 
 def _shown(version: tuple[int, int]) -> str:
@@ -241,6 +229,8 @@ def _shown(version: tuple[int, int]) -> str:
 def environments(situation: Situation) -> Iterator[Finding]:
     """COMET's, by whether its interpreter finds the package; importing it takes half a minute."""
     users = list(dict.fromkeys(stage for asset in situation.assets for stage in asset.stages if asset.kind == COMET))
+    if situation.commands and not users:
+        return
     chosen = {getattr(command.args, "comet_python", None) for command in situation.commands if command.stage in users}
     for flag in sorted(chosen, key=str) or [None]:
         wanted = comet_models.interpreter(flag)
@@ -259,6 +249,25 @@ def environments(situation: Situation) -> Iterator[Finding]:
         yield Finding(PROBLEM if users else NOTE, "COMET", f"{what} {wanted}: {why}", comet_models.REMEDY)
 
 
+def inputs(situation: Situation) -> Iterator[Finding]:
+    """Keys and clients of APIs, and what the first command says of its flags and files, which no stage before it makes."""
+    errors = {}
+    for command in situation.stage("datagen", "main"):
+        if command.args.inference_api in inference.REMOTE:
+            settings = inference.ModelSettings.from_args(command.args, model_name_or_path="")
+            try:
+                with quiet():
+                    inference.check(command.args.inference_api, settings)
+            except UsageError as error:
+                errors[command.name] = str(error)
+    for command, estimate in situation.estimates[:1]:
+        is_complete = not any(asset.problem for asset in situation.assets if command.stage in asset.stages)
+        if is_complete and estimate.work.startswith(UNKNOWN):
+            errors.setdefault(command.name, estimate.work.removeprefix(UNKNOWN))
+    for name, text in errors.items():
+        yield problem(name, text)
+
+
 def imports(names: Sequence[str]) -> Iterator[Finding]:
     """Import each of these packages in a process of its own (--imports); all that are installed, if none is named."""
     for module in names or [module for module in PACKAGES if installed(module)]:
@@ -275,10 +284,7 @@ def imports(names: Sequence[str]) -> Iterator[Finding]:
             continue
         if result.returncode:
             lines = split_lines(result.stderr.strip()) or [f"exit code {result.returncode}"]
-            yield problem(
-                module,
-                f"is installed but cannot be imported: {lines[-1][:300]}",
-                f"pip install --force-reinstall {module}",
-            )
+            remedy = f"pip install --force-reinstall {module}"
+            yield problem(module, f"is installed but cannot be imported: {lines[-1][:300]}", remedy)
         else:
             yield ok(module, "can be imported")

@@ -32,7 +32,6 @@ class Resources:
     extra: tuple[str, ...] = ()
 
     def options(self) -> Iterator[str]:
-        """The options of sbatch for it."""
         yield from ("--requeue", f"--signal=B:USR1@{self.warning}", f"--nodes={self.nodes}", "--ntasks-per-node=1")
         yield f"--cpus-per-task={self.cpus}"
         for name in ("partition", "account", "qos", "gres", "mem", "time"):
@@ -89,6 +88,14 @@ def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
         values = {name: value for name, value in shared.items() if name not in others} | own
         by_stage[kind] = replace(_DEFAULTS.get(kind, Resources()), **values)
     return by_stage, gres
+
+
+def training_nodes(file: RunFile) -> tuple[int, int | None]:
+    """How many nodes train together, and if they are several, how many GPUs each has. Raises UsageError."""
+    by_stage, gres = resources(file)
+    train = by_stage["train"]
+    listed = re.search(r"(?:^|,)gpu(?::[^:,]*)??:(\d+)(?:[(,]|$)", train.gres or gres or "")
+    return train.nodes, int(listed[1]) if listed and train.nodes > 1 else None
 
 
 def seconds(time: str) -> int:
