@@ -161,7 +161,9 @@ def test_packages_that_flags_need(tmp_path, tiny_lm):
 
 
 def test_what_ends_the_first_stage_at_once_is_a_problem(tmp_path):
-    keyless = of(findings(write_run(tmp_path, "gpt", more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs")
+    keyless = of(
+        findings(write_run(tmp_path, "gpt", more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs"
+    )
     assert len(keyless) == 1 and "datagen: --inference_api openai needs a key: export OPENAI_API_KEY" in keyless[0]
     own = f"languages: Basque, paragraphs: {tmp_path}, back_translator: apertium, scorer: confidence, distributed: ray"
     run = tmp_path / "own.yaml"
