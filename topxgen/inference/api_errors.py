@@ -24,9 +24,10 @@ PROMPT_AT_FAULT = re.compile(
     re.IGNORECASE,
 )
 # What Python's errors call the types of JSON.
-PYTHON_TYPE = re.compile(r"'?\b(NoneType|dict|str|int|float|bool)\b'?( object)?")
+PYTHON_TYPE = re.compile(r"'?\b(NoneType|dict|list|str|int|float|bool)\b'?( object)?")
 JSON_TYPES = {
     "NoneType": "null",
+    "list": "list",
     "dict": "object",
     "str": "string",
     "int": "number",
