@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from tests.support.ray_runs import (
     Driver,
     decontaminate,
     differences,
+    kill_all,
+    ray_start,
     running_cluster,
     small_command,
     token,
@@ -153,6 +156,31 @@ def test_a_killed_command_leaves_a_running_cluster_as_it_was(command, one, tmp_p
         driver = Driver("datagen.py", *command, "--output_dir", tmp_path)
         assert driver.ended()[0] in (0, 3) and head.is_running()
         assert answers.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1]) and differences(tmp_path, one) == []
+
+
+def test_a_node_that_joins_and_one_that_is_lost(command, one, tmp_path):
+    """Workers start on the node that joins; when the first one is lost, it does the rest. The same files."""
+    answers, log = tmp_path / "out" / "Basque_answers.jsonl", tmp_path / "log"
+    words = [sys.executable, "datagen.py", *command, "--distributed", "ray", "--output_dir", answers.parent]
+    with running_cluster(0, RAY_AUTH_MODE="disabled") as (_, environment), ExitStack() as nodes:
+        options = (f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
+        first = nodes.enter_context(ray_start(tmp_path / "first", environment, *options))
+        with open(log, "w") as file:
+            process = subprocess.Popen([*map(str, words)], cwd=ROOT, env=os.environ | environment, stderr=file)
+
+        def wait_for(reached) -> None:
+            until = time.monotonic() + 600
+            while not reached():
+                assert process.poll() is None and time.monotonic() < until, log.read_text()
+                time.sleep(0.1)
+
+        wait_for(lambda: lines_in(answers) > 3)
+        second = nodes.enter_context(ray_start(tmp_path / "second", environment, *options))
+        wait_for(lambda: "nodes have joined the Ray cluster: 1 more workers" in log.read_text())
+        wait_for(lambda: workers(second.pid))
+        kill_all(first)
+        assert process.wait(1000) in (0, 3), log.read_text()
+    assert differences(answers.parent, one) == [] and "was lost" in log.read_text()
 
 
 def test_metricx_in_two_workers(tmp_path):

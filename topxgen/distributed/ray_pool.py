@@ -4,11 +4,13 @@ Actors, and not Ray Data or ray.data.llm: docs/cluster.md and the comparison in 
 """
 
 import logging
+import math
 import os
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.5  # how often a signal is looked for
 WAIT_NOTICE_S = 30.0
+NEW_NODES_S = 10.0  # how often nodes are looked for that have joined
 MAX_LOSSES = 5  # workers, for one call or while they load: then it is the call or the model that ends them
 
 
@@ -45,8 +48,7 @@ class RayPool(Pool):
 
     def __init__(self, build: Callable[[], Any], plan: Plan):
         self._ray, self._plan = ray_cluster.connect(plan), plan
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        count, cpus, gpus = share(nodes, plan)
+        count, cpus, gpus = share(self._nodes(), plan)
         # Lost ones are replaced here: an actor that Ray restarts keeps its calls while it waits for a node and loads.
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         self._class = self._ray.remote(Worker).options(**options)
@@ -55,18 +57,18 @@ class RayPool(Pool):
         self._lost_loading = 0
         self._actors: list[_Actor] = []
         self.capacity = CAPACITY * count
+        self._notice_at, self._grow_at = time.monotonic() + WAIT_NOTICE_S, time.monotonic() + NEW_NODES_S
         try:
             for _ in range(count):
                 self._actors.append(self._started())
-            began, noticed = time.monotonic(), False
             while not any(actor.capacity for actor in self._actors):
                 self._take_finished()
-                if not noticed and time.monotonic() - began > WAIT_NOTICE_S:
-                    noticed = True
-                    logger.info(f"waiting for {count} Ray workers ({plan.what}) to start and load")
         except BaseException:
             self.close()
             raise
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _started(self) -> _Actor:
         handle = self._class.remote()
@@ -98,6 +100,8 @@ class RayPool(Pool):
 
     def _take_finished(self) -> list[tuple[Call, Any]]:
         """Wait a little for something to finish: calls with their results. Lost workers are replaced, their calls wait."""
+        self._note_waiting()
+        self._grow()
         numbers = {reference: number for number, actor in enumerate(self._actors) for reference in actor.calls}
         if not numbers:  # all workers were lost as the run was stopped
             self._waiting.clear()
@@ -129,6 +133,24 @@ class RayPool(Pool):
             actor.capacity, self._lost_loading = value, 0
             self.capacity = len(self._actors) * max(actor.capacity for actor in self._actors)
         return results
+
+    def _note_waiting(self) -> None:
+        if any(actor.capacity for actor in self._actors):
+            self._notice_at = time.monotonic() + WAIT_NOTICE_S
+        elif time.monotonic() > self._notice_at:
+            self._notice_at = math.inf
+            logger.info(f"waiting for {len(self._actors)} Ray workers ({self._plan.what}) to start and load")
+
+    def _grow(self) -> None:
+        """Start workers on nodes that have joined, unless --num_workers says how many there are."""
+        if self._plan.workers or time.monotonic() < self._grow_at:
+            return
+        self._grow_at = time.monotonic() + NEW_NODES_S
+        with suppress(UsageError):  # no node has room now
+            count, *_ = share(self._nodes(), self._plan)
+            if (more := count - len(self._actors)) > 0:
+                logger.info(f"nodes have joined the Ray cluster: {more} more workers ({self._plan.what}) are started")
+                self._actors += [self._started() for _ in range(more)]
 
     def _replace(self, number: int, error: Exception) -> None:
         """Start another worker for one that is lost. Raises UsageError if that has happened too often."""
