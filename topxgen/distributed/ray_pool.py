@@ -143,7 +143,7 @@ class RayPool(Pool):
 
     def _grow(self) -> None:
         """Start workers on nodes that have joined, unless --num_workers says how many there are."""
-        if self._plan.workers or time.monotonic() < self._grow_at:
+        if self._plan.workers or signals.stop_requested() or time.monotonic() < self._grow_at:
             return
         self._grow_at = time.monotonic() + NEW_NODES_S
         with suppress(UsageError):  # no node has room now
