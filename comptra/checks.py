@@ -1,30 +1,15 @@
-"""Checks of main.py's flags against each other and against the test set. All raise UsageError before a model is loaded."""
+"""Checks of main.py's flags against each other. All raise UsageError before a model is loaded."""
 
 import argparse
-import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from comptra import methods
 from comptra.candidate_selection import BY_QUALITY
-from comptra.compositional import divide
-from comptra.methods import refine
 from topxgen import inference
 from topxgen.common import flag_rules, translation_folders
-from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.flags import WORKER_RULES, engine_rules
-from topxgen.prompting.style import RAW
-
-if TYPE_CHECKING:
-    from comptra.config import EvaluationConfig
-
-logger = logging.getLogger(__name__)
-
-PHRASE = ""  # stands for the phrases of a sentence, which are not known yet
-MAX_SHOWN = 100  # characters
-
 
 ANNOTATED = ("pos", "morph", "dep", "ner")  # methods that need spaCy, as do:
 PARSING_RETRIEVERS, PARSING_DIVIDERS = ("structural", "kernel", "grakel"), ("structural",)
@@ -74,7 +59,8 @@ DEMONSTRATIONS = "demonstrations (--k, or --number_of_merge_demonstrations with 
 # What each flag needs to have an effect. An implementation of the user's own ("module:attribute") may use any flag.
 # fmt: off
 RULES = (
-    Rule((*LLM_FLAGS, "prices", "budget", "accept_unanswered"), "an LLM (--method_translate other than nllb, --steps, --number_of_refining_steps)", uses_llm, harmless=True),
+    Rule((*LLM_FLAGS, "enable_lora", "base_model_name_or_path", "max_concurrent_requests", "prices", "budget", "accept_unanswered"),
+         "an LLM (--method_translate other than nllb, --steps, --number_of_refining_steps)", uses_llm, harmless=True),
     Rule(STEPS_FLAGS, "--steps 1 or more", lambda args: args.steps, switch="steps"),
     Rule(("mode_divide", "max_new_tokens_divide"), "--method_divide llm", lambda args: _divides_by(args, "llm")),
     Rule(("number_of_repetitions",), "--method_divide identity", lambda args: _divides_by(args, "identity")),
@@ -154,57 +140,3 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
         )
     if args.method_translate == methods.DIVIDE_ONLY and not args.steps:
         yield "--method_translate none only divides: pass --steps 1 or more"
-
-
-def check_pool(config: "EvaluationConfig") -> None:
-    """Whether there are enough demonstrations in the pool, and where they come from."""
-    args, wanted = config.args, config.max_demonstrations
-    if (config.test_set.facts.get("pool") or {}).get("decontaminated") is False:
-        logger.warning(
-            "the demonstration pool was not decontaminated (no _translate_filtered.jsonl): it may contain the test set; run "
-            "decontamination.py",
-            extra=ONCE,
-        )
-    if config.divides_by_pool and not config.test_set.pool:
-        logger.info("no demonstration pool: --method_divide keyword picks long words instead of rare ones", extra=ONCE)
-    if not wanted:
-        return
-    pool, leaks_for = config.test_set.pool, config.test_set.leaks_for
-    queries = [*config.test_set.sources, *([PHRASE] if args.steps else [])]
-    left_out = max(map(len, map(leaks_for, queries)))
-    if wanted > len(pool) - left_out:
-        flag = "--k" if wanted == args.k else "--number_of_merge_demonstrations"
-        leaking = f" ({left_out} of them overlap a sentence to be translated)" if left_out else ""
-        raise UsageError(
-            f"{flag} {wanted} is more than the {len(pool)} pairs of the pool of {args.dataset_name_or_path}{leaking}; "
-            "pass a smaller number, or choose another data set"
-        )
-    if leaking := config.test_set.facts["leak_guard"]["leaking_pairs"]:
-        where = f" ({config.direction})" if config.several else ""
-        first = min(i for indices in config.test_set.leaks.values() for i in indices)
-        logger.warning(
-            f"{leaking} of the {len(pool)} pairs of the demonstration pool{where} overlap the test set; they are left out for the sentences "
-            f"that they overlap, such as {' '.join(pool[first])[:MAX_SHOWN]!r}"
-        )
-
-
-def check_choices(config: "EvaluationConfig") -> None:
-    """What the chosen methods, retriever, selector and divider need beyond the LLM."""
-    args = config.args
-    task = config.task(config.models[0], client=None)  # creates the selectors
-    methods.check(args.method_translate, task)
-    if config.max_demonstrations:
-        config.retriever  # noqa: B018 (created now, so that it reports what is missing)
-    refines = bool(args.number_of_refining_steps or args.refine_after_merge)
-    instructs = args.method_translate in methods.WITH_INSTRUCTIONS or refines
-    instructs |= bool(args.steps and config.merge_prompt.has_sections)
-    if instructs and RAW in config.style.values():
-        logger.warning(
-            "cot, maps, step_by_step, TEaR, refinement and these merge prompts give instructions, which models without a chat template rarely follow: "
-            "look at some responses first",
-            extra=ONCE,
-        )
-    if refines:
-        refine.check(task)
-    if args.steps:
-        divide.check(args.method_divide, config.src, config.divider_settings)

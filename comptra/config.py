@@ -19,6 +19,7 @@ from comptra.models import Model
 from topxgen import distributed, inference, retrieval, translation
 from topxgen.common import hub, provenance, shards, translation_folders
 from topxgen.common.cli import check_filename
+from topxgen.common.console import ONCE
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import check_output_directory
 from topxgen.inference.costs import Meter, Prices
@@ -30,6 +31,8 @@ from topxgen.translation import TranslatorSettings
 
 logger = logging.getLogger(__name__)
 DIVISION_SETTINGS = "settings_divide.json"
+PHRASE = ""  # stands for the phrases of a sentence, which are not known yet
+MAX_SHOWN = 100  # characters
 
 
 def directions(args: argparse.Namespace) -> list[argparse.Namespace]:
@@ -123,7 +126,7 @@ class EvaluationConfig:
             self.test_set = evaluation_sets.of_flags(args, self.src, self.tgt, need_pool)
             if args.shard is not None:
                 self.test_set = _part_of(self.test_set, args.shard)
-            checks.check_pool(self)
+            self._check_pool()
         self.style: dict[str, str] = {} if first is None else first.style  # RAW or CHAT, by the model's path
         if self.uses_llm and first is None:
             inference.check(args.inference_api, self.model_settings(self.models[0]), self.sampling)
@@ -138,7 +141,7 @@ class EvaluationConfig:
             if args.steps and not self._identifier.knows(self.tgt):
                 logger.info(f"{args.lid_model} cannot identify {self.tgt.name}: the language of phrases is not checked")
                 self._identifier = None
-            checks.check_choices(self)
+            self._check_choices()
         # What the responses of the models cost, in all directions.
         self.meter = Meter(Prices.of(args.prices), args.budget) if first is None else first.meter
 
@@ -165,6 +168,62 @@ class EvaluationConfig:
     def part(self, model: Model) -> str:
         """The name, in logs and for costs, of a model's run in this direction."""
         return f"{model.name}, {self.direction}" if self.several else model.name
+
+    # Checks that need more than the flags
+
+    def _check_pool(self) -> None:
+        """Whether there are enough demonstrations in the pool, and where they come from."""
+        args, wanted = self.args, self.max_demonstrations
+        if (self.test_set.facts.get("pool") or {}).get("decontaminated") is False:
+            logger.warning(
+                "the demonstration pool was not decontaminated (no _translate_filtered.jsonl): it may contain the test set; run "
+                "decontamination.py",
+                extra=ONCE,
+            )
+        if self.divides_by_pool and not self.test_set.pool:
+            logger.info(
+                "no demonstration pool: --method_divide keyword picks long words instead of rare ones", extra=ONCE
+            )
+        if not wanted:
+            return
+        pool, leaks_for = self.test_set.pool, self.test_set.leaks_for
+        queries = [*self.test_set.sources, *([PHRASE] if args.steps else [])]
+        left_out = max(map(len, map(leaks_for, queries)))
+        if wanted > len(pool) - left_out:
+            flag = "--k" if wanted == args.k else "--number_of_merge_demonstrations"
+            leaking = f" ({left_out} of them overlap a sentence to be translated)" if left_out else ""
+            raise UsageError(
+                f"{flag} {wanted} is more than the {len(pool)} pairs of the pool of {args.dataset_name_or_path}{leaking}; "
+                "pass a smaller number, or choose another data set"
+            )
+        if leaking := self.test_set.facts["leak_guard"]["leaking_pairs"]:
+            where = f" ({self.direction})" if self.several else ""
+            first = min(i for indices in self.test_set.leaks.values() for i in indices)
+            logger.warning(
+                f"{leaking} of the {len(pool)} pairs of the demonstration pool{where} overlap the test set; they are left out for the sentences "
+                f"that they overlap, such as {' '.join(pool[first])[:MAX_SHOWN]!r}"
+            )
+
+    def _check_choices(self) -> None:
+        """What the chosen methods, retriever, selector and divider need beyond the LLM."""
+        args = self.args
+        task = self.task(self.models[0], client=None)  # creates the selectors
+        methods.check(args.method_translate, task)
+        if self.max_demonstrations:
+            self.retriever  # noqa: B018 (created now, so that it reports what is missing)
+        refines = bool(args.number_of_refining_steps or args.refine_after_merge)
+        instructs = args.method_translate in methods.WITH_INSTRUCTIONS or refines
+        instructs |= bool(args.steps and self.merge_prompt.has_sections)
+        if instructs and RAW in self.style.values():
+            logger.warning(
+                "cot, maps, step_by_step, TEaR, refinement and these merge prompts give instructions, which models without a chat template rarely follow: "
+                "look at some responses first",
+                extra=ONCE,
+            )
+        if refines:
+            refine.check(task)
+        if args.steps:
+            divide.check(args.method_divide, self.src, self.divider_settings)
 
     # Where results are
 

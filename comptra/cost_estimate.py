@@ -5,11 +5,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comptra import evaluation_sets
 from comptra.compositional import translate
-from comptra.config import directions
+from comptra.config import EvaluationConfig, directions
 from comptra.llm_calls import LLMClient, Texts
 from comptra.methods import Shots, Task
 from comptra.models import Model
@@ -22,9 +21,6 @@ from topxgen.inference.tokenizer import count_tokens
 from topxgen.prompting.one_line import Candidates
 from topxgen.prompting.style import Prompt
 from topxgen.text import languages
-
-if TYPE_CHECKING:
-    from comptra.config import EvaluationConfig
 
 SAMPLED_SENTENCES = 50
 PHRASES = 4  # of a divided sentence, where --number_of_subproblems does not limit them
@@ -90,7 +86,7 @@ class _EstimatingClient(LLMClient):
         return min(sampling.max_new_tokens, tokens * (MAX_TRANSLATION_RATIO if self._longest else 1))
 
 
-def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
+def estimate(config: EvaluationConfig, model: Model) -> list[Estimate]:
     """The prompts of each stage and the tokens of prompts and answers, fewest and most, for sentences not translated yet."""
     test_set, args = config.test_set, config.args
     path = config.folder(model) / "translate_0.jsonl"
@@ -118,7 +114,7 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
     return estimates
 
 
-def _tokenizer(config: "EvaluationConfig", model: Model):
+def _tokenizer(config: EvaluationConfig, model: Model):
     """None for an API's, and where it cannot be reached."""
     if config.args.inference_api in REMOTE:
         return None
@@ -148,7 +144,7 @@ def at_a_glance(args: argparse.Namespace) -> list[Estimate]:
     return estimates
 
 
-def _run(config: "EvaluationConfig", model: Model, client: LLMClient, sentences: list[str]) -> None:
+def _run(config: EvaluationConfig, model: Model, client: LLMClient, sentences: list[str]) -> None:
     pool = config.test_set.pool
     first = lambda sentences, candidates: [texts[0] if texts else "" for texts in candidates]  # noqa: E731
 

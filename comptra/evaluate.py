@@ -29,8 +29,8 @@ from comptra import evaluation_sets, guard
 from comptra import needs as wanted
 from comptra.scores import ensemble, gemba, original_flags
 from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
-from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, loader_of_test_sets, read_system
+from comptra.scoring import score_groups, usable_metrics
 from comptra.significance import averages
 from comptra.tables import every_eval_ever, export, model_card, series, title_of
 from topxgen.common import checksums, flag_rules, hub, provenance

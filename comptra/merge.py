@@ -124,17 +124,14 @@ def _lines_of_sentences(shard: Path, steps: int) -> list[list[int]] | None:
         for r in range(1, steps + 1):
             divided = islice(read_jsonl(room / f"divide_{r}.jsonl", DivisionLine), sum(levels[-1]))
             parts = [line["propositions"] or [] for line in divided]
-            if [phrase for own in parts for phrase in own] != _sentences(shard / f"translate_{r}.jsonl"):
+            translated = (line["sentence"] for line in read_jsonl(shard / f"translate_{r}.jsonl"))
+            if [phrase for own in parts for phrase in own] != list(translated):
                 break
             counts = map(len, parts)
             levels.append([sum(islice(counts, size)) for size in levels[-1]])
         else:
             return levels
     return None
-
-
-def _sentences(path: Path) -> list[str]:
-    return [line["sentence"] for line in read_jsonl(path)]
 
 
 def _replace(folder: Path, name: str, lines: Iterable[bytes]) -> None:

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Collection, Iterable, Sequence
 
 from comptra import checks, evaluation_sets
-from comptra.scores import comet, neural, scoring
+from comptra.scores import comet, neural
+from comptra.scores.flags import metric_names
 from comptra.scores.metrics import AUTO, DEFAULT, MetricSettings
 from topxgen import inference
 from topxgen.common import needs
@@ -66,7 +67,7 @@ def of_evaluation(args: argparse.Namespace, names: Iterable[str] = ()) -> list[N
     settings = MetricSettings.from_args(args)
     chosen = [languages.find(name, args.languages_file) for name in dict.fromkeys(names)]
     found = of_test_set(args, chosen)
-    metrics = [*DEFAULT, *args.metrics] if AUTO in (args.metrics or ()) else scoring.metric_names(args)
+    metrics = [*DEFAULT, *args.metrics] if AUTO in (args.metrics or ()) else metric_names(args)
     for name in [*metrics, args.ensemble_by or ""]:
         found += of_metric(name, settings)
     judge = settings.judge

@@ -3,10 +3,10 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comptra import checks, prompts
 from comptra.compositional import divide
+from comptra.config import EvaluationConfig
 from comptra.models import Model
 from topxgen import inference, retrieval
 from topxgen.common import provenance, shards
@@ -15,9 +15,6 @@ from topxgen.prompting.mt_templates import chat_prompt
 from topxgen.prompting.style import CHAT
 from topxgen.quality import comet_models
 from topxgen.text import languages, leak_guard
-
-if TYPE_CHECKING:
-    from comptra.config import EvaluationConfig
 
 # Flags that say where files are, how fast to run and what to show.
 NOT_PART_OF_THE_RESULT = (
@@ -45,7 +42,7 @@ def flag_settings(args: argparse.Namespace) -> dict:
     return provenance.result_settings(args, (*NOT_PART_OF_THE_RESULT, *RECORDED_BY_CONTENT, *more))
 
 
-def run_settings(config: "EvaluationConfig", model: Model) -> dict:
+def run_settings(config: EvaluationConfig, model: Model) -> dict:
     """What decides the translations with `model`, except how many there are."""
     args = config.args
     unused = [*(() if config.uses_llm else LLM_FLAGS), *(() if args.steps else checks.STEPS_FLAGS)]
@@ -91,7 +88,7 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
     return settings
 
 
-def leak_guard_settings(config: "EvaluationConfig") -> dict:
+def leak_guard_settings(config: EvaluationConfig) -> dict:
     """The version of the leak guard, and how often it leaves out a pair that versions without it could show."""
     test_set, with_phrases = config.test_set, bool(config.args.steps)
     pairs = [(source, i) for source, indices in test_set.leaks.items() for i in indices]
@@ -99,7 +96,7 @@ def leak_guard_settings(config: "EvaluationConfig") -> dict:
     return {"leak_guard": leak_guard.VERSION, "leaks_excluded": excluded}
 
 
-def division_settings(config: "EvaluationConfig", model: Model) -> dict:
+def division_settings(config: EvaluationConfig, model: Model) -> dict:
     """What decides how sentences are divided."""
     args = config.args
     settings = {"src": config.src.name, **{name: getattr(args, name) for name in DIVISION_FLAGS}}
@@ -118,7 +115,7 @@ def division_settings(config: "EvaluationConfig", model: Model) -> dict:
     return settings
 
 
-def _instruction_files(config: "EvaluationConfig") -> list[Path]:
+def _instruction_files(config: EvaluationConfig) -> list[Path]:
     """The prompt files whose texts this run may send."""
     args = config.args
     names = ["annotated" if args.method_translate in checks.ANNOTATED else args.method_translate.lower()]
@@ -133,7 +130,7 @@ def _digest_of_prompts(paths: list[Path]) -> str:
     return provenance.digest(json.dumps([toml_prompts.load(path, {}) for path in paths]))
 
 
-def _model_flag(config: "EvaluationConfig", flag: str) -> dict:
+def _model_flag(config: EvaluationConfig, flag: str) -> dict:
     """The model that a flag names, and the id of its weights if it is a local one."""
     name = getattr(config.args, flag)
     if name is None:
@@ -154,7 +151,7 @@ def _weights(model: Model) -> list[str]:
     return [provenance.weights_id(path) for path in dict.fromkeys((model.base, model.adapter or model.base))]
 
 
-def _example_prompt(config: "EvaluationConfig", model: Model) -> str:
+def _example_prompt(config: EvaluationConfig, model: Model) -> str:
     """The prompt for one sentence with one demonstration, which changes when a template is edited."""
     if config.style.get(model.path) == CHAT:
         messages = chat_prompt(config.src.name, config.tgt.name, [("a", "b")], "c")
@@ -162,6 +159,6 @@ def _example_prompt(config: "EvaluationConfig", model: Model) -> str:
     return config.template(model).get_prompt([("a", "b")], "c")
 
 
-def _chat_template(config: "EvaluationConfig", model: Model) -> str:
+def _chat_template(config: EvaluationConfig, model: Model) -> str:
     """The template itself, since what it renders may contain the date; "" where only a server knows it."""
     return "" if config.args.inference_api in inference.REMOTE else json.dumps(config.tokenizer(model).chat_template)

@@ -82,32 +82,26 @@ def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
 
     complete = True
     generated = [work for work in works if work.stage == "generate"]
-    translated = [work for work in works if work.stage != "generate"]
+    in_order = sorted(generated, key=lambda work: (_newest(generated, work), _command(work)))
+    for command, _ in groupby(in_order, _command):
+        config = GenerationConfig(parsed("datagen", command, folder, ["generate"]))
+        group = [work for work in generated if work.part in config.languages]
+        if others := config.languages.keys() - {work.part for work in group}:
+            raise UsageError(f"no shard of {folder} has begun {', '.join(sorted(others))}: run them again")
+        with _locked(folder, group, config.locked_parts):
+            complete &= merge_generation(config, group)
 
     def place(work: shards.Work) -> tuple[Path, str]:
         return work.folder, work.part
 
-    groups = [
-        (merge_generation, "generate", list(group))
-        for _, group in groupby(
-            sorted(generated, key=lambda work: (_newest(generated, work), _command(work))), _command
-        )
-    ]
-    groups += [
-        (merge_translations, "translate", list(group)) for _, group in groupby(sorted(translated, key=place), place)
-    ]
-    for merge, stage, group in groups:
-        stages = [stage] if stage == "generate" else [work.stage for work in group]
-        args = parsed("datagen", _command(group[0]), folder, stages)
-        if stage == "translate":
-            args.translate_dir = group[0].folder.name
+    translated = [work for work in works if work.stage != "generate"]
+    for (room, _), of_place in groupby(sorted(translated, key=place), place):
+        group = list(of_place)
+        args = parsed("datagen", _command(group[0]), folder, [work.stage for work in group])
+        args.translate_dir = room.name
         config = GenerationConfig(args)
-        if stage == "generate":
-            group = [work for work in generated if work.part in config.languages]
-            if others := config.languages.keys() - {work.part for work in group}:
-                raise UsageError(f"no shard of {folder} has begun {', '.join(sorted(others))}: run them again")
         with _locked(folder, group, config.locked_parts):
-            complete &= merge(config, group)
+            complete &= merge_translations(config, group)
     return complete
 
 

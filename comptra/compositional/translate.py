@@ -123,44 +123,50 @@ def _record_parents(path: Path, parents: dict[str, int]) -> None:
 
 def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list[list[str]]:
     """The translations of each level, from the lowest up; translate_0.jsonl has the final ones."""
-    lowest = len(levels) - 1
     translations: list[list[str]] = [[] for _ in levels]
-    for s in range(lowest, -1, -1):
-        sentences = levels[s].sentences
-        task.client.begin_stage(f"translate {s}" if s == lowest else f"merge {s}")
-
-        def lines(path: Path, work, sentences=sentences) -> list[str]:
-            accepts = plan.accepts_unanswered
-            return resume_lines(path, sentences, "translation", work, task.client.marks, accepts_unanswered=accepts)
-
-        def draft(numbers: list[int], s=s, sentences=sentences) -> Iterator[tuple[int, str]]:
-            chosen = [sentences[i] for i in numbers]
-            if s == lowest:
-                return plan.method(chosen, _showing(levels, s, numbers, task, plan))
-            below = levels[s + 1]
-            pairs = phrase_pairs(below, translations[s + 1], len(sentences), plan.fits)
-            missing_phrases = marked(folder / f"translate_{s + 1}.jsonl", UNANSWERED)
-            task.client.unanswered.update(sentences[below.parents[number]] for number in missing_phrases)
-            return plan.merge(chosen, [pairs[i] for i in numbers])
-
-        def work(numbers: list[int], s=s, sentences=sentences, draft=draft, lines=lines) -> Iterator[tuple[int, str]]:
-            steps = plan.number_of_refining_steps if s == lowest else plan.refine_after_merge
-            if not steps:
-                return draft(numbers)
-            if s == lowest and plan.resume_drafts:
-                every = lines(draft_file(folder, s), draft)
-                texts = [every[i] for i in numbers]
-            else:
-                texts = in_order(draft(numbers), len(numbers))
-                put_lines(draft_file(folder, s), sentences, numbers, texts)
-            for k in range(1, steps + 1):
-                texts = plan.refine([sentences[i] for i in numbers], texts)
-                if k < steps:
-                    put_lines(draft_file(folder, s, k), sentences, numbers, texts)
-            return enumerate(texts)
-
-        translations[s] = lines(folder / f"translate_{s}.jsonl", work)
+    for s in reversed(range(len(levels))):
+        translations[s] = _translate_level(s, levels, translations, plan, task, folder)
     return translations
+
+
+def _translate_level(
+    s: int, levels: list[Level], translations: list[list[str]], plan: Plan, task: Task, folder: Path
+) -> list[str]:
+    """The translations of level s, by those of the level below it."""
+    sentences, is_lowest = levels[s].sentences, s == len(levels) - 1
+    steps = plan.number_of_refining_steps if is_lowest else plan.refine_after_merge
+    task.client.begin_stage(f"translate {s}" if is_lowest else f"merge {s}")
+
+    def lines(path: Path, work) -> list[str]:
+        accepts = plan.accepts_unanswered
+        return resume_lines(path, sentences, "translation", work, task.client.marks, accepts_unanswered=accepts)
+
+    def draft(numbers: list[int]) -> Iterator[tuple[int, str]]:
+        chosen = [sentences[i] for i in numbers]
+        if is_lowest:
+            return plan.method(chosen, _showing(levels, s, numbers, task, plan))
+        below = levels[s + 1]
+        pairs = phrase_pairs(below, translations[s + 1], len(sentences), plan.fits)
+        missing_phrases = marked(folder / f"translate_{s + 1}.jsonl", UNANSWERED)
+        task.client.unanswered.update(sentences[below.parents[number]] for number in missing_phrases)
+        return plan.merge(chosen, [pairs[i] for i in numbers])
+
+    def work(numbers: list[int]) -> Iterator[tuple[int, str]]:
+        if not steps:
+            return draft(numbers)
+        if is_lowest and plan.resume_drafts:
+            every = lines(draft_file(folder, s), draft)
+            texts = [every[i] for i in numbers]
+        else:
+            texts = in_order(draft(numbers), len(numbers))
+            put_lines(draft_file(folder, s), sentences, numbers, texts)
+        for k in range(1, steps + 1):
+            texts = plan.refine([sentences[i] for i in numbers], texts)
+            if k < steps:
+                put_lines(draft_file(folder, s, k), sentences, numbers, texts)
+        return enumerate(texts)
+
+    return lines(folder / f"translate_{s}.jsonl", work)
 
 
 def _showing(levels: list[Level], s: int, numbers: list[int], task: Task, plan: Plan) -> Task:

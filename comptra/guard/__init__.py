@@ -18,7 +18,7 @@ MAX_NAMES = 4  # of systems in a line
 
 
 def annotate(group: dict, systems: Iterable[System], judge: str | None = None) -> None:
-    """Add to a group of the report (comptra.scores.scoring) "warnings" and "base_models", to its systems "interference" and
+    """Add to a group of the report (comptra.scoring) "warnings" and "base_models", to its systems "interference" and
     "contamination", and to their scores "interference": the reasons, [] where there is none.
 
     `judge`: the LLM that metrics prompt.

@@ -5,12 +5,9 @@ what it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 from topxgen.common.lineage import Link, Text
-
-_PLACE = itemgetter("benchmark", "split", "language")  # of a text
 
 
 class Side(NamedTuple):
@@ -57,7 +54,8 @@ def _problem(sides: Sequence[Side], link: Link, covers: Callable[[Text, Side], b
         for side in sides:
             if text["sha256"] == side.sha256:
                 return f"which is this test set itself ({side})"
-            if side.benchmark and _PLACE(text) == (side.benchmark, side.split, side.language):
+            split = text["benchmark"], text["split"], text["language"]
+            if side.benchmark and split == (side.benchmark, side.split, side.language):
                 return f"which is another copy of this test set ({side})"
     if link.get("stage") in ("datagen", "export"):  # read, then filtered; made of what was
         return None

@@ -93,7 +93,7 @@ class Options:
         except (OSError, UsageError) as error:
             return self.notice("problem", str(error))
 
-    def tell(self, problems: Problems) -> None:
+    def note_problems(self, problems: Problems) -> None:
         """What reading left out; lines that are still being written are none of the problems."""
         for line in problems.lines(with_cut=False):
             self.notice("problem", line)

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from comptra.scores import metrics
-from comptra.scores.scoring import metric_names
 from topxgen.common.cli import choices_help, count
 from topxgen.common.flag_rules import Rule
 from topxgen.common.registry import Choice
@@ -20,6 +19,14 @@ CHOICES[metrics.AUTO] = Choice(
 COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
 GEMBAS = tuple(name for name, row in metrics.METRICS.items() if row.family == "gemba")
 METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
+
+
+def metric_names(args: argparse.Namespace) -> list[str]:
+    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS; with auto all, see scoring.usable_metrics."""
+    names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
+    if metrics.AUTO in names:
+        names = [*metrics.METRICS, *names]
+    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names if name != metrics.AUTO))
 
 
 def measures(args: argparse.Namespace, *chosen: str) -> bool:

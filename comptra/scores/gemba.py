@@ -5,19 +5,18 @@ Translation Quality). MQM: errors by severity, weighted (2023b, GEMBA-MQM). ESA:
 2024, Error Span Annotation). Prompts are files in comptra/prompts/metrics; an answer that is not in their form has no score.
 """
 
-import argparse
 import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from comptra.prompts import FOLDER
-from comptra.scores.metrics import MetricSettings, Segment
+from comptra.scores.metrics import JUDGE, MetricSettings, Segment
 from comptra.scores.segment_cache import default_folder
 from topxgen import flags, inference
 from topxgen.common.errors import UsageError
@@ -25,8 +24,7 @@ from topxgen.common.files import refuse_stand_in
 from topxgen.common.lines import split_lines
 from topxgen.common.locks import OutputLock
 from topxgen.common.provenance import digest, weights_id
-from topxgen.common.settings import Settings
-from topxgen.inference import ENGINE_LOG, Answer, ModelSettings, Request, SamplingSettings
+from topxgen.inference import ENGINE_LOG, Answer, Request, SamplingSettings
 from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.inference.response_cache import CachedSampler, request_id
@@ -42,7 +40,6 @@ WEIGHTS = {"critical": 25, "major": 5, "minor": 1}
 WORST = 25  # errors beyond this sum do not count
 ANSWERS = "answers"  # folder of the responses, in --cache_dir
 READING = 3  # version of the rules that read a response; cached scores of another version are not used
-PREFIX = "judge_"  # of the flags
 _NAMED = "inference_api|base_url|engine_args|prompt_style|prices|budget|model_name_or_path|tokenizer_name_or_path"
 
 _SCORE = re.compile(
@@ -100,27 +97,6 @@ def weighted(errors: dict[str, list[str]]) -> float:
     return -float(min(WORST, sum(WEIGHTS[name] * len(lines) for name, lines in errors.items())))
 
 
-@dataclass(frozen=True)
-class JudgeSettings(Settings):
-    """Flags of the judge, without their prefix."""
-
-    model: ModelSettings
-    inference_api: str = "vllm"
-    prompt_style: str = "auto"
-    max_new_tokens: int = 1024
-    prices: tuple[float, ...] | None = None
-    budget: float | None = None
-
-    @classmethod
-    def from_flags(cls, args: argparse.Namespace) -> "JudgeSettings | None":
-        """Those of comptra.evaluate; None without a judge."""
-        own = {name.removeprefix(PREFIX): value for name, value in vars(args).items() if name.startswith(PREFIX)}
-        if not own.get("model_name_or_path"):
-            return None
-        own = argparse.Namespace(**own)
-        return cls.from_args(own, model=ModelSettings.from_args(own))
-
-
 def add_flags(add) -> None:
     """The flags of the judge: those of other scripts with a prefix, so that a run file does not give it what is meant for another LLM.
 
@@ -129,7 +105,7 @@ def add_flags(add) -> None:
 
     def prefixed(name: str, *names, **options) -> None:
         if name not in ("--api_key", "--lora_rank"):
-            add(f"--{PREFIX}{name.removeprefix('--')}", **{**options, "help": _with_prefix(options["help"])})
+            add(f"--{JUDGE}{name.removeprefix('--')}", **{**options, "help": _with_prefix(options["help"])})
 
     prefixed(
         "--model_name_or_path",
@@ -155,7 +131,7 @@ class Gemba:
     def __init__(self, settings: MetricSettings):
         judge = settings.judge
         if judge is None:
-            raise UsageError(f"--metrics {self.name} needs --{PREFIX}model_name_or_path, the LLM that judges")
+            raise UsageError(f"--metrics {self.name} needs --{JUDGE}model_name_or_path, the LLM that judges")
         self._prompts = [self._load(file, i) for i, file in enumerate(self.files)]
         self._folder = (settings.cache_dir or default_folder()) / ANSWERS
         self._judge = replace(judge, model=replace(judge.model, engine_log=self._folder / ENGINE_LOG))
@@ -256,7 +232,7 @@ class Gemba:
         self._sampler.close()
         if bad := self._counts["unreadable"]:
             cut = self._counts["cut"]
-            why = f"; {cut} of them are cut at --{PREFIX}max_new_tokens {self._judge.max_new_tokens}" if cut else ""
+            why = f"; {cut} of them are cut at --{JUDGE}max_new_tokens {self._judge.max_new_tokens}" if cut else ""
             logger.warning(
                 f"{self.name}: {bad} of {self._counts['answers']} answers are not in the requested form and have no score, such "
                 f"as {self._unreadable!r}{why}"
@@ -301,7 +277,7 @@ def _listed(errors: dict[str, list[str]]) -> str:
 
 
 def _with_prefix(text: str) -> str:
-    return re.sub(rf"--(?=(?:{_NAMED})\b)", f"--{PREFIX}", text)
+    return re.sub(rf"--(?=(?:{_NAMED})\b)", f"--{JUDGE}", text)
 
 
 @contextmanager

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
+from topxgen.inference import ModelSettings
 from topxgen.quality import blaser, mt_ranker, sonar
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from comptra.scores.gemba import JudgeSettings
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ METRICS: dict[str, Metric] = {
 }
 # fmt: on
 ALIASES = {"chrf++": "chrf"}
+JUDGE = "judge_"  # begins the flags of the LLM that GEMBA asks
 AUTO = "auto"  # in --metrics: those that this machine can run (comptra.scores.auto)
 DEFAULT = ("chrf", "bleu", "lang")
 # sacreBLEU's, listed because importing it takes longer than --help may.
@@ -123,6 +123,27 @@ class Test:
 
 
 @dataclass(frozen=True)
+class JudgeSettings(Settings):
+    """Flags of the judge, without their prefix."""
+
+    model: ModelSettings
+    inference_api: str = "vllm"
+    prompt_style: str = "auto"
+    max_new_tokens: int = 1024
+    prices: tuple[float, ...] | None = None
+    budget: float | None = None
+
+    @classmethod
+    def from_flags(cls, args: argparse.Namespace) -> Self | None:
+        """Those of comptra.evaluate; None without a judge."""
+        own = {name.removeprefix(JUDGE): value for name, value in vars(args).items() if name.startswith(JUDGE)}
+        if not own.get("model_name_or_path"):
+            return None
+        own = argparse.Namespace(**own)
+        return cls.from_args(own, model=ModelSettings.from_args(own))
+
+
+@dataclass(frozen=True)
 class MetricSettings(Settings):
     """Flags that metrics use."""
 
@@ -138,13 +159,11 @@ class MetricSettings(Settings):
     comet_python: str | None = None  # None: $COMET_PYTHON, else .venv-comet/bin/python
 
     cache_dir: Path | None = None  # gemba: where responses are kept; None: comptra.scores.segment_cache.default_folder
-    judge: "JudgeSettings | None" = None  # gemba: the LLM that is asked
+    judge: JudgeSettings | None = None  # gemba: the LLM that is asked
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, **chosen: Any) -> Self:
         """See Settings.from_args; the flags of the judge are settings of their own."""
-        from comptra.scores.gemba import JudgeSettings
-
         return super().from_args(args, judge=JudgeSettings.from_flags(args), **chosen)
 
     def model_of(self, metric: str, default: str) -> str:

@@ -57,7 +57,7 @@ class ScoreCache:
         if key not in self._opened:
             folder = self._folder and self._folder / file_name(name)
             if folder:
-                _say_what_changed(folder, name, {"fingerprint": fingerprint, "signature": signature})
+                _warn_of_change(folder, name, {"fingerprint": fingerprint, "signature": signature})
             self._opened[key] = MetricScores(name, folder and folder / file_name(fingerprint))
         return self._opened[key]
 
@@ -139,7 +139,7 @@ def _checksum(key: str, score: float) -> str:
     return f"{zlib.crc32(f'{key} {score!r}'.encode()):08x}"
 
 
-def _say_what_changed(folder: Path, name: str, use: LastUse) -> None:
+def _warn_of_change(folder: Path, name: str, use: LastUse) -> None:
     path = folder / "last.json"
     last: dict = {}
     with contextlib.suppress(OSError, ValueError):  # none yet; a damaged one is replaced

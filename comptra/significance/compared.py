@@ -22,7 +22,7 @@ def compare(
     args: argparse.Namespace,
     averages: Averages,
 ) -> None:
-    """Add what is significant to the scores of a group (see comptra.scores.scoring), its top "clusters", and what holds
+    """Add what is significant to the scores of a group (see comptra.scoring), its top "clusters", and what holds
     "over_seeds".
 
     `systems` are those of the group, the baseline first. `averages` takes the differences from the baseline.

@@ -106,17 +106,17 @@ def tables(report: dict, detailed: bool = False) -> list[Table]:
     made: list[Table] = []
     for of_dataset in _by_dataset(report["groups"]):
         if len(of_dataset) == 1:
-            made.append(_of_metrics(of_dataset[0], systems, report, detailed))
+            made.append(_direction_table(of_dataset[0], systems, report, detailed))
             continue
         classes = _by_class(of_dataset)
         for name in _names_with_scores(of_dataset):
             for title, groups in classes:
                 scope = SCOPES.get(title) or ("all" if len(classes) == 1 else "")
-                made.append(_of_languages(name, title, scope, groups, systems, report))
+                made.append(_metric_table(name, title, scope, groups, systems, report))
         if len(classes) > 1:
-            made.append(_of_means(classes, systems, report))
-    made += [table for own in _by_dataset(report["groups"]) if (table := _of_faults(own, systems))]
-    made += [_of_seeds(group) for group in report["groups"] if group.get("over_seeds")]
+            made.append(_means_table(classes, systems, report))
+    made += [table for own in _by_dataset(report["groups"]) if (table := _fault_table(own, systems))]
+    made += [_seeds_table(group) for group in report["groups"] if group.get("over_seeds")]
     return [replace(made[0], notes=_failed(report) + made[0].notes), *made[1:]]
 
 
@@ -246,7 +246,7 @@ def _table(title: str, columns: Columns, groups: Iterable[dict], systems: System
     return Table(title, [*systems.header, *columns], rows, len(systems.header), common + notes)
 
 
-def _of_metrics(group: dict, systems: Systems, report: dict, detailed: bool) -> Table:
+def _direction_table(group: dict, systems: Systems, report: dict, detailed: bool) -> Table:
     """One direction: a column for each metric."""
     rows, names = {systems.key(row): row for row in group["systems"]}, metric_names([group])
     compared = len(rows) - 1 if group.get("baseline") else 0
@@ -266,7 +266,7 @@ def _p_values(rows: dict[str, dict], name: str, which: str) -> dict[str, Cell | 
     return {key: f"{p:.4f}" for key, p in found.items() if p is not None}
 
 
-def _of_languages(
+def _metric_table(
     name: str, direction: str, scope: str, groups: Sequence[dict], systems: Systems, report: dict
 ) -> Table:
     """One metric: a column for each direction, their mean, and in how many a system is better and worse than the baseline."""
@@ -299,7 +299,7 @@ def _headings(groups: Sequence[dict]) -> list[str]:
     ]
 
 
-def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, report: dict) -> Table:
+def _means_table(classes: Sequence[tuple[str, list[dict]]], systems: Systems, report: dict) -> Table:
     """Means of all metrics, from English, into English and over all directions."""
     groups = [group for _, own in classes for group in own]
     columns: Columns = {}
@@ -314,7 +314,7 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
     return _table(f"means, {_test_set(groups)}", columns, groups, systems, notes)
 
 
-def _of_faults(groups: Sequence[dict], systems: Systems) -> Table | None:
+def _fault_table(groups: Sequence[dict], systems: Systems) -> Table | None:
     """How many translations of each system have which fault (output_faults.py), in all directions together; None if none has."""
     counts: dict[str, Counter] = {"sentences": Counter()}
     for row in (row for group in groups for row in group["systems"]):
@@ -327,7 +327,7 @@ def _of_faults(groups: Sequence[dict], systems: Systems) -> Table | None:
     return _table(f"faults of outputs, {_test_set(groups)}", columns, groups, systems, [])
 
 
-def _of_seeds(group: dict) -> Table:
+def _seeds_table(group: dict) -> Table:
     """One direction: a row for each system that differs from others in more than a seed."""
     over_seeds, rows = group["over_seeds"], []
     names = metric_names([group])

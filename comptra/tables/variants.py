@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from comptra.scores import scoring
+from comptra import scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, loader_of_test_sets, read_system
 from comptra.significance import ALPHA, SAMPLES

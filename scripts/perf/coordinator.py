@@ -2,10 +2,10 @@
 
     python scripts/perf/coordinator.py --responses 20000 --languages 10
 
-The real loop of datagen.py with a sampler in place of an engine: it answers at once, or at `--rate` responses per second, with numbered
-lists of texts of about 140 words. Words are drawn from a Zipf-distributed vocabulary for each language, so that common words are
-shared as in real text; one text in twenty is a near-duplicate of an earlier one. Then the run is resumed. The output is JSON; seconds of CPU
-are those of one process, which does nothing in parallel.
+The real loop of datagen.py with a sampler in place of an engine: it answers at once, with numbered lists of texts of about 140
+words. Words are drawn from a Zipf-distributed vocabulary for each language, so that common words are shared as in real text; one
+text in twenty is a near-duplicate of an earlier one. Then the run is resumed. The output is JSON; seconds of CPU are those of one
+process, which does nothing in parallel.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from topxgen.inference import Answer
 
 LANGUAGES = ("Basque", "Hausa", "Igbo", "Kinyarwanda", "Nepali", "Somali", "Sundanese", "Swahili", "Urdu", "Xhosa")
 VOCABULARY, WORDS, SPREAD, DUPLICATES = 50_000, 140, 35, 0.05
+IN_FLIGHT = 1_024  # requests
 
 
 class Texts:
@@ -54,20 +55,19 @@ class Texts:
 
 
 class Sampler:
-    """Answers `count` requests, `in_flight` of which are open at a time, in an order of its own.
+    """Answers `count` requests, IN_FLIGHT of which are open at a time, in an order of its own.
 
     Answers are made before the clock starts: `seconds` and `cpu` are those of the caller.
     """
 
-    def __init__(self, languages, count: int, in_flight: int, rate: float):
+    def __init__(self, languages: Sequence[str], count: int):
         self._texts = {name: Texts(seed) for seed, name in enumerate(languages)}
-        self._left, self._in_flight, self._rate = count, in_flight, rate
-        self.answered = self.making = 0
+        self._left, self.answered, self.making = count, 0, 0.0
 
     def generate(self, next_request, settings):
-        rng, open_requests, began = random.Random(0), deque(), time.perf_counter()
+        rng, open_requests = random.Random(0), deque()
         while True:
-            while self._left and len(open_requests) < self._in_flight and (request := next_request()) is not None:
+            while self._left and len(open_requests) < IN_FLIGHT and (request := next_request()) is not None:
                 open_requests.append(request)
                 self._left -= 1
             if not open_requests:
@@ -77,8 +77,6 @@ class Sampler:
             answer = self._answer(open_requests.popleft())
             self.making += time.process_time() - before
             self.answered += 1
-            if self._rate and (wait := began + self.answered / self._rate - time.perf_counter()) > 0:
-                time.sleep(wait)
             yield answer
 
     def _answer(self, request) -> Answer:
@@ -130,8 +128,6 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--responses", type=int, default=20_000)
     parser.add_argument("--languages", type=int, default=10, help=f"how many of {', '.join(LANGUAGES)}")
-    parser.add_argument("--rate", type=float, default=0, help="responses per second [0: at once]")
-    parser.add_argument("--in_flight", type=int, default=1_024)
     parser.add_argument("--paid", action="store_true", help="each response is flushed to disk, as those of APIs are")
     parser.add_argument("--output_dir", type=Path, help="on the disk to measure [a temporary folder]")
     args = parser.parse_args()
@@ -140,7 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.output_dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        sampler = Sampler(languages, args.responses, args.in_flight, args.rate)
+        sampler = Sampler(languages, args.responses)
         print(json.dumps({"languages": len(languages), **measured(folder, args, languages, sampler)}), flush=True)
         print(json.dumps(in_child(measured, folder, args, languages, None)))
 

@@ -21,7 +21,6 @@ from topxgen.corpora import benchmarks
 from topxgen.corpora.tables import read_lines
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
 from topxgen.text import languages, leak_guard, sentence_splitting
-from topxgen.text.ngram_hashes import TOKENIZERS
 from topxgen.text.ngram_index import ContaminationIndex
 
 LANGUAGES = ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English")
@@ -159,12 +158,10 @@ def guarded(name: str, folder: Path | None) -> None:
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path)
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="unicode")
     parser.add_argument("--near_duplicate_threshold", type=float)
-    parser.add_argument("--ngram_size", type=int, default=10)
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--leak_guard", action="store_true")
-    parser.set_defaults(short_text_rule="inside")
+    parser.set_defaults(tokenizer="unicode", ngram_size=10, short_text_rule="inside")  # as decontamination.py
     args = parser.parse_args()
     if args.leak_guard:
         for name in LANGUAGES:

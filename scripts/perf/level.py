@@ -23,6 +23,7 @@ from topxgen.text import languages
 REPLACED, WORSE, FEW_LOST, MANY_LOST = KINDS = ("replaced", "worse", "few lost", "many lost")
 _RATES = {REPLACED: (0.3, 0.0), WORSE: (0.45, 0.0), FEW_LOST: (0.0, 0.15), MANY_LOST: (0.0, 0.5)}
 TRIALS = 400  # of a test, and bootstrap samples
+SIMULATIONS, SENTENCES = 1000, 300  # of level and clusters, a fourth of them of power; of a test set there
 
 
 def pure(kind: str) -> list[float]:
@@ -166,7 +167,7 @@ def show(name: str, title: str, values: Sequence[float], form: Callable[[float],
     print(f"{name:18}{title:56}" + "".join(f"{form(value):>8}" for value in values), flush=True)
 
 
-def show_level(found: dict[str, Metric], count: int, simulations: int) -> None:
+def show_level(found: dict[str, Metric]) -> None:
     print("equal systems that are called different, by randomisation, the bootstrap and sacreBLEU's bootstrap")
     for name, metric in found.items():
         other = mixture(metric, metric.of_population(SAME), FEW_LOST, MANY_LOST)
@@ -175,10 +176,10 @@ def show_level(found: dict[str, Metric], count: int, simulations: int) -> None:
             ("two systems of other errors and equal scores", [SAME, other]),
             ("10 systems and an equal baseline, any after Holm", [SAME] * 11),
         ):
-            show(name, title, rejections(metric, systems, count, simulations))
+            show(name, title, rejections(metric, systems, SENTENCES, SIMULATIONS))
 
 
-def show_clusters(found: dict[str, Metric], count: int, simulations: int) -> None:
+def show_clusters(found: dict[str, Metric]) -> None:
     print("top clusters: those that lack the best system, that lack one as good as the best, and (number) their size")
     for name, metric in found.items():
         below = [mixture(metric, metric.of_population(SAME) - less, REPLACED, WORSE) for less in (0.5, 1, 1.5, 5)]
@@ -187,36 +188,28 @@ def show_clusters(found: dict[str, Metric], count: int, simulations: int) -> Non
             ("2 equal systems, 8 worse by 5 points", [SAME] * 2 + [below[3]] * 8),
             ("1 best system, 9 worse by 0.5, 1 and 1.5 points", [SAME, *(below[:3] * 3)]),
         ):
-            *shares, size = exclusions(metric, systems, count, simulations)
+            *shares, size = exclusions(metric, systems, SENTENCES, SIMULATIONS)
             show(name, title, [*shares, size / 100], lambda value: f"{100 * value:.1f}")
 
 
-def show_power(found: dict[str, Metric], simulations: int) -> None:
+def show_power(found: dict[str, Metric]) -> None:
     print("power: differences of 0.25, 0.5, 1 and 2 points that randomisation finds")
     for name, metric in found.items():
         worse = [mixture(metric, metric.of_population(SAME) - less, REPLACED, WORSE) for less in (0.25, 0.5, 1, 2)]
         for count in (200, 500, 1000, 2000):
-            shares = [rejections(metric, [SAME, one], count, simulations, samples=False)[0] for one in worse]
+            shares = [rejections(metric, [SAME, one], count, SIMULATIONS // 4, samples=False)[0] for one in worse]
             show(name, f"{count} sentences", shares, "{:.0%}".format)
 
 
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--references", type=Path, required=True, help="translations, one a line")
-    parser.add_argument("--simulations", type=int, default=1000, help="of level and clusters; a fourth of it of power")
-    parser.add_argument("--sentences", type=int, default=300, help="of a test set [%(default)s]")
-    parser.add_argument(
-        "--only", nargs="+", choices=("level", "clusters", "power"), default=("level", "clusters", "power")
-    )
     args = parser.parse_args()
     texts = [line for line in args.references.read_text(encoding="utf-8").split("\n") if line.strip()]
     found = population(texts[:POPULATION], VERSIONS)
-    if "level" in args.only:
-        show_level(found, args.sentences, args.simulations)
-    if "clusters" in args.only:
-        show_clusters(found, args.sentences, args.simulations)
-    if "power" in args.only:
-        show_power(found, args.simulations // 4)
+    show_level(found)
+    show_clusters(found)
+    show_power(found)
 
 
 if __name__ == "__main__":

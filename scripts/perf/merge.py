@@ -117,12 +117,11 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=10_000_000)
     parser.add_argument("--judged", type=int, metavar="RESPONSES", help="measure a merge of paragraphs instead")
     parser.add_argument("--shards", type=int, default=16)
-    parser.add_argument("--dir", type=Path, help="where the files are made [the system's temporary folder]")
     parser.add_argument("--order_responses", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.order_responses is not None:
         return order_responses(args.order_responses)
-    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.judged:
             make_generated(folder, args.judged, args.shards)

@@ -21,6 +21,7 @@ from measuring import command_line, run_measured
 from tests.support import browser, pages, synthetic_run
 
 LARGE = 1_000_000
+ROUNDS = 5
 SAMPLE_BYTES = 1_000_000
 # Runs before any script of the page: when it could first be used, and how long a change takes until it is painted.
 PROBE = """
@@ -169,7 +170,7 @@ def interactions(opened: browser.Browser, page: Path, rounds: int) -> dict:
 
 def measure(run: Path, folder: Path, args: argparse.Namespace) -> dict:
     result = {"compression": compression(run)}
-    kinds = {"default": (), **({"all_pairs": ("--max_mb", str(args.all_mb))} if args.all_mb else {})}
+    kinds = {"default": (), "all_pairs": ("--max_mb", "60")}
     for kind, flags in kinds.items():
         page = folder / f"{kind}.html"
         result[kind] = build(run, page, *flags)
@@ -180,9 +181,9 @@ def measure(run: Path, folder: Path, args: argparse.Namespace) -> dict:
         opened.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": PROBE})
         for kind in kinds:
             page = folder / f"{kind}.html"
-            result[kind] |= loading(opened, page, args.rounds) | {"sections_ms": sections(opened, page)}
+            result[kind] |= loading(opened, page, ROUNDS) | {"sections_ms": sections(opened, page)}
             if "pairs" in result[kind]["sections_ms"]:
-                result[kind]["pairs_ms"] = interactions(opened, page, min(args.rounds, 3))
+                result[kind]["pairs_ms"] = interactions(opened, page, 3)
             result[kind]["faults"] = opened.faults()
             print(kind, result[kind], flush=True)
     return result
@@ -192,8 +193,6 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--run", type=Path, help="measure this run instead of a synthetic one")
     parser.add_argument("--pairs", type=int, default=100_000)
-    parser.add_argument("--all_mb", type=float, default=60, help="--max_mb of a page with all pairs; 0: none is made")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no_browser", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

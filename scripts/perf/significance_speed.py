@@ -3,7 +3,7 @@
 python scripts/perf/significance_speed.py --references /data/benchmarks/NTREX-128/newstest2019-ref.eus.txt
 
 Both tests get the same statistics, so that the time is that of the test alone. sacreBLEU's takes minutes: it runs with
---their_trials, and its time is multiplied by what is missing (each trial costs the same). The two take turns.
+THEIR_TRIALS, and its time is multiplied by what is missing (each trial costs the same). The two take turns.
 """
 
 import time
@@ -21,7 +21,8 @@ from comptra.significance.resampling import Pair
 from scripts.perf.level import _RATES, WORSE
 from topxgen.text import languages
 
-VERSIONS = 5
+SYSTEMS, SEGMENTS, VERSIONS = 20, 2000, 5  # the first system is the baseline
+TRIALS, THEIR_TRIALS = 10_000, 100
 METRICS = {
     "bleu-13a": partial(BLEU, tokenize="13a"),
     "bleu": partial(BLEU, tokenize="char"),
@@ -51,44 +52,38 @@ def seconds(work) -> tuple[np.ndarray, object]:
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--references", type=Path, required=True, help="one a line")
-    parser.add_argument("--segments", type=int, default=2000)
-    parser.add_argument("--systems", type=int, default=20, help="the first is the baseline")
-    parser.add_argument("--trials", type=int, default=10000)
-    parser.add_argument("--their_trials", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     lines = [line for line in args.references.read_text(encoding="utf-8").split("\n") if line.strip()]
-    references = (lines * (args.segments // len(lines) + 1))[: args.segments]
+    references = (lines * (SEGMENTS // len(lines) + 1))[:SEGMENTS]
     english = languages.find("English")
     test, settings = metrics.Test(english, english, references, references), metrics.MetricSettings(tokenize="char")
     scorers = {name: metrics.create(name, test, settings) for name in METRICS}
     # Each system has one of five translations of each segment, so that few are to be scored.
     versions = [translations(references, i) for i in range(VERSIONS)]
     of_versions = {name: np.array([scorer.statistics(own) for own in versions]) for name, scorer in scorers.items()}
-    chosen = np.random.default_rng(0).integers(VERSIONS, size=(args.systems, args.segments))
+    chosen = np.random.default_rng(0).integers(VERSIONS, size=(SYSTEMS, SEGMENTS))
     statistics = {
-        (name, i): stats[chosen[i], np.arange(args.segments)]
-        for name, stats in of_versions.items()
-        for i in range(args.systems)
+        (name, i): stats[chosen[i], np.arange(SEGMENTS)] for name, stats in of_versions.items() for i in range(SYSTEMS)
     }
     theirs_of = {name: make(references=[references]) for name, make in METRICS.items()}
     for name, metric in theirs_of.items():  # a "hypothesis" is the number of its system
         metric._extract_corpus_statistics = lambda numbers, _, name=name: statistics[name, int(numbers[0])].tolist()
-    named = [(str(i), [str(i)] * args.segments) for i in range(args.systems)]
+    named = [(str(i), [str(i)] * SEGMENTS) for i in range(SYSTEMS)]
 
     def theirs() -> np.ndarray:
         columns = []
         for name, metric in theirs_of.items():
-            _, found = PairedTest(named, {name: metric}, None, "ar", n_samples=args.their_trials)()
+            _, found = PairedTest(named, {name: metric}, None, "ar", n_samples=THEIR_TRIALS)()
             (column,) = (column for key, column in found.items() if key != "System")
             columns.append([result.p_value for result in column[1:]])
         return np.array(columns).T
 
-    def ours(trials: int = args.trials) -> tuple[np.ndarray, np.ndarray]:
+    def ours(trials: int = TRIALS) -> tuple[np.ndarray, np.ndarray]:
         """p-values, and those without the trials that differ just as much (systems, metrics)."""
         pairs = [
             Pair(statistics[name, 0], statistics[name, i], scorer.scores)
-            for i in range(1, args.systems)
+            for i in range(1, SYSTEMS)
             for name, scorer in scorers.items()
         ]
         observed, drawn = resampling.randomized(pairs, trials)
@@ -96,23 +91,23 @@ def main() -> None:
         found = map(resampling.randomization_p_value, observed, drawn)
         return tuple(np.reshape(list(p), (-1, len(scorers))) for p in (found, (more + 1) / (trials + 1)))
 
-    p_values, without_ties = ours(args.their_trials)
+    p_values, without_ties = ours(THEIR_TRIALS)
     times = {"ours": [], "sacreBLEU": []}
     for _ in range(args.repeats):
         times["ours"].append(seconds(ours)[0])
         taken, expected = seconds(theirs)
-        times["sacreBLEU"].append(taken * args.trials / args.their_trials)
+        times["sacreBLEU"].append(taken * TRIALS / THEIR_TRIALS)
         assert ((without_ties <= expected) & (expected <= p_values)).all(), "other p-values"
     equal = (p_values == expected).sum(axis=0).tolist()
-    print(f"equal p-values of {args.systems - 1}, {args.their_trials} trials: {dict(zip(METRICS, equal, strict=True))}")
+    print(f"equal p-values of {SYSTEMS - 1}, {THEIR_TRIALS} trials: {dict(zip(METRICS, equal, strict=True))}")
     print(
         f"they are between {p_values.min():.4f} and {p_values.max():.4f}; the others differ in ties alone, which count here"
     )
     best = {name: np.min(found, axis=0) for name, found in times.items()}
     for name, (wall, cpu) in best.items():
-        print(f"{name:10} {args.trials} trials: {wall:8.2f} s, CPU {cpu:8.2f} s (least of {args.repeats})")
+        print(f"{name:10} {TRIALS} trials: {wall:8.2f} s, CPU {cpu:8.2f} s (least of {args.repeats})")
     wall, cpu = best["sacreBLEU"] / best["ours"]
-    print(f"ratio: {wall:.0f} of wall time, {cpu:.0f} of CPU time; sacreBLEU's from {args.their_trials} trials")
+    print(f"ratio: {wall:.0f} of wall time, {cpu:.0f} of CPU time; sacreBLEU's from {THEIR_TRIALS} trials")
 
 
 if __name__ == "__main__":

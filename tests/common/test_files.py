@@ -60,7 +60,7 @@ WRITERS = {
     "checksums": lambda folder: checksums.claim(folder, ["x.safetensors"]),
     "rates": lambda folder: rates.record(folder, {"translate": 1.0}),
     "best model": lambda folder: checkpoints.copy_best_model(folder / "checkpoint-1", folder),
-    "last use of a metric": lambda folder: segment_cache._say_what_changed(
+    "last use of a metric": lambda folder: segment_cache._warn_of_change(
         folder, "m", {"fingerprint": "b", "signature": "c"}
     ),
     "lines of shards": lambda folder: merge._replace(folder, "answers.jsonl", iter([b"{}"])),

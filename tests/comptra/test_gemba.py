@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from comptra.scores import gemba
+from comptra.scores import gemba, metrics
 from comptra.scores.gemba import WEIGHTS, read_errors, read_score, weighted
 from comptra.scores.metrics import METRICS, MetricSettings
 from tests.support.api_server import KEY, ApiServer
@@ -227,7 +227,7 @@ def test_prompts_are_files_that_users_edit(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     shutil.copytree(gemba.PROMPTS, tmp_path / "metrics")
     monkeypatch.setattr(gemba, "PROMPTS", tmp_path / "metrics")
-    judge = gemba.JudgeSettings(ModelSettings("m"), "openai")
+    judge = metrics.JudgeSettings(ModelSettings("m"), "openai")
     make = lambda name: METRICS[name].load()(MetricSettings(judge=judge, cache_dir=tmp_path))  # noqa: E731
     before = {name: make(name).fingerprint for name in ("gemba-da", "gemba-mqm", "gemba-esa")}
     path = tmp_path / "metrics" / "gemba_mqm.toml"

@@ -140,8 +140,10 @@ def test_an_encoder_decoder_needs_no_llm(tiny_nllb, tmp_path):
         "main.py", "--method_translate", "nllb", "--dataset_name_or_path", "udhr", "--src", "Basque", "--tgt", "English",
         "--k", 0, "--nllb_compute_type", "float32", "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out",
     )  # fmt: skip
-    other = in_process(*command, "--nllb_name_or_path", f"{tiny_nllb}/", "--max_samples", 3, "--inference_api", "hf")
+    idle = ("--inference_api", "hf", "--enable_lora", "--base_model_name_or_path", "x")
+    other = in_process(*command, "--nllb_name_or_path", f"{tiny_nllb}/", "--max_samples", 3, *idle)
     assert other.returncode == 0, other.stderr
+    assert "--enable_lora, --base_model_name_or_path" in other.stderr and "no effect without an LLM" in other.stderr
     refused = in_process(*command, "--nllb_name_or_path", tiny_nllb, "--num_beams", 4)
     assert refused.returncode == 2 and "gives one translation" in refused.stderr
 
@@ -425,6 +427,7 @@ def test_flags_that_are_switched_off_or_published_so_are_told_in_one_line(flags,
         (("--temperature", "inf"), "--temperature: 'inf' is not a number of 0 or more"),
         (("--request_timeout", "inf"), "'inf' is not a number"),
         (("--output_dir=",), "--output_dir is empty; is a shell variable unset?"),
+        (("--dataset_name_or_path", "x" * 300), "is not one of flores, ntrex"),
     ],
 )
 def test_numbers_have_bounds(flags, message, main_here, tmp_path):

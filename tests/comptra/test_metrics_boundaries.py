@@ -91,7 +91,7 @@ def test_ter_of_scripts_without_spaces():
 
 def test_chrf_plus_plus_is_another_name_of_chrf():
     from comptra import evaluate
-    from comptra.scores.scoring import metric_names
+    from comptra.scores.flags import metric_names
 
     args = evaluate.build_parser().parse_args(["runs", "--metrics", "chrf++", "chrf", "ter"])
     assert metric_names(args) == ["chrf", "ter"]

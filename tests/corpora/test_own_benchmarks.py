@@ -6,6 +6,7 @@ import pytest
 
 from tests.corpora.test_benchmarks import BASQUE, ENGLISH, SORBIAN, by_name, load, refusal, repository, squad, write
 from tests.support.runs import script
+from tests.support.tiny_models import udhr_texts
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, hub_sets
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage
@@ -321,6 +322,15 @@ def test_own_files_that_cannot_be_read(tmp_path, file, content, part):
 def test_an_own_table_all_in_other_languages(tmp_path):
     path = write(tmp_path / "mine.tsv", "English\tHausa\nOne.\tƊaya.\n")
     assert "are in other languages" in refusal(LacksLanguage, str(path), BASQUE)
+
+
+def test_a_file_in_another_language_is_warned_of(tmp_path, caplog):
+    texts = [text.strip() for code in ("hau_Latn", "eus_Latn") for text in udhr_texts(code)[:40]]
+    path = write(tmp_path / "mine.tsv", "".join(f"{a}\t{b}\n" for a, b in zip(texts[:40], texts[40:], strict=True)))
+    load(f"{path}:Basque=2", BASQUE)
+    assert not caplog.text
+    load(f"{path}:Basque=1", BASQUE)
+    assert f"{path}, mine.tsv (column 1): 99 % of the text is Hausa according to CLD2, not Basque" in caplog.text
 
 
 def test_own_names_that_are_nothing(tmp_path):

@@ -11,6 +11,7 @@ from comptra import evaluation_sets
 from tests.support.runs import in_process
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, examples, tables
+from topxgen.corpora.splits import refuse_copies
 from topxgen.text import languages
 from topxgen.training import file_datasets
 from topxgen.training.dataset_spec import DatasetSpec
@@ -95,6 +96,14 @@ def test_a_copy_in_which_one_line_is_repeated_is_partial(tmp_path):
     assert dev.count == "499 of 997 (PARTIAL)" and len(dev.texts) == 997
     path.write_text("".join(f"{line if i > 20 else lines[0]}\n" for i, line in enumerate(lines)))
     assert not benchmarks.load("flores", BASQUE, tmp_path)[0].is_partial
+
+
+def test_copies_that_end_before_their_pool_begins_are_not_taken_for_one_another(tmp_path):
+    for name in ("ref.eus", "src.eng"):
+        write(tmp_path / f"NTREX-128/newstest2019-{name}.txt", 400)
+    refuse_copies(
+        [split for side in (BASQUE, ENGLISH) for split in benchmarks.load("ntrex", side, tmp_path, allow_partial=True)]
+    )
 
 
 ENGLISH_FILES = {

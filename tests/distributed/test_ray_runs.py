@@ -162,7 +162,10 @@ def test_a_node_that_joins_and_one_that_is_lost(command, one, tmp_path):
     """Workers start on the node that joins; when the first one is lost, it does the rest. The same files."""
     answers, log = tmp_path / "out" / "Basque_answers.jsonl", tmp_path / "log"
     words = [sys.executable, "datagen.py", *command, "--distributed", "ray", "--output_dir", answers.parent]
-    with running_cluster(0, RAY_AUTH_MODE="disabled", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="1") as (_, environment), ExitStack() as nodes:
+    with (
+        running_cluster(0, RAY_AUTH_MODE="disabled", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="1") as (_, environment),
+        ExitStack() as nodes,
+    ):
         options = (f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
         first = nodes.enter_context(ray_start(tmp_path / "first", environment, *options))
         with open(log, "w") as file:

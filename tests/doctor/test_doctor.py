@@ -159,7 +159,9 @@ def test_packages_that_flags_need(tmp_path):
 def test_what_ends_the_first_stage_at_once_is_a_problem(tmp_path):
     keyless = of(findings(write_run(tmp_path, more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs")
     assert len(keyless) == 1 and "datagen: --inference_api openai needs a key: export OPENAI_API_KEY" in keyless[0]
-    judged = "evaluate: {dirs: d, metrics: [gemba-da], judge_model_name_or_path: claude, judge_inference_api: anthropic}\n"
+    judged = (
+        "evaluate: {dirs: d, metrics: [gemba-da], judge_model_name_or_path: claude, judge_inference_api: anthropic}\n"
+    )
     found = of(findings(write_run(tmp_path, tail=judged), code=1, ANTHROPIC_API_KEY=""), "inputs")
     assert len(found) == 1 and "evaluate: --inference_api anthropic needs a key: export ANTHROPIC_API_KEY" in found[0]
     own = f"languages: Basque, paragraphs: {tmp_path}, back_translator: apertium, scorer: confidence, distributed: ray"

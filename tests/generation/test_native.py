@@ -432,6 +432,8 @@ def test_a_document_is_its_lines(tmp_path):
         ("--back_translator", "apertium", "--model_name_or_path", "gpt-x"),
         ("--use_nllb", "--inference_api", "hf"),
         ("--back_translator", "apertium", "--adapter_name_or_path", "lora"),
+        ("--back_translator", "apertium", "--engine_args", "quantization=fp8"),
+        ("--use_nllb", "--data_parallel_size", 2),
     ],
 )
 def test_flags_of_an_llm_have_no_effect(tmp_path, flags):

@@ -306,6 +306,36 @@ def test_vllm_refuses_what_it_does_not_support(part, tiny_lm, tmp_path):
         inference.load("vllm", ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(folder)))
 
 
+@pytest.mark.slow
+def test_vllm_outlives_an_adapter_that_it_cannot_load(tiny_lm, tmp_path):
+    """Its Qwen2 has no adapters of the embeddings, unlike its Llama."""
+    pytest.importorskip("vllm")
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    base = str(tmp_path / "base")
+    sizes = dict(vocab_size=800, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4)
+    Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2)).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(base)
+    fits = save_adapter(base, tmp_path / "fits")
+    embeds = save_adapter(base, tmp_path / "embeds", target_modules=["q_proj", "embed_tokens"])
+    sampler = inference.load(
+        "vllm", ModelSettings(base, dtype="float32", max_model_len=256, adapter_name_or_path=str(fits))
+    )
+
+    def answer() -> str:
+        requests, settings = [inference.Request("r", "Kaixo", 1)], inference.SamplingSettings(temperature=0)
+        return next(iter(sampler.generate(inference.from_list(requests), settings))).texts[0]
+
+    try:
+        first = answer()
+        with pytest.raises(UsageError, match=f"vLLM cannot use the adapter {embeds} .*merge_lora.py"):
+            sampler.use_adapter(str(embeds))
+        sampler.use_adapter(str(fits))
+        assert answer() == first
+    finally:
+        sampler.close()
+
+
 @pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.slow)])
 def test_an_adapter_ends_answers_with_its_own_eos(backend, num_beams, good, tiny_lm, tmp_path):

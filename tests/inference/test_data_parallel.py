@@ -37,6 +37,7 @@ from topxgen.inference.data_parallel import TOGETHER
 
 SETTINGS = SamplingSettings(max_new_tokens=16, temperature=0.8)
 GB = 10**9
+HEADS = gpu_groups.Heads(32, 8)
 
 
 def answers_of(sampler, requests=REQUESTS, settings=SETTINGS) -> dict[str, inference.Answer]:
@@ -237,18 +238,24 @@ def test_the_parent_killed_within_a_message(model):
         (6, 55, 32, 3, 2),
         (8, 55, 14, 4, 2),
         (8, 100, 14, 4, 2),  # 14 heads cannot be divided by 4 or 8
-        (7, 55, 32, 7, 1),  # nor 32 by 7
+        (7, 55, 32, 3, 2),  # one GPU is left over
+        (6, 140, 64, 1, 4),
+        (3, 55, (12, 2), 1, 2),  # 2 key-value heads cannot be divided by 3, nor 3 by them
+        (6, 140, (12, 2), 1, 4),
+        (8, 100, (40, 10), 4, 2),  # Phi-3-medium
+        (3, 55, 24, 1, 2),  # nor most vocabularies by 3
         (8, None, 32, 1, 8),
         (1, 16, 32, 1, 1),
     ],
 )
 def test_the_size_of_engines_by_memory(gpus, weights, heads, engines, tensor):
+    heads = gpu_groups.Heads(*(heads if isinstance(heads, tuple) else (heads, heads)))
     split = gpu_groups.by_memory(gpus, weights and weights * GB, 80 * GB, 0.9, heads)
     assert (split.engines, split.tensor) == (engines, tensor)
 
 
 def test_the_size_of_engines_with_pipeline_parallelism():
-    split = gpu_groups.by_memory(8, 55 * GB, 80 * GB, 0.9, 32, pipeline=2)
+    split = gpu_groups.by_memory(8, 55 * GB, 80 * GB, 0.9, HEADS, pipeline=2)
     assert (split.engines, split.tensor) == (4, 1)
     assert gpu_groups.share_out(8, None, 2, 2).engines == 2
 
@@ -258,14 +265,26 @@ def test_the_size_of_engines_with_pipeline_parallelism():
     [(None, 2, (4, 2)), (2, None, (2, 4)), (1, None, (1, 8)), (3, 2, (3, 2)), (3, None, (3, 2)), (None, 16, (1, 16))],
 )
 def test_what_the_flags_say(wanted, tensor, expected):
-    split = gpu_groups.share_out(8, wanted, tensor, 1, heads=32)
+    split = gpu_groups.share_out(8, wanted, tensor, 1, heads=HEADS)
     assert (split.engines, split.tensor) == expected
+
+
+@pytest.mark.parametrize("gpus, sizes", [(3, [1, 2]), (6, [1, 2, 4]), (8, [1, 2, 4])])
+def test_a_model_that_can_be_divided_among_some_numbers_of_gpus_only(gpus, sizes):
+    """12 attention heads with 2 key-value heads, as Qwen2.5-1.5B has."""
+    heads = gpu_groups.Heads(12, 2)
+    assert gpu_groups.tensor_sizes(gpus, heads) == sizes
+    assert gpu_groups.share_out(gpus, 1, None, 1, heads).tensor == sizes[-1]
+    with pytest.raises(
+        UsageError, match=f"--tensor_parallel_size 3: .* 12 attention heads .2 .*; pass {' or '.join(map(str, sizes))},"
+    ):
+        gpu_groups.share_out(gpus, 1, 3, 1, heads)
 
 
 @pytest.mark.parametrize("wanted, tensor", [(5, 2), (9, None), (2, 8)])
 def test_more_engines_than_gpus(wanted, tensor):
     with pytest.raises(UsageError, match="need more than the 8 GPUs that are visible here: lower --data_parallel_size"):
-        gpu_groups.share_out(8, wanted, tensor, 1, heads=32)
+        gpu_groups.share_out(8, wanted, tensor, 1, heads=HEADS)
 
 
 @pytest.mark.parametrize(

@@ -184,3 +184,26 @@ def test_characters_that_are_no_text_between_letters(char):
     text = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
     texts = [char.join(text), char.join(text[i : i + 3] for i in range(0, len(text), 3)), 50 * char + text]
     assert language_id.load("cld2").is_language(texts, languages.find("Basque")) == [True] * 3
+
+
+def test_texts_of_52_languages_raise_no_doubts():
+    for path in sorted(benchmarks.UDHR.glob("*.tsv"))[::3]:  # nor do those of the other 103
+        assert not language_id.doubts(udhr_texts(path.stem), languages.find(path.stem)), path.stem
+
+
+@pytest.mark.parametrize(
+    "texts, language, doubt",
+    [
+        (udhr_texts("hau_Latn"), "Basque", "99 % of the text is Hausa according to CLD2, not Basque"),
+        (udhr_texts("hau_Latn")[:19], "Basque", ""),
+        (udhr_texts("hau_Latn") + udhr_texts("eus_Latn"), "Basque", ""),
+        (udhr_texts("ace_Latn"), "Buginese", ""),  # CLD2 knows neither
+        (udhr_texts("urd_Arab"), "Hindi", " texts are not in Hindi's script (Deva)"),
+        ([text.encode().decode("latin-1") for text in udhr_texts("npi_Deva")], "Nepali", " UTF-8 that was read as Latin-1"),
+        ([text.encode().decode("cp1252", "replace") for text in udhr_texts("spa_Latn")], "Spanish", " read as Latin-1"),
+        (["1"] * 30, "Nepali", ""),
+    ],
+)  # fmt: skip
+def test_texts_that_are_not_in_their_language_raise_doubts(texts, language, doubt):
+    problem = language_id.doubts(texts, languages.find(language))
+    assert doubt in problem and bool(doubt) == bool(problem)

@@ -84,6 +84,14 @@ def unfinished(trained: Path, output: Path) -> Path:
     return output
 
 
+def test_killed_after_the_last_checkpoint_all_files_are_made_again(trained, tiny_lm, tmp_path):
+    output = unfinished(trained, tmp_path / "run")
+    assert in_process("train.py", *words(tiny_lm, output)).returncode == 0
+    names = [{path.name for path in folder.iterdir()} - {"rates.json"} for folder in (trained, output)]
+    assert names[0] == names[1]
+    assert (output / "loss_curves.png").read_bytes() == (trained / "loss_curves.png").read_bytes()
+
+
 @pytest.mark.parametrize("is_listed", [False, True], ids=["changed", "changed with its list"])
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", STATE_FILES)

@@ -17,6 +17,7 @@ from tests.support.pairs import (
     source,
     write,
 )
+from tests.support.tiny_models import udhr_texts
 from topxgen.training import file_datasets, training_data
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.pairs import Pair, reverse
@@ -29,6 +30,17 @@ ROWS = [
     {"source": "Two.", "target": " "},
     {"source": "Three.", "target": "Hiru."},
 ]
+
+
+def test_columns_in_the_wrong_order_are_named(tmp_path, caplog):
+    english, basque = ([text.strip() for text in udhr_texts(code)][:60] for code in ("eng_Latn", "eus_Latn"))
+    path = write(tmp_path / "pairs.jsonl", *({"source": b, "target": a} for a, b in zip(english, basque, strict=True)))
+    load(source(path))
+    assert f"{path}, English to Basque: 99 % of the text is English according to CLD2, not Basque" in caplog.text
+    assert "of the text is Basque according to CLD2, not English" in caplog.text
+    caplog.clear()
+    load(source(path, input_column_name="target", output_column_name="source"))
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "headless.tsv", "parquet"])

@@ -9,6 +9,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,33 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
     for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights), for one of which
     it would leave out layers or biases, and as `check_weights`.
     """
-    model, info = model_class.from_pretrained(
-        name, trust_remote_code=trust_remote_code, output_loading_info=True, ignore_mismatched_sizes=True, **options
-    )
+    model = _loaded_whole(model_class, name, trust_remote_code=trust_remote_code, **options)
+    check_weights(name, model.config, options.get("revision") or "")
+    _make_saveable(model, name)
+    return model
+
+
+def check_complete(name: str, config) -> None:
+    """Raise UsageError, as `load_weights`, for a checkpoint that does not fit `config`: vLLM leaves what memory held in the matrices
+    that it lacks, and drops rows and biases that are too many.
+
+    Reads shapes alone. A model passes that is neither a folder nor in the Hub's cache, is quantized, or has another architecture in
+    transformers.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
+
+    folder = _folder(name)
+    if folder is None or not _files(folder) or (folder / "hf_quant_config.json").is_file():
+        return
+    known = CLASSES.get(config.model_type) in (getattr(config, "architectures", None) or ())
+    if known and not getattr(config, "quantization_config", None):
+        _loaded_whole(AutoModelForCausalLM, name, config=deepcopy(config), device_map="meta")
+
+
+def _loaded_whole(model_class, name: str, **options):
+    """The model, if its checkpoint fits its configuration. Raises UsageError."""
+    model, info = model_class.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     problems = []
     if getattr(model.config, "quantization_config", None) is not None and getattr(model, "hf_quantizer", None) is None:
         problems.append("is quantized in a way that transformers does not know")
@@ -55,8 +80,6 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
             f"the weights of {name} do not fit its config.json ({type(model).__name__}): the checkpoint "
             f"{' and '.join(problems)}{also}; download or save it again"
         )
-    check_weights(name, model.config, options.get("revision") or "")
-    _make_saveable(model, name)
     return model
 
 
@@ -85,14 +108,14 @@ def check_weights(name: str, config, revision: str = "") -> None:
     Reads each tensor once, which takes about as long as copying it (270M parameters: 0.04 s). A model that is neither a folder nor
     in the Hub's cache passes.
     """
-    folder = Path(name) if Path(name).is_dir() else snapshot("model", name, revision=revision)
+    folder = _folder(name, revision)
     owners: dict[str, str] = {}
     tied: dict[str, Tensor] = {}
     for file in _files(folder) if folder is not None else ():
         empty = ""  # the matrix before this one, if it has only zeros
         for key, tensor in load_tensors(file).items():
             problem, before = None, empty
-            if _is_matrix(tensor):
+            if tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor):  # unlike Marian's bias of the logits
                 empty = key if not tensor[0].any() and not tensor.any() else ""
             if key in owners:
                 problem = f"has {key} in both {owners[key]} and {file.name}"
@@ -118,9 +141,8 @@ def check_weights(name: str, config, revision: str = "") -> None:
         _check_equal(name, tied)
 
 
-def _is_matrix(tensor: "Tensor") -> bool:
-    """Marian's and BART's bias of the logits, (1, vocabulary), is none."""
-    return tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor)
+def _folder(name: str, revision: str = "") -> Path | None:
+    return Path(name) if Path(name).is_dir() else snapshot("model", name, revision=revision)
 
 
 def _check_architecture(name: str, saved: Mapping) -> None:
@@ -191,11 +213,8 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
         loaded = loaded["model"]
-    tensors = (
-        {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-        if isinstance(loaded, dict)
-        else {}
-    )
+    values = loaded if isinstance(loaded, dict) else {}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise UsageError(f"{path} holds no named tensors; download the published file again, or save a state dict")
     if bad := sorted(name for name, tensor in tensors.items() if not _is_finite(tensor)):

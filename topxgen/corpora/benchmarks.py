@@ -16,7 +16,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
 from topxgen.corpora import hub_sets, own_benchmarks, tables
-from topxgen.corpora.splits import SIZES, Split, check_not_english, check_order, check_size
+from topxgen.corpora.splits import SIZES, Split, check_not_english, check_order, check_size, warn_of_language
 from topxgen.corpora.tables import SUFFIXES, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -93,6 +93,7 @@ def load(
             if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
             check_size(split, allow_partial)
+            warn_of_language(split, language)
         if folder is not None and name in SIZES and language.flores != "eng_Latn":
             english = _english(name, loader, folder)
             for split in splits:
@@ -404,11 +405,11 @@ def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Langua
     def load_own(name: str, language: Language, folder: Path | None) -> list[Split]:
         mapping = tables.parse_mapping(mapping_text, known)
         splits = []
-        for part in (
-            own_benchmarks.hub_parts(name, repo, config)
-            if repo
-            else own_benchmarks.file_parts(path, cut, mapping, known)
-        ):
+        if repo:
+            parts = own_benchmarks.hub_parts(name, repo, config)
+        else:
+            parts = own_benchmarks.file_parts(path, cut, mapping, known)
+        for part in parts:
             title = config or part.name
             for label, rows in tables.columns_in(language, part.columns, part.where, mapping, title, known):
                 split = f"{part.name} ({label})" if label else part.name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, hub_sets
-from topxgen.corpora.splits import Split, check_not_english, check_order, check_size
+from topxgen.corpora.splits import Split, check_not_english, check_order, check_size, warn_of_language
 from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -45,6 +45,7 @@ def _sentences_in(source: str, language: Language, option: str, allow_partial: b
             if name in flores:
                 split = benchmarks.lines_of("flores", "dev", language, lines, str(path))
                 _check_flores(split, Path(source), allow_partial)
+                warn_of_language(split, language)
             return lines
     raise UsageError(
         f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "

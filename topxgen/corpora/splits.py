@@ -1,5 +1,6 @@
 """A split of a benchmark in one language, and whether a file is the one that was published."""
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -7,8 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from topxgen.common import provenance
+from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
+from topxgen.text.languages import Language
 from topxgen.text.words import is_blank
+
+logger = logging.getLogger(__name__)
 
 # The texts of each split as published; "test (fra-CA)" is a test.
 SIZES = {
@@ -82,6 +87,14 @@ def check_size(split: Split, allow_partial: bool) -> None:
         )
 
 
+def warn_of_language(split: Split, language: Language) -> None:
+    """Warn of a split that is, as a whole, not in its language."""
+    from topxgen.text.language_id import doubts
+
+    if problem := doubts(split.texts, language):
+        logger.warning(f"{split.source}, {split.name}: {problem}", extra=ONCE)
+
+
 def check_not_english(split: Split, english: Iterable[str]) -> None:
     """Raise UsageError if a split in another language has the texts of `english`, in whatever spelling or order."""
     from topxgen.text.leak_guard import text_key  # numpy; --help needs none
@@ -118,6 +131,8 @@ def refuse_copies(splits: Iterable[Split]) -> None:
     """Raise UsageError if files in two languages hold the same texts."""
     seen: dict[str, Split] = {}
     for split in splits:
+        if not split.size:  # its lines are beyond the end of a partial copy
+            continue
         other = seen.setdefault(split.fingerprint, split)
         if other.language != split.language and other.source != split.source:
             raise UsageError(

@@ -4,6 +4,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from topxgen.inference.gpu_groups import Heads
+
 # Bytes of each parameter that AdamW trains: weight, gradient, master weight and two moments. A frozen one has its weight alone.
 WEIGHT, GRADIENT, MASTER, MOMENTS = 2, 2, 4, 8
 TRAINED = WEIGHT + GRADIENT + MASTER + MOMENTS
@@ -61,7 +63,7 @@ class Attention:
     """What decides the KV cache of a decoder. `numbers`: in the keys and values of a token in one layer; `windows`: for each layer the
     tokens that it keeps, None: all."""
 
-    heads: int
+    heads: Heads
     numbers: int
     windows: tuple[int | None, ...]
     max_positions: int | None = None

@@ -14,6 +14,7 @@ from topxgen.common.files import read_json
 from topxgen.common.text_only import PARTS
 from topxgen.doctor.arithmetic import Attention
 from topxgen.experiments.assets import Asset
+from topxgen.inference.gpu_groups import Heads
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 EMBEDDINGS = ("embed", "lm_head", "shared", "wte", "wpe", "norm")  # in names of tensors that LoRA does not adapt
@@ -196,10 +197,11 @@ def attention(config: Config) -> Attention | None:
     # Without layer_types a window may be one that the model does not use: all tokens are an upper limit.
     sizes = {"sliding_attention": window} | dict.fromkeys(STATE_LAYERS, 0)
     windows = tuple(sizes.get(kind) for kind in types or [""] * layers)
-    numbers = 2 * (text.get("num_key_value_heads") or heads) * head_dim
+    key_value_heads = text.get("num_key_value_heads") or heads
+    numbers = 2 * key_value_heads * head_dim
     if latent := text.get("kv_lora_rank"):  # of DeepSeek's attention, with one key for the positions
         numbers = latent + (text.get("qk_rope_head_dim") or 0)
-    return Attention(heads, numbers, windows, text.get("max_position_embeddings"))
+    return Attention(Heads(heads, key_value_heads), numbers, windows, text.get("max_position_embeddings"))
 
 
 def _text_config(config: Config) -> TextConfig:

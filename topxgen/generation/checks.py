@@ -12,7 +12,7 @@ from topxgen.common.flag_rules import Rule
 from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
-from topxgen.flags import WORKER_RULES, engine_rules
+from topxgen.flags import MODEL_FLAGS, WORKER_RULES, engine_rules
 from topxgen.generation.pipelines import PIPELINES
 
 
@@ -85,6 +85,11 @@ def _llm_translates(args: argparse.Namespace) -> bool:
     return "llm" in _or_own(back_translator_of(vars(args)))
 
 
+def _has_llm(args: argparse.Namespace) -> bool:
+    """Whether one of the stages, run or not, has an LLM."""
+    return not args.paragraphs or _llm_translates(args)
+
+
 def _nllb_translates(args: argparse.Namespace) -> bool:
     return "nllb" in _or_own(back_translator_of(vars(args)))
 
@@ -112,11 +117,8 @@ def _is_local(args: argparse.Namespace) -> bool:
 
 
 def _has_work_for_workers(args: argparse.Namespace) -> bool:
-    return (
-        _is_local(args)
-        or back_translator_of(vars(args)) != "llm"
-        or scorer_of(vars(args)) not in ("confidence", "none")
-    )
+    uses_scorer = scorer_of(vars(args)) not in ("confidence", "none")
+    return _is_local(args) or back_translator_of(vars(args)) != "llm" or uses_scorer
 
 
 # fmt: off
@@ -131,8 +133,8 @@ RULES = (
         "an LLM that writes (no --paragraphs)",
         lambda args: not args.paragraphs,
     ),
-    Rule(("model_name_or_path", "inference_api", "num_beams"), "an LLM that writes or back-translates (no --paragraphs, or no --use_nllb)",
-         lambda args: not args.paragraphs or _llm_translates(args)),
+    Rule(("model_name_or_path", "num_beams", *(flag for flag in MODEL_FLAGS if flag != "trust_remote_code")),
+         "an LLM that writes or back-translates (no --paragraphs, or no --use_nllb)", _has_llm),
     Rule(("use_nllb",), "--back_translator nllb", lambda args: args.back_translator in (None, "nllb")),
     Rule(("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"), "--use_nllb", _nllb_translates),
     Rule(("nllb_compute_type", "cache_dir"), "--nllb_engine ctranslate2",
@@ -155,7 +157,7 @@ RULES = (
          lambda args: not args.api_key or args.inference_api not in ("vllm", "hf"), harmless=True),
     Rule(("tokenizer_name_or_path",), "a model in this process (--inference_api vllm or hf)", _is_local, harmless=True),
     Rule(("trust_remote_code",), "a model in this process (--inference_api vllm or hf, --use_nllb)",
-         lambda args: _is_local(args) or _nllb_translates(args)),
+         lambda args: (_is_local(args) and _has_llm(args)) or _nllb_translates(args)),
     Rule(("distributed",), "a model to run in workers: an LLM that is not an API's, a translator or a scorer", _has_work_for_workers),
     *WORKER_RULES,
     Rule(("num_return_sequences",), "sampling (--temperature above 0) or --num_beams: greedy responses are all equal",

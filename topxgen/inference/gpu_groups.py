@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 WEIGHTS_SHARE = 0.55
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+PADDED_VOCABULARY = 64  # vLLM pads the vocabulary to a multiple of it, which the GPUs of an engine divide
 
 
 # Of {weights}.index.json, what is read here.
@@ -34,6 +36,17 @@ class Split:
     engines: int
     tensor: int
     why: str
+
+
+class Heads(NamedTuple):
+    """Of a model's attention."""
+
+    query: int
+    key_value: int
+
+    def can_be_divided_by(self, size: int) -> bool:
+        """As vLLM divides them among `size` GPUs, where several may have the same key-value head."""
+        return self.query % size == 0 and (self.key_value % size == 0 or size % self.key_value == 0)
 
 
 def plan(backend: str, settings: ModelSettings) -> tuple[ModelSettings, list[tuple[str, ...]]]:
@@ -75,18 +88,28 @@ def pipeline_size(settings: ModelSettings) -> int:
 def _split(gpus: tuple[str, ...], settings: ModelSettings, pipeline: int) -> Split:
     wanted, tensor, count = settings.data_parallel_size, settings.tensor_parallel_size, len(gpus)
     if wanted is not None or tensor is not None or count == 1:
-        return share_out(count, wanted, tensor, pipeline, None if tensor else _attention_heads(settings))
+        return share_out(count, wanted, tensor, pipeline, _heads(settings))
     sizes = _weights(settings), _smallest_memory(), settings.gpu_memory_utilization
-    return by_memory(count, *sizes, _attention_heads(settings), pipeline)
+    return by_memory(count, *sizes, _heads(settings), pipeline)
 
 
-def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, heads: int | None = None) -> Split:
+def tensor_sizes(most: int, heads: Heads | None) -> list[int]:
+    """In how many GPUs, up to `most`, vLLM can divide a model; any if its heads are not known."""
+    fits = (lambda size: PADDED_VOCABULARY % size == 0 and heads.can_be_divided_by(size)) if heads else bool
+    return list(filter(fits, range(1, most + 1)))
+
+
+def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, heads: Heads | None = None) -> Split:
     """What the flags say: engines of `tensor` GPUs, as many as fit unless `wanted` says how many; without `tensor` the GPUs are
-    shared out evenly. Raises UsageError for several engines that have too few."""
+    shared out evenly. Raises UsageError for several engines that have too few, and for a `tensor` that does not divide the heads."""
+    if tensor and heads and not heads.can_be_divided_by(tensor):
+        raise UsageError(
+            f"--tensor_parallel_size {tensor}: the model has {heads.query} attention heads ({heads.key_value} for keys and values), "
+            f"which vLLM cannot divide by it; pass {' or '.join(map(str, tensor_sizes(gpus, heads)))}, or drop it"
+        )
     if tensor is None:
         engines = wanted or 1
-        most = gpus // (engines * pipeline)
-        tensor = next((size for size in range(most, 0, -1) if heads is None or heads % size == 0), 0)
+        tensor = max(tensor_sizes(gpus // (engines * pipeline), heads), default=0)
         why = f"--data_parallel_size {engines}" if wanted else "one GPU"
     else:
         engines = wanted or max(1, gpus // (tensor * pipeline))
@@ -102,14 +125,11 @@ def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, 
 
 
 def by_memory(
-    gpus: int, weights: int | None, memory: int | None, share: float, heads: int | None, pipeline: int = 1
+    gpus: int, weights: int | None, memory: int | None, share: float, heads: Heads | None, pipeline: int = 1
 ) -> Split:
     """The smallest engines whose weights (bytes in all) fill at most WEIGHTS_SHARE of the `share` of `memory` (bytes of a GPU)
-    that vLLM may take; their size divides the GPUs and the attention heads. The largest ones if none are large enough, or
-    something is not known."""
-    sizes = [
-        size for size in range(1, gpus + 1) if gpus % (size * pipeline) == 0 and (heads is None or heads % size == 0)
-    ]
+    that vLLM may take. The largest ones if none are large enough, or something is not known."""
+    sizes = tensor_sizes(gpus // pipeline, heads)
     if not sizes:
         return share_out(gpus, 1, None, pipeline, heads)
     if weights is None or memory is None or heads is None:
@@ -156,8 +176,10 @@ def _smallest_memory() -> int | None:
         return None
 
 
-def _attention_heads(settings: ModelSettings) -> int | None:
-    return getattr(_text_config(settings), "num_attention_heads", None)
+def _heads(settings: ModelSettings) -> Heads | None:
+    config = _text_config(settings)
+    query = getattr(config, "num_attention_heads", None)
+    return Heads(query, getattr(config, "num_key_value_heads", None) or query) if query else None
 
 
 def _text_config(settings: ModelSettings):

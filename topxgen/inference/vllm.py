@@ -11,7 +11,7 @@ from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.common.memory import free_memory
-from topxgen.common.weights import check_weights
+from topxgen.common.weights import check_complete, check_weights
 from topxgen.inference import (
     NEUTRAL,
     Answer,
@@ -96,6 +96,8 @@ class VLLMSampler:
         options |= chosen
         if settings.adapter_name_or_path is not None:
             self._check_adapter(settings.adapter_name_or_path)  # fails before minutes of loading
+        if "hf_overrides" not in chosen:
+            hub_call(name, lambda: check_complete(name, config))
         self._guard = EngineGuard()
         try:
             with signals.blocked_in_children(SIGUSR1):  # SIGTERM is how vLLM ends its processes
@@ -108,17 +110,19 @@ class VLLMSampler:
             ) from None
         self._engine = self._llm.llm_engine
         self._report_death()
+        self._adapters: dict[str, int] = {}
         try:
             # Now they are in the Hub's cache, and in memory. The engine's configuration also knows hf_quant_config.json.
-            check_weights(name, self._engine.vllm_config.model_config.hf_config)
+            config = self._engine.vllm_config.model_config.hf_config
+            hub_call(name, lambda: check_complete(name, config))
+            check_weights(name, config)
+            self.use_adapter(settings.adapter_name_or_path)
         except UsageError:
             self.close()
             raise
         room = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.capacity = settings.max_concurrent_requests or room + int(WAITING_SHARE * room)
         self._max_model_len = max_model_len
-        self._adapters: dict[str, int] = {}
-        self.use_adapter(settings.adapter_name_or_path)
 
     def _report_death(self) -> None:
         """Have `step` raise if the engine's process is killed, by a lack of memory, say: vLLM 0.32 would wait for it forever."""
@@ -146,6 +150,15 @@ class VLLMSampler:
         self._end_tokens |= end_tokens(folder, self._settings.trust_remote_code)
         number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine's key for it
         self._lora = LoRARequest(folder, number, folder)
+        try:
+            self._engine.add_lora(
+                self._lora
+            )  # with the first request, the engine would die of what it does not support
+        except Exception as error:  # whatever the engine raises comes as one type
+            raise UsageError(
+                f"vLLM cannot use the adapter {adapter} ({reason(error)}): merge it into its base (scripts/merge_lora.py), or pass "
+                "--inference_api hf"
+            ) from None
 
     def _check_adapter(self, adapter: str) -> str:
         """The adapter's folder. Raises UsageError if it does not fit, or has parts that vLLM does not support."""

@@ -4,7 +4,6 @@ Texts are compared by the tokens of decontamination (ngram_hashes.py), so that U
 spaces, invisible characters, HTML entities, percent-encoding and UTF-8 that was read as Latin-1 make no difference.
 """
 
-import contextlib
 import html
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from urllib.parse import unquote
 
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
+from topxgen.text.words import as_utf8
 
 VERSION = 4  # of what counts as a leak
 NGRAM_WORDS = 10  # as in decontamination.py
@@ -19,8 +19,6 @@ NGRAM_WORDS = 10  # as in decontamination.py
 MIN_SHARED = 0.5
 # ROUGE-L F1: see docs/results.md (scripts/perf/decontamination_quality.py --leak_guard).
 NEAR_DUPLICATE_F1 = 0.7
-# What programs show for the bytes that are control characters in Latin-1: those of Windows-1252.
-_LATIN_1 = {ord(char): byte for byte in range(0x80, 0xA0) for char in bytes([byte]).decode("cp1252", errors="ignore")}
 KINDS = ("equal", "partial", "near_duplicate")
 
 
@@ -67,6 +65,4 @@ def _unescaped(text: str) -> str:
     text = html.unescape(html.unescape(text))
     if "%20" in text and " " not in text:  # others have percentages (Turkish %90)
         text = unquote(text)
-    with contextlib.suppress(UnicodeError):
-        text = text.translate(_LATIN_1).encode("latin-1").decode()
-    return text
+    return as_utf8(text)

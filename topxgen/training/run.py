@@ -374,7 +374,7 @@ def is_fully_trained(trainer, stopper, checkpoint: str) -> bool:
     """Whether a checkpoint is the end of training: the run was killed before its best model was copied."""
     from transformers import TrainerState
 
-    from topxgen.training.log import TrackioLog, complete
+    from topxgen.training.log import CURVES_FILE, TrackioLog, complete, draw_curves
     from topxgen.training.trainer import find_best
 
     state = TrainerState.load_from_json(str(Path(checkpoint) / checkpoints.STATE_FILE))
@@ -387,6 +387,7 @@ def is_fully_trained(trainer, stopper, checkpoint: str) -> bool:
     if trainer.is_world_process_zero():
         path = Path(trainer.args.output_dir) / LOG_FILE
         complete(path, state)
+        draw_curves(state.log_history, path.with_name(CURVES_FILE))
         for tracker in trainer.callback_handler.callbacks:
             if isinstance(tracker, TrackioLog):
                 tracker.write(list(read_jsonl(path)))

@@ -7,6 +7,8 @@ import random
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.records import CONFIDENCE, back_translator_in
+from topxgen.text import languages
+from topxgen.text.language_id import doubts
 from topxgen.training import file_datasets
 from topxgen.training.dataset_spec import DatasetSpec, LoadedPairs, sha256_of_files, sha256_of_texts
 from topxgen.training.named_datasets import NAMED
@@ -199,9 +201,15 @@ def _load_own(spec: DatasetSpec) -> LoadedPairs:
     sha256 = sha256_of_files(*files) if files else sha256_of_texts((pair.source, pair.target) for pair in data.pairs)
     data.counts = reader.counts
     indices = by_direction(data.pairs)
+    known = {language.name: language for language in (spec.src, *spec.target_languages)}
     for name in reader.counts:
         pairs = [data.pairs[i] for i in indices.get(name, [])]
+        sides = [pair.source for pair in pairs], [pair.target for pair in pairs]
         # As the digests of benchmarks' splits: evaluate recognises a test set that was trained on.
-        sides = [provenance.texts_sha256(texts) for texts in ([p.source for p in pairs], [p.target for p in pairs])]
-        data.origins[name] = {"path": where, "sha256": sha256, "texts_sha256": sides}
+        digests = [provenance.texts_sha256(texts) for texts in sides]
+        data.origins[name] = {"path": where, "sha256": sha256, "texts_sha256": digests}
+        if pairs and pairs[0].src:
+            for texts, language in zip(sides, (pairs[0].src, pairs[0].tgt), strict=True):
+                if problem := doubts(texts, known.get(language) or languages.find(language)):
+                    logger.warning(f"{where}, {name}: {problem}")
     return data

@@ -39,7 +39,7 @@ def collect(run: Run, options: Options) -> dict | None:
     for folder in run.back_translations:
         found.add_folder(folder)
     hits = found.named(found.hits.chosen())
-    options.tell(found.problems)
+    options.note_problems(found.problems)
     return {
         "languages": found.languages,
         "unchecked": found.unchecked,

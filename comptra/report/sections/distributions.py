@@ -57,7 +57,7 @@ def collect(run: Run, options: Options) -> dict | None:
     with_topics = dict.fromkeys(one.generation for one in measured if one.topics)
     lists = {generation: _topic_list(generation, problems) for generation in with_topics}
     data["pairs"] = [_pairs(run.root, one, bins, lists.get(one.generation, TopicList())) for one in measured]
-    options.tell(problems)
+    options.note_problems(problems)
     if not any(data[key] for key in ("pairs", "repetition", "usage", "work")):
         return None
     if any(part["topics"] and not part["topics"]["categories"] for part in data["pairs"]):

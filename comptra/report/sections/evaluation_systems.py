@@ -123,11 +123,13 @@ def loader(folders: Sequence[Path], benchmark_dir: Path | None) -> Callable[...,
     rooms = [benchmark_dir] if benchmark_dir else [*_recorded_rooms(folders), None]
 
     @cache
-    def load(*names, **options) -> TestSet:
+    def load(dataset: str, src: Language, tgt: Language, **options) -> TestSet:
         problems: list[UsageError] = []
         for room in rooms:
             try:
-                return evaluation_sets.load(*names, folder=room, need_pool=False, allow_partial=True, **options)
+                return evaluation_sets.load(
+                    dataset, src, tgt, folder=room, need_pool=False, allow_partial=True, **options
+                )
             except UsageError as error:
                 problems.append(error)
         raise problems[-1]

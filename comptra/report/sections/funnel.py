@@ -63,7 +63,7 @@ def collect(run: Run, options: Options) -> dict | None:
     problems, examples = Problems(), Examples(options.seed, options.max_examples)
     found = funnels(run, problems, examples.add)
     trained = training_data(run, found, problems)
-    options.tell(problems)
+    options.note_problems(problems)
     for line in (line for part in (*found, *trained) for line in part.problems):
         options.notice("warning", line)
     found, trained = [one for one in found if any(s.count for s in one.steps)], [t for t in trained if t.directions]

@@ -66,7 +66,7 @@ def collect(run: Run, options: Options) -> dict | None:
     if options.max_bytes is not None:
         room = options.max_bytes - packing.size_of([[*key, count, count] for key, count in choice.totals.items()])
     data = _fitting(units, room, sources)
-    options.tell(problems)
+    options.note_problems(problems)
     shown, total = len(data["rows"]["state"]), choice.totals.total()
     units = data.pop("units")
     counts = Counter((unit.source, unit.language, row.state, row.reason) for unit in units for row in unit.rows)

@@ -17,12 +17,12 @@ def collect(run: Run, options: Options) -> dict | None:
     """`trainings`: each as topxgen.runs.trainings has it, with its `folder` as text; figures as [step, value]."""
     problems = Problems()
     trainings = [read(folder, problems) for folder in run.trainings]
-    options.tell(problems)
+    options.note_problems(problems)
     if not trainings:
         return None
     described = [_described(run.root, training) for training in trainings]
     for training, name in zip(trainings, (one["folder"] for one in described), strict=True):
-        _tell(training, name, options)
+        _add_notices(training, name, options)
     options.headline("models trained", sum(training.is_complete for training in trainings), "#training")
     return {"trainings": described}
 
@@ -58,7 +58,7 @@ def _label(name: str) -> str:
     return f"{METRICS.get(metric, metric)}{f' of {direction}' if direction else ''}"
 
 
-def _tell(training: Training, name: str, options: Options) -> None:
+def _add_notices(training: Training, name: str, options: Options) -> None:
     """Notices of what a reader should know before trusting a model."""
     of_all = [worse for worse in training.worse if "_" not in worse[0]]
     for metric, now, before in of_all or training.worse:

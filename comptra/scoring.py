@@ -10,6 +10,7 @@ from pathlib import Path
 from comptra import guard
 from comptra.scores import auto, metrics, output_faults, segments
 from comptra.scores.columns import columns_of
+from comptra.scores.flags import metric_names
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import cache_of
@@ -47,16 +48,8 @@ def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespac
     return sorted(ordered, key=lambda system: system is not first), first
 
 
-def metric_names(args: argparse.Namespace) -> list[str]:
-    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS; with auto all, see `usable_metrics`."""
-    names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
-    if metrics.AUTO in names:
-        names = [*metrics.METRICS, *names]
-    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names if name != metrics.AUTO))
-
-
 def usable_metrics(args: argparse.Namespace, has_baseline: bool) -> list[str]:
-    """The same; of auto those that this machine can run, beside those that are named. Raises UsageError if there is none."""
+    """As `metric_names`; of auto those that this machine can run, beside those that are named. Raises UsageError if there is none."""
     if metrics.AUTO not in (args.metrics or ()):
         return metric_names(args)
     usable = auto.usable(MetricSettings.from_args(args), has_references=not args.step, has_baseline=has_baseline)
