@@ -158,32 +158,57 @@ def test_a_killed_command_leaves_a_running_cluster_as_it_was(command, one, tmp_p
         assert answers.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1]) and differences(tmp_path, one) == []
 
 
-def test_a_node_that_joins_and_one_that_is_lost(command, one, tmp_path):
-    """Workers start on the node that joins; when the first one is lost, it does the rest. The same files."""
-    answers, log = tmp_path / "out" / "Basque_answers.jsonl", tmp_path / "log"
-    words = [sys.executable, "datagen.py", *command, "--distributed", "ray", "--output_dir", answers.parent]
+ON_NODES = """
+import logging, os, sys, time
+from itertools import count, takewhile
+from topxgen import distributed
+from topxgen.distributed import Call, Plan
+
+class Where:
+    def __call__(self): return self
+    def where(self, number):
+        time.sleep(0.5)
+        return number, os.getppid()
+
+logging.basicConfig(level=logging.INFO)
+pool = distributed.start(Where(), Plan("ray", "test", None))
+print(len(pool._actors), flush=True)
+numbers = takewhile(lambda _: not os.path.exists(sys.argv[1]), count())
+calls = (Call("where", (number,)) for number in numbers)
+for number, node in pool.map(calls):
+    print(number, node, flush=True)
+"""
+
+
+def test_a_node_that_joins_and_one_of_many_workers_that_is_lost(tmp_path):
+    """Workers start on the node that joins; when the first one is lost with its six, the second does the rest."""
     with (
         running_cluster(0, RAY_AUTH_MODE="disabled", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="1") as (_, environment),
         ExitStack() as nodes,
     ):
-        options = (f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
-        first = nodes.enter_context(ray_start(tmp_path / "first", environment, *options))
-        with open(log, "w") as file:
-            process = subprocess.Popen([*map(str, words)], cwd=ROOT, env=os.environ | environment, stderr=file)
 
-        def wait_for(reached) -> None:
-            until = time.monotonic() + 600
-            while not reached():
-                assert process.poll() is None and time.monotonic() < until, log.read_text()
-                time.sleep(0.1)
+        def node(gpus: int):
+            options = (f"--address={environment['RAY_ADDRESS']}", f"--num-cpus={gpus}", f"--num-gpus={gpus}")
+            return nodes.enter_context(ray_start(tmp_path / f"{gpus}", environment, *options))
 
-        wait_for(lambda: lines_in(answers) > 3)
-        second = nodes.enter_context(ray_start(tmp_path / "second", environment, *options))
-        wait_for(lambda: "nodes have joined the Ray cluster: 1 more workers" in log.read_text())
-        wait_for(lambda: workers(second.pid))
-        kill_all(first)
-        assert process.wait(1000) in (0, 3), log.read_text()
-    assert differences(answers.parent, one) == [] and "was lost" in log.read_text()
+        enough = tmp_path / "enough"
+        first, words, answers = node(6), [sys.executable, "-c", ON_NODES, enough], []
+        with open(tmp_path / "log", "w") as log:
+            process = subprocess.Popen(
+                words, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert process.stdout.readline() == "6\n"
+        node(1)
+        for line in process.stdout:
+            answers.append(line.split())
+            if first.is_running() and len({parent for _, parent in answers}) == 2:
+                kill_all(first)
+                last = len(answers) + 40
+            if not first.is_running() and len(answers) == last:
+                enough.touch()
+        said = (tmp_path / "log").read_text()
+        assert process.wait(60) == 0 and [int(number) for number, _ in answers] == list(range(len(answers))), said
+        assert not first.is_running() and "joined the Ray cluster: 1 more workers" in said and "was lost" in said
 
 
 def test_metricx_in_two_workers(tmp_path):

@@ -31,8 +31,9 @@ MAX_LOSSES = 5  # workers, for one call or while they load: then it is the call 
 class _Actor:
     """A worker's actor and what it has to do."""
 
-    def __init__(self, handle, loading):
+    def __init__(self, handle, loading, losses: int):
         self.handle = handle
+        self.losses = losses  # in a row, of the workers before it, as they loaded
         self.calls: dict[Any, Call | None] = {loading: None}  # by the reference of the result; None: it loads
         self.capacity = 0  # until it has loaded
 
@@ -54,7 +55,6 @@ class RayPool(Pool):
         self._class = self._ray.remote(Worker).options(**options)
         self._build = self._ray.put(build)  # once: the index of decontamination is large
         self._waiting: deque[Call] = deque()  # of lost workers
-        self._lost_loading = 0
         self._actors: list[_Actor] = []
         self.capacity = CAPACITY * count
         self._notice_at, self._grow_at = time.monotonic() + WAIT_NOTICE_S, time.monotonic() + NEW_NODES_S
@@ -70,9 +70,9 @@ class RayPool(Pool):
     def _nodes(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
-    def _started(self) -> _Actor:
+    def _started(self, losses: int = 0) -> _Actor:
         handle = self._class.remote()
-        return _Actor(handle, handle.load.remote(self._build, os.getcwd(), environment(), self._plan.log))
+        return _Actor(handle, handle.load.remote(self._build, os.getcwd(), environment(), self._plan.log), losses)
 
     def run(self, next_call: Callable[[], Call | None]) -> Iterator[tuple[Call, Any]]:
         if not self._actors:
@@ -130,7 +130,7 @@ class RayPool(Pool):
             if call is not None:
                 results.append((call, value))
                 continue
-            actor.capacity, self._lost_loading = value, 0
+            actor.capacity, actor.losses = value, 0
             self.capacity = len(self._actors) * max(actor.capacity for actor in self._actors)
         return results
 
@@ -162,8 +162,8 @@ class RayPool(Pool):
             return
         for call in calls:
             call.losses += 1
-        self._lost_loading += loading
-        if max([self._lost_loading, *(call.losses for call in calls)]) >= MAX_LOSSES:
+        losses = actor.losses + loading  # of this one: all workers of a node are lost at a time
+        if max([losses, *(call.losses for call in calls)]) >= MAX_LOSSES:
             raise UsageError(
                 f"{MAX_LOSSES} Ray workers were lost one after the other {'as they loaded' if loading else 'with the same work'} "
                 f"({_why(error)}), probably out of memory; finished work is on disk: pass a smaller --num_workers or model, and "
@@ -174,7 +174,7 @@ class RayPool(Pool):
             f"Ray worker {number} was lost ({_why(error)}); another one is started, and what it had in work ({len(calls)} calls) is "
             "done again"
         )
-        self._actors[number] = self._started()
+        self._actors[number] = self._started(losses)
 
     def close(self) -> None:
         for actor in self._actors:
