@@ -164,8 +164,8 @@ def add_cost_flags(add) -> None:
         help="IN OUT [CACHED]: USD for a million prompt tokens, new tokens, and prompt tokens that the provider had cached "
              "[CACHED as IN]; for estimates, the running total and --budget")
     add("--budget", type=float_range(0), metavar="USD",
-        help="send no request that could make the responses of the output directory, those of earlier runs included, cost more: "
-             "the run ends with exit code 4 and can be resumed; needs --prices")
+        help="send no request that would make the responses of the output directory, those of earlier runs included, cost more, at the "
+             "cost of the most expensive one so far: the run ends with exit code 4 and can be resumed; needs --prices")
 
 
 def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
