@@ -36,13 +36,13 @@ from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
+from topxgen.generation.report import report
 from topxgen.generation.run import (
     begin_shard,
     check_settings,
     generate,
     preflight,
     repair_files,
-    report,
     score,
     take_paragraphs,
     translate,

@@ -114,12 +114,8 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
     texts = [*(args.languages or names), args.target_language or "English"]
     chosen = [languages.find(name, args.languages_file) for name in dict.fromkeys(texts)]
     sources = dict.fromkeys([*args.benchmarks, *args.demonstration_pool])
-    return [
-        need
-        for name in sources
-        if name not in args.allow_missing
-        for need in benchmarks.needs(name, chosen, args.benchmark_dir)
-    ]
+    loaded = [name for name in sources if name not in args.allow_missing]
+    return [need for name in loaded for need in benchmarks.needs(name, chosen, args.benchmark_dir)]
 
 
 def decontaminate(args: argparse.Namespace) -> int:

@@ -89,7 +89,7 @@ class LLMClient:
         """`cache`: the file of responses; None for a client that only makes prompts. `paid`: sync each response to disk."""
         self.style, self._seed = style, seed
         self.progress = progress or StageProgress(shown=False)
-        self._responses = CachedSampler(sampler, cache, fsync_each=paid) if cache else None
+        self.responses = CachedSampler(sampler, cache, fsync_each=paid) if cache else None
         self.failures: dict[str, str] = {}
         self.unanswered: set[str] = set()
         self.unreadable: set[str] = set()
@@ -121,16 +121,6 @@ class LLMClient:
         self._readings.get((sentence, translation), set()).add(sentence)
         return translation
 
-    @property
-    def answers_at_limit(self) -> dict[int, int]:
-        """How many cached answers ended at a limit of new tokens, by the limit."""
-        return dict(self._responses.cut)
-
-    @property
-    def own_temperature(self) -> int:
-        """How many cached answers a model gave at its own temperature, as it refuses that of the settings."""
-        return self._responses.own_temperature
-
     def failure_reasons(self) -> str:
         """Up to three of the reasons in `failures`."""
         return "; ".join(sorted(set(self.failures.values()))[:3])
@@ -156,7 +146,7 @@ class LLMClient:
             numbers.setdefault(key, []).append(i)
         self.progress.expect(len(requests))
         waiting = iter(requests)
-        for answer in self._responses.generate(lambda: next(waiting, None), sampling):
+        for answer in self.responses.generate(lambda: next(waiting, None), sampling):
             if answer.error:
                 self.failures[answer.id] = answer.error
             if not answer.texts:
@@ -187,4 +177,4 @@ class LLMClient:
 
     def close(self) -> None:
         """Close the response cache; the sampler belongs to whoever made it."""
-        self._responses.close_file()
+        self.responses.close_file()

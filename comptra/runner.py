@@ -258,8 +258,8 @@ def outcome(
             sum(not (text and fits) for text, fits in zip(texts, plan.fits(texts), strict=True))
             for texts in translations[1:]
         ],
-        "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
-        **({"own_temperature": client.own_temperature} if client.own_temperature else {}),
+        "truncated_answers": {str(limit): count for limit, count in client.responses.cut.items()},
+        **({"own_temperature": own} if (own := client.responses.own_temperature) else {}),
         "unanswered": sorted(set(client.failures.values())),
         "unanswered_prompts": 0 if plan.accepts_unanswered else len(client.failures),  # the next run sends them again
     }

@@ -161,16 +161,9 @@ def show_estimates(estimates: list[hours.Needed]) -> None:
             unknown.append(f"{row.stage}: {work}")
             work = ""
         tokens = [span([n / 1e6 for n in pair]) if pair else "-" for pair in (row.prompt_tokens, row.completion_tokens)]
-        rows.append(
-            (
-                shortened(row.stage),
-                cut(work or "-", MAX_WORK),
-                *tokens,
-                "< 0.01" if row.hours and row.hours[1] < 0.01 else span(row.hours) or "unknown",
-                row.by or "-",
-                span(row.usd) or "-",
-            )
-        )
+        time = "< 0.01" if row.hours and row.hours[1] < 0.01 else span(row.hours) or "unknown"
+        by, usd = row.by or "-", span(row.usd) or "-"
+        rows.append((shortened(row.stage), cut(work or "-", MAX_WORK), *tokens, time, by, usd))
     columns = [column for column in zip(*rows, strict=True) if {*column[1:]} != {"-"}]
     lines = aligned(list(zip(*columns, strict=True)), left=2)
     show("\nestimates, lowest to highest; M: million tokens\n" + "\n".join(lines))

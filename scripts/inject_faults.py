@@ -170,9 +170,8 @@ def main() -> int:
 
         selections = list(dict.fromkeys(fault.tests for fault in faults))
         failing = False
-        for tests, (code, output) in zip(
-            selections, pool.map(lambda tests: in_a_tree(run_tests, tests), selections), strict=True
-        ):
+        without_fault = pool.map(lambda tests: in_a_tree(run_tests, tests), selections)
+        for tests, (code, output) in zip(selections, without_fault, strict=True):
             if code:
                 print(f"without any fault, {' '.join(tests)} fails:\n{output[-3000:]}", file=sys.stderr)
                 failing = True
@@ -181,9 +180,8 @@ def main() -> int:
 
         by_file: dict[str, list[str]] = defaultdict(list)
         survivors = []
-        for fault, (result, seconds) in zip(
-            faults, pool.map(lambda fault: in_a_tree(try_fault, fault), faults), strict=True
-        ):
+        tried = pool.map(lambda fault: in_a_tree(try_fault, fault), faults)
+        for fault, (result, seconds) in zip(faults, tried, strict=True):
             print(f"{result:8}  {seconds:5.1f} s  {fault}", flush=True)
             by_file[fault.path].append(result)
             if result == SURVIVED:

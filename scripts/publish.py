@@ -130,16 +130,10 @@ def summary(published: Published, out: Path) -> str:
     lines = []
     for part in published.parts:
         splits = ", ".join(f"{rows:,} {split}" for split, rows in part.rows.items())
-        left_out = part.measured.pairs - part.pairs
-        lines.append(
-            f"{part.config.name}: {splits} pairs of {part.paragraphs:,} paragraphs"
-            + (f"; {left_out:,} pairs left out" if left_out else "")
-            + (
-                f"; {part.measured.without_pairs:,} paragraphs without pairs left out"
-                if part.measured.without_pairs
-                else ""
-            )
-        )
+        lines.append(f"{part.config.name}: {splits} pairs of {part.paragraphs:,} paragraphs")
+        left_out = part.measured.pairs - part.pairs, part.measured.without_pairs
+        for number, what in zip(left_out, ("pairs", "paragraphs without pairs"), strict=True):
+            lines[-1] += f"; {number:,} {what} left out" if number else ""
         if any(source.filtered is None for source in part.config.sources):
             lines.append(f"  WARNING: {part.config.name} was not decontaminated; the card says so")
     return "\n".join([*lines, f"{out}: data set, card and checksums"])

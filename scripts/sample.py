@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import wcwidth
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import freshness, shards
 from topxgen.common.cli import Parser, int_range, run_main
@@ -133,8 +135,6 @@ def tabbed(row: Row) -> str:
 
 def side_by_side(row: Row, width: int, colours: bool, isolate: bool) -> list[str]:
     """The lines of a pair: a head, then both texts in columns. A text alone (a paragraph) has all the width."""
-    import wcwidth
-
     head = [row.id, "" if row.score is None else f"score {row.score:.3g}", row.topic or ""]
     verdict = f"{row.reason}{f' ({row.detail})' if row.detail else ''}" if row.reason else row.state
     lines = [
@@ -143,9 +143,9 @@ def side_by_side(row: Row, width: int, colours: bool, isolate: bool) -> list[str
     single = row.translation is None
     each = width if single else (width - len(GAP)) // 2
     isolate &= any(unicodedata.bidirectional(char) in ("R", "AL") for char in row.sentence + (row.translation or ""))
-    columns = [_wrapped(row.sentence, row.language, each, wcwidth)]
+    columns = [_wrapped(row.sentence, row.language, each)]
     if not single:
-        columns.append(_wrapped(row.translation, row.target_language, each, wcwidth))
+        columns.append(_wrapped(row.translation, row.target_language, each))
     for i in range(max(map(len, columns))):
         cells = [column[i] if i < len(column) else " " * each for column in columns]
         if isolate:
@@ -154,7 +154,7 @@ def side_by_side(row: Row, width: int, colours: bool, isolate: bool) -> list[str
     return lines
 
 
-def _wrapped(text: str, language: str, width: int, wcwidth) -> list[str]:
+def _wrapped(text: str, language: str, width: int) -> list[str]:
     """The lines of a text, as wide as its column; aligned to the right if the language is written from there."""
     try:
         align = wcwidth.rjust if languages.find(language).right_to_left else wcwidth.ljust

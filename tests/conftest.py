@@ -93,7 +93,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.args != config.getini("testpaths") or not (worker or config.getoption("tx", None)):
         return
     if worker is None:
-        for command in (PREPARE_GEMMA, TRAIN_TINY_MODELS):
+        commands = [TRAIN_TINY_MODELS]
+        if "not medium" not in config.option.markexpr:
+            commands.append(PREPARE_GEMMA)
+        for command in commands:
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             config.add_cleanup(process.kill)
         return

@@ -1,6 +1,7 @@
 """Flags that several scripts share, so that each is named, explained and defaulted once."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from topxgen import distributed, inference, translation
@@ -34,14 +35,9 @@ def add_partial_benchmark_flag(add) -> None:
         help="use incomplete copies of FLORES, NTREX, TICO and XQuAD [an incomplete copy is an error]")
 
 
-def in_flight(value: str) -> int | None:
-    """An argument type: a number of requests; None for auto."""
-    return None if value == "auto" else int_range(1, 4096)(value)
-
-
-def engines(value: str) -> int | None:
-    """An argument type: a number of engines; None for auto."""
-    return None if value == "auto" else int_range(1, 256)(value)
+def auto_or_count(maximum: int) -> Callable[[str], int | None]:
+    """An argument type: a number from 1; None for auto."""
+    return lambda value: None if value == "auto" else int_range(1, maximum)(value)
 
 
 def engine_arg(word: str) -> str:
@@ -80,7 +76,7 @@ def add_model_flags(add) -> None:
     add("--inference_api", **choice(inference.BACKENDS, "vllm", "what runs the LLM"))
     add("--request_batch_size",
         **count(1, "hf: prompts per batch; datagen.py: also topics per generation step", 4, 4096))
-    add("--max_concurrent_requests", type=in_flight, metavar="N",
+    add("--max_concurrent_requests", type=auto_or_count(4096), metavar="N",
         help="requests in flight at a time for vllm and APIs; auto: as many as vLLM has GPU memory for, 16 for APIs [auto]")
     add("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto",
         help="precision of the weights; auto: as the checkpoint was saved")
@@ -90,7 +86,7 @@ def add_model_flags(add) -> None:
         help="vllm: share of each GPU's memory to use")
     add("--tensor_parallel_size", type=int_range(1), metavar="GPUS",
         help="vllm: GPUs that hold one copy of the model [the fewest that leave room for the KV cache]")
-    add("--data_parallel_size", type=engines, metavar="N",
+    add("--data_parallel_size", type=auto_or_count(256), metavar="N",
         help="vllm and hf: copies of the model, each in its own process and on its own GPUs; auto: for vllm as "
              "many as the visible GPUs have room for, else 1; decides the speed, not the results [auto]")
     add("--engine_args", nargs="+", type=engine_arg, metavar="KEY=VALUE",
@@ -168,8 +164,8 @@ def add_cost_flags(add) -> None:
         help="IN OUT [CACHED]: USD for a million prompt tokens, new tokens, and prompt tokens that the provider had cached "
              "[CACHED as IN]; for estimates, the running total and --budget")
     add("--budget", type=float_range(0), metavar="USD",
-        help="send no request that could make the responses of the output directory, those of earlier runs included, cost more: "
-             "the run ends with exit code 4 and can be resumed; needs --prices")
+        help="send no request that would make the responses of the output directory, those of earlier runs included, cost more, at the "
+             "cost of the most expensive one so far: the run ends with exit code 4 and can be resumed; needs --prices")
 
 
 def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:

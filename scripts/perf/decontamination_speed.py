@@ -8,7 +8,6 @@ TICO-19) are replaced by as many lines of random words. The plain look-up reads 
 tokens with the same tokenizer and looks them up in sets, one text at a time; it must drop the same paragraphs and pairs.
 """
 
-import argparse
 import json
 import os
 import random
@@ -19,9 +18,11 @@ import time
 from pathlib import Path
 
 import psutil
-from measuring import ROOT, command_line
+from measuring import ROOT, as_flags, command_line
 
+import decontamination
 from topxgen.corpora import benchmarks
+from topxgen.corpora.tables import read_lines
 from topxgen.decontamination.benchmark_texts import load
 from topxgen.text import languages
 from topxgen.text.ngram_hashes import TOKENIZERS
@@ -43,10 +44,12 @@ def complete_benchmarks(real: Path, folder: Path, words: dict[str, list[str]]) -
             link = folder / path.relative_to(real)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
-    for split, lines in (("dev", 997), ("devtest", 1012)):
+    for split in ("dev", "devtest"):
         path = folder / "flores200_dataset" / split / f"eus_Latn.{split}"
-        if not path.exists():
-            path.write_text("".join(line("Basque") + "\n" for _ in range(lines)), encoding="utf-8")
+        if not path.exists():  # numbers stay: copies are checked by them
+            english = [text.split() for text in read_lines(path.with_name(f"eng_Latn.{split}"))]
+            ours = [[w if any(map(str.isdigit, w)) else rng.choice(words["Basque"]) for w in text] for text in english]
+            path.write_text("".join(" ".join(text) + "\n" for text in ours), encoding="utf-8")
     header = "sourceLang\ttargetLang\tsourceString\ttargetString\tstringID\turl\tlicense\ttranslatorId\n"
     for split, lines in (("dev", 971), ("test", 2100)):
         path = folder / "tico19-testset" / split / f"{split}.en-sw.tsv"
@@ -164,15 +167,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as aside:
         folder = complete_benchmarks(args.benchmark_dir, Path(aside) / "benchmarks", words)
         entries = {}
-        loading = argparse.Namespace(
-            benchmarks=["flores", "ntrex", "tico", "xquad"],
-            benchmark_dir=folder,
-            allow_missing=[],
-            allow_partial_benchmark=False,
-            demonstration_pool=[],
-            target_language="English",
-            languages_file=None,
-        )
+        words_of_command = as_flags(input_dir=folder, benchmark_dir=folder, target_language="English")
+        loading = decontamination.build_parser().parse_args(words_of_command)
         for name, texts in load(["Basque"], loading).items():
             entries[name] = texts.entries(texts.splits)
             print(f"{name}: {len(entries[name]):,} benchmark texts")

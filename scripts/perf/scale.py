@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from measuring import command_line
 
-from topxgen.common.console import show
+from topxgen.common.console import markdown_table, show
 from topxgen.doctor.rates import RATES, USER
 
 
@@ -136,9 +136,7 @@ def main() -> None:
         rows.insert(0, ["rate", "value", "unit", "source"])
     else:
         rows = table(args.tokens, args.gpus, args.languages, rates)
-    rows.insert(1, ["---"] * len(rows[0]))
-    for row in rows:
-        show(f"| {' | '.join(row)} |")
+    show(markdown_table(rows[0], rows[1:]))
 
 
 if __name__ == "__main__":

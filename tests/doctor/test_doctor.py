@@ -9,19 +9,17 @@ import sys
 import pytest
 
 from scripts import doctor as doctor_script
-from tests.support.doctor_runs import doctor, findings, of, write_run
+from tests.support.doctor_runs import doctor, findings, llama_8b, of, write_run
 from tests.support.runs import ROOT, in_process
 from topxgen.doctor import software
 
-pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
 
-
-def test_the_demo_has_no_problem_fits_the_screen_asks_no_network_and_leaves_nothing(tmp_path):
+def test_the_demo_has_no_problem_fits_the_screen_asks_no_network_and_leaves_nothing(tmp_path, tiny_lm):
     (tmp_path / "sitecustomize.py").write_text(
         "import socket\ndef refuse(*_, **__): raise SystemExit('a socket was opened')\n"
         "socket.socket.connect = socket.socket.bind = socket.getaddrinfo = refuse\n"
     )
-    run = write_run(tmp_path)
+    run = write_run(tmp_path, tiny_lm)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.iterdir())}
     result = doctor(run, PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
     assert result.returncode == 0 and not result.stderr, result.stdout + result.stderr
@@ -57,8 +55,14 @@ def test_the_published_recipe_fits_the_screen():
     assert any("these" in line and "scripts/prefetch.py downloads it" in line for line in lines)
 
 
-def test_rounds_whose_models_are_yet_to_come(gemma):
-    lines = doctor(ROOT / "configs/runs/self_improvement.yaml").stdout.splitlines()
+def test_rounds_whose_models_are_yet_to_come(tmp_path):
+    run = tmp_path / "run.yaml"
+    run.write_text(
+        (ROOT / "configs/runs/self_improvement.yaml")
+        .read_text()
+        .replace("models/gemma-3-270m", str(llama_8b(tmp_path / "llama")))
+    )
+    lines = doctor(run).stdout.splitlines()
     text = " ".join(" ".join(lines).split())
     assert "round-1-datagen: unknown: outputs/self-improvement/train is not trained yet" in text
     assert "existing folder" not in text and "0.00 GB" not in text
@@ -118,8 +122,8 @@ def test_a_model_that_is_missing(tmp_path):
     assert "not checked: offline" in of(found, "access", "note")[0]
 
 
-def test_comets_environment_is_missing(tmp_path):
-    run = write_run(tmp_path, tail=f"evaluate:\n  dirs: [{tmp_path}/t]\n  metrics: [comet]\n")
+def test_comets_environment_is_missing(tmp_path, tiny_lm):
+    run = write_run(tmp_path, tiny_lm, tail=f"evaluate:\n  dirs: [{tmp_path}/t]\n  metrics: [comet]\n")
     [text] = of(findings(run, COMET_PYTHON=f"{tmp_path}/python"), "environments", "problem")
     assert (
         f"no interpreter {tmp_path}/python" in text and "evaluate cannot score" in text and "setup.sh --comet" in text
@@ -132,7 +136,7 @@ def test_help_has_the_exit_codes():
     assert "  1    at least one problem" in doctor("--help").stdout
 
 
-def test_a_broken_package_is_found_and_hides_nothing(tmp_path):
+def test_a_broken_package_is_found_and_hides_nothing(tmp_path, tiny_lm):
     (tmp_path / "liger_kernel").mkdir()
     (tmp_path / "liger_kernel" / "__init__.py").write_text("raise RuntimeError('built for another torch')\n")
     found = findings("--imports", "liger_kernel", code=1, PYTHONPATH=str(tmp_path))
@@ -141,13 +145,13 @@ def test_a_broken_package_is_found_and_hides_nothing(tmp_path):
     ]
     # One that the checks themselves stand on.
     (tmp_path / "psutil.py").write_text("def virtual_memory(): raise TypeError('broken')\n")
-    found = findings(write_run(tmp_path), PYTHONPATH=str(tmp_path))
+    found = findings(write_run(tmp_path, tiny_lm), PYTHONPATH=str(tmp_path))
     assert "the check failed (TypeError: broken)" in of(found, "memory", "problem")[0] and of(found, "locks", "ok")
 
 
-def test_packages_that_flags_need(tmp_path):
+def test_packages_that_flags_need(tmp_path, tiny_lm):
     found = findings(
-        write_run(tmp_path, train="use_peft: true\n  use_liger_kernel: true\n  bf16: true"),
+        write_run(tmp_path, tiny_lm, train="use_peft: true\n  use_liger_kernel: true\n  bf16: true"),
         code=1,
     )
     [text] = of(found, "packages", "problem")
@@ -157,7 +161,9 @@ def test_packages_that_flags_need(tmp_path):
 
 
 def test_what_ends_the_first_stage_at_once_is_a_problem(tmp_path):
-    keyless = of(findings(write_run(tmp_path, more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs")
+    keyless = of(
+        findings(write_run(tmp_path, "gpt", more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs"
+    )
     assert len(keyless) == 1 and "datagen: --inference_api openai needs a key: export OPENAI_API_KEY" in keyless[0]
     own = f"languages: Basque, paragraphs: {tmp_path}, back_translator: apertium, scorer: confidence, distributed: ray"
     run = tmp_path / "own.yaml"

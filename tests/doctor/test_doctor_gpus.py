@@ -22,8 +22,6 @@ from tests.support.runs import in_process
 from topxgen.doctor import arithmetic, checkpoints
 from topxgen.training.model import TrainableModel, count_parameters
 
-pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
-
 
 def test_the_gpus_of_a_compute_node(tmp_path):
     run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train="bf16: true")

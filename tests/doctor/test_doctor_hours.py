@@ -10,8 +10,6 @@ from tests.support.doctor_runs import H100, doctor, llama_8b, nvidia_smi, write_
 from tests.support.runs import in_process
 from topxgen.doctor.rates import RATES
 
-pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
-
 
 def test_hours_are_those_of_the_documentation(tmp_path):
     """docs/hardware.md: Llama-3-8B, LoRA, 41 M tokens on one H100: 1.4 h."""
@@ -63,10 +61,12 @@ def estimates_here(run: Path, gpu: str = "A100-80") -> dict[str, dict]:
     return {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
 
 
-def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path):
+def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path, tiny_lm):
     """docs/hardware.md, "Past one machine": tests/test_scale.py compares the table there. Its rates of GPUs are an H100's."""
     share = 312 / 989
-    run = write_run(tmp_path, translator="nllb", scorer="null", more="nllb_name_or_path: facebook/nllb-200-3.3B")
+    run = write_run(
+        tmp_path, tiny_lm, translator="nllb", scorer="null", more="nllb_name_or_path: facebook/nllb-200-3.3B"
+    )
     text = (
         run.read_text()
         + f"decontamination:\n  input_dir: {tmp_path}/out/nllb-200-3.3B\n  benchmarks: [udhr]\n  num_workers: 3\n"

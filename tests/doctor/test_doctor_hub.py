@@ -9,8 +9,6 @@ from tests.support.doctor_runs import doctor, findings_here, llama_8b, of, write
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import in_process
 
-pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
-
 
 @pytest.fixture
 def gated(tmp_path):
@@ -89,7 +87,7 @@ def test_a_large_model_that_is_not_downloaded_does_not_fit_a_machine_without_a_g
     assert not asked.exists(), "nothing is kept"
 
 
-def test_a_data_set_at_the_hub_has_the_size_of_what_is_read_of_it(tmp_path, gated, asked):
+def test_a_data_set_at_the_hub_has_the_size_of_what_is_read_of_it(tmp_path, tiny_lm, gated, asked):
     folder, codes = gated.root / "datasets" / "openlanguagedata" / "flores_plus", ("eng_Latn", "eus_Latn", "hau_Latn")
     (folder / "dev").mkdir(parents=True)
     for code in codes:
@@ -97,7 +95,7 @@ def test_a_data_set_at_the_hub_has_the_size_of_what_is_read_of_it(tmp_path, gate
             file.truncate(2 << 30)
     configs = "".join(f"- config_name: {code}\n  data_files: dev/{code}.parquet\n" for code in codes)
     (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    run = write_run(tmp_path, tail=f"decontamination: {{input_dir: {tmp_path}, benchmarks: [flores]}}\n")
+    run = write_run(tmp_path, tiny_lm, tail=f"decontamination: {{input_dir: {tmp_path}, benchmarks: [flores]}}\n")
     [text] = [
         text for text in of(findings_here(run, "--gpu", "H100", code=1), "assets", "note") if "flores_plus" in text
     ]

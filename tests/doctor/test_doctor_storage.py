@@ -10,8 +10,6 @@ import pytest
 from tests.support.doctor_runs import findings, llama_8b, of, write_run
 from topxgen.doctor import storage
 
-pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
-
 
 def test_a_disk_that_will_be_full(tmp_path):
     """Eight checkpoints of 8 B parameters with their optimizer are more than any machine of the tests has."""
@@ -20,8 +18,8 @@ def test_a_disk_that_will_be_full(tmp_path):
     assert "will end with a full disk -> make room" in text
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path):
-    [text] = of(findings(write_run(tmp_path, out=Path("/proc/doctor")), code=1), "disk", "problem")[:1]
+def test_a_folder_that_cannot_be_written_to(tmp_path, tiny_lm):
+    [text] = of(findings(write_run(tmp_path, tiny_lm, out=Path("/proc/doctor")), code=1), "disk", "problem")[:1]
     assert "cannot write to /proc" in text and "pass another --output_dir" in text
 
 

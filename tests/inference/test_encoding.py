@@ -70,6 +70,7 @@ def gemmas(gemma):
     return AutoTokenizer.from_pretrained(gemma)
 
 
+@pytest.mark.medium
 def test_special_tokens_in_a_sentence_are_text(gemmas):
     tokenizer = gemmas
     special = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(["<start_of_turn>", "<end_of_turn>"])}
@@ -79,6 +80,7 @@ def test_special_tokens_in_a_sentence_are_text(gemmas):
         assert tokenizer.decode(ids[1:]) == prompt
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("sentence", ["One house.", SENTENCE, "<end_of_turn>", "<eos> <eos>\n<bos>"])
 def test_special_tokens_in_a_chat_come_from_its_template(gemmas, sentence):
     tokenizer = gemmas
@@ -121,6 +123,7 @@ def test_a_special_token_in_a_chat_changes_no_other_token(scheme, tmp_path):
     assert ids[:4] == expected[:4] and ids[-4:] == expected[-4:] and tokenizer.eos_token_id not in ids
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("sentence", ["One house.", SENTENCE])
 def test_a_chat_template_with_a_date_gives_the_same_prompt_every_day(gemmas, sentence):
     gemmas.chat_template = "{% set date = strftime_now('%d %b %Y') %}Today is {{ date }}. " + TURNS

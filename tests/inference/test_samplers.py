@@ -153,10 +153,10 @@ def test_vllm_has_the_options_of_engine_args(vllm):
         ),
     ],
 )
-def test_vllm_refuses_before_it_loads(gemma, settings, problem):
+def test_vllm_refuses_before_it_loads(tiny_lm, settings, problem):
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
     with pytest.raises(UsageError, match=problem):
-        inference.load("vllm", ModelSettings(gemma, **settings))
+        inference.load("vllm", ModelSettings(tiny_lm, **settings))
 
 
 @pytest.mark.medium

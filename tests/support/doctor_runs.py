@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from tests.support.runs import GEMMA, ROOT, in_process
+from tests.support.runs import ROOT, in_process
 
 RUN = """
 output_dir: {out}
@@ -81,7 +81,7 @@ def llama_8b(folder: Path, layers: int = 32) -> Path:
 
 
 def write_run(
-    tmp_path: Path, model=GEMMA, out: Path | None = None, more="", train="use_peft: true", tail="", **changes
+    tmp_path: Path, model, out: Path | None = None, more="", train="use_peft: true", tail="", **changes
 ) -> Path:
     path = tmp_path / "run.yaml"
     values = {

@@ -33,7 +33,16 @@ def trained(model, pre_tokenizer, decoder, trainer, **special):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-@pytest.fixture(scope="module", params=["bpe", "bpe that merges across words", "sentencepiece", "bytes", "gemma"])
+KINDS = [
+    "bpe",
+    "bpe that merges across words",
+    "sentencepiece",
+    "bytes",
+    pytest.param("gemma", marks=pytest.mark.medium),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request):
     from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 

@@ -156,11 +156,9 @@ class Parser(argparse.ArgumentParser):
         check: Callable[[argparse.Namespace], None] = lambda args: None,
         **options,
     ):
-        codes = (
-            EXIT_CODES
-            | dict(codes)
-            | ({EXIT_INCOMPLETE: f"finished, but incomplete: {incomplete}"} if incomplete else {})
-        )
+        codes = EXIT_CODES | dict(codes)
+        if incomplete:
+            codes[EXIT_INCOMPLETE] = f"finished, but incomplete: {incomplete}"
         codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
             description=description,
@@ -225,10 +223,8 @@ class Parser(argparse.ArgumentParser):
         flags, typed = self.flags(), {self._option_string_actions[flag] for flag in _flags_in(words)}
         values = {name: value for name, value in values.items() if flags[name] not in typed}
         positional, more = run_files.words(flags, values, where)
-        self._where, self._origins = (
-            where,
-            {flag: where for name in values for flag in flags[name].option_strings or [name]},
-        )
+        self._where = where
+        self._origins = {flag: where for name in values for flag in flags[name].option_strings or [name]}
         end = words.index("--") if "--" in words else len(words)
         words = [*words[:end], *more, *words[end:]]
         if positional and self._has_positionals(words, positional):
@@ -363,7 +359,6 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
 
 
 def _folder_of(args: argparse.Namespace) -> Path | None:
-    """The folder that a stage works in."""
     folder = getattr(args, "output_dir", None) or getattr(args, "input_dir", None)
     if folder is None or getattr(args, "num_shards", None) is None:
         return folder

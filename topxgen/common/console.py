@@ -130,11 +130,9 @@ def library_output_to(log: Path) -> Iterator[None]:
         stream.flush()
     saved = os.dup(1), os.dup(2)
     # A stream of its own for us; a sys.stderr that is no file (a test's) is not affected by the redirection.
-    ours = (
-        os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
-        if sys.stderr is sys.__stderr__
-        else None
-    )
+    ours = None
+    if sys.stderr is sys.__stderr__:
+        ours = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
     try:
         os.dup2(redirected, 1)
         os.dup2(redirected, 2)
@@ -256,11 +254,9 @@ def printable(text: str) -> str:
     such as https://user:password@host and ?api_key=..., become ***.
     """
     text = without_secrets(text)
-    return (
-        text
-        if text.isprintable()
-        else "".join(c if _is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
-    )
+    if text.isprintable():
+        return text
+    return "".join(c if _is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:

@@ -250,9 +250,9 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.d
 def _dumps(value: dict, indent: int | None = None) -> str:
     """`value` as JSON; null for NaN and Infinity, which JSON does not have."""
     try:
-        return (
-            _encode(value) if indent is None else json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
-        )
+        if indent is None:
+            return _encode(value)
+        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     except ValueError:
         return _dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent)
 

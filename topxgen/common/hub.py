@@ -339,10 +339,8 @@ def refusal(error: Exception, name: str, kind: str) -> tuple[str, str] | None:
         why = "there is no token" if get_token() is None else "your token has no access"
         return f"it is gated, and {why}", f"accept its terms at {page(name, kind)} and export HF_TOKEN of that account"
     if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"there is no {page(name, kind)}, or it is private",
-            "check the name, or export HF_TOKEN of an account that sees it",
-        )
+        remedy = "check the name, or export HF_TOKEN of an account that sees it"
+        return f"there is no {page(name, kind)}, or it is private", remedy
     return None
 
 

@@ -78,9 +78,8 @@ def card_configs(card: str) -> dict[str, list[str]]:
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and "config_name" in row:
             folder = f"{row['data_dir']}/" if row.get("data_dir") else ""
-            patterns = [f"{folder}{path}" for path in _paths(row.get("data_files"))] or (
-                [f"{folder}*"] if folder else []
-            )
+            everything = [f"{folder}*"] if folder else []
+            patterns = [f"{folder}{path}" for path in _paths(row.get("data_files"))] or everything
             found[str(row["config_name"])] = patterns
     return found if all(found.values()) else {}
 

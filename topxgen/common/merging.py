@@ -50,9 +50,9 @@ class Places(NamedTuple):
         import numpy as np
 
         ordered = self.sorted()
-        return ordered.only(
-            np.concatenate([[True], ordered.key[1:] != ordered.key[:-1]]) if len(ordered.key) else slice(0)
-        )
+        if not len(ordered.key):
+            return ordered
+        return ordered.only(np.concatenate([[True], ordered.key[1:] != ordered.key[:-1]]))
 
 
 def places_in(paths: Sequence[Path], read: Callable[[Path], Iterable[Place]]) -> Places:

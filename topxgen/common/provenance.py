@@ -49,9 +49,9 @@ def weights_id(name_or_path: str | Path) -> str:
     """A digest of the weights in a local folder or file, which retraining changes and moving does not; "" for a Hub id or
     a folder without weights."""
     files = weight_files(Path(name_or_path))
-    return (
-        _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else ""
-    )
+    if not files:
+        return ""
+    return _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 def weights_of(**models: str | None) -> dict[str, str]:
@@ -189,12 +189,10 @@ def check_settings(path: Path, settings: dict) -> None:
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
     if differing:
         changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
-        own = any(name.endswith("_code") for name in differing)
-        versions = (
-            "; older versions left out of a _code what your own code imports: finish the directory with that version"
-        )
+        if any(name.endswith("_code") for name in differing):
+            changes += "; older versions left out of a _code what your own code imports: finish the directory with that version"
         raise UsageError(
-            f"{path.parent} holds results of other settings ({changes}{versions if own else ''}): pass the earlier ones, or another directory"
+            f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory"
         )
 
 

@@ -8,14 +8,15 @@ Item = TypeVar("Item")
 
 
 class Reservoir(Generic[Item]):
-    """`size` of the items that are added, each with the same chance: those with the lowest of random numbers."""
+    """`size` of the items that are added, each with the same chance: those with the lowest of random numbers, or of hashes."""
 
-    def __init__(self, size: int, random_source: random.Random):
+    def __init__(self, size: int, random_source: random.Random | None = None):
         self._size, self._random, self._count = size, random_source, 0
         self._kept: list[tuple[float, int, Item]] = []  # a heap, the highest number first; (-number, place, item)
 
-    def add(self, item: Item) -> None:
-        drawn = -self._random.random(), self._count, item
+    def add(self, item: Item, number: int | None = None) -> None:
+        """`number`: in place of one of the random source."""
+        drawn = -(self._random.random() if number is None else number), self._count, item
         self._count += 1
         if len(self._kept) < self._size:
             heapq.heappush(self._kept, drawn)

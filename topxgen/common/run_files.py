@@ -92,8 +92,6 @@ def read(path: Path) -> dict[str, Value]:
     if not path.exists():
         raise UsageError(f"{path} does not exist; pass a YAML file")
     refuse_stand_in(path)
-    if not path.is_file():  # a device may never end
-        raise UsageError(f"{path} is not a file; pass a YAML file")
     try:
         tree = _parsed(path.read_bytes().decode("utf-8-sig"), str(path))
     except UnicodeDecodeError:
@@ -397,9 +395,8 @@ class RunFile:
         if name == TRANSLATE_DIR:
             given = {key: value for key, value in {**self.shared, **own}.items() if key in TRANSLATE_DIR_FLAGS}
             flags = self._resolve(given, where, stack)
-            return default_translate_dir(
-                flags | {"use_nllb": str(flags.get("use_nllb")).lower() in ("true", "1", "yes")}
-            )
+            uses_nllb = str(flags.get("use_nllb")).lower() in ("true", "1", "yes")
+            return default_translate_dir(flags | {"use_nllb": uses_nllb})
         raise UsageError(f"{where}: ${{{name}}} refers to a value that is not given{did_you_mean(name, self._names())}")
 
     def _applies(self, row: Default, number: int) -> bool:
@@ -415,9 +412,9 @@ class RunFile:
         if not dot:
             return name in self.shared
         numbers = range(len(self.sections.get(section, ())))
-        return bool(numbers) and (
-            name == TRANSLATE_DIR or all(self._given(section, number, flag) is not None for number in numbers)
-        )
+        if name == TRANSLATE_DIR:
+            return bool(numbers)
+        return bool(numbers) and all(self._given(section, number, flag) is not None for number in numbers)
 
 
 def for_script(path: Path, parser: "Parser") -> tuple[Values, str]:

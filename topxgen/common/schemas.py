@@ -36,7 +36,8 @@ def decode(data: bytes, schema: type[T] = dict) -> T:
     tokenizers cannot hold, as "?".
     """
     try:
-        return _decode(data, schema)
+        value = _decoder(schema).decode(data)
+        return _decoder(dict).decode(data) if is_typeddict(schema) else value  # with the fields that it leaves out
     except msgspec.ValidationError as error:
         raise ValueError(_in_words(str(error))) from None
     except RecursionError:
@@ -57,11 +58,6 @@ def _strict(data: bytes) -> bytes | None:
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
     except (ValueError, RecursionError):
         return None
-
-
-def _decode(data: bytes, schema: type[T]) -> T:
-    value = _decoder(schema).decode(data)
-    return _decoder(dict).decode(data) if is_typeddict(schema) else value  # with the fields that the schema leaves out
 
 
 def check(value: Any, schema: type) -> None:

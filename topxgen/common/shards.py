@@ -5,6 +5,7 @@ one run would do: prompts, blocks, lines and sentences by their numbers. scripts
 """
 
 import argparse
+import logging
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import command_line
 from topxgen.common.schemas import fields
 
+logger = logging.getLogger(__name__)
 FOLDER = "shards"
 SETTING = "shard"  # in the settings of a shard, besides those of the one run
 SLURM = "slurm"
@@ -145,17 +147,18 @@ class Work(NamedTuple):
         known = {one.shard: one for one in self.noted}
         return [(shard, known.get(shard)) for shard in (Shard(i, count) for i in range(count))]
 
-    def unfinished(self, is_finished: Callable[[Noted], bool]) -> list[str]:
-        """A line for each shard of the newest split that has not begun or not finished, with the command that finishes it."""
-        lines, newest = [], self.newest.note
+    def warn_of_unfinished(self, is_finished: Callable[[Noted], bool]) -> int:
+        """How many shards of the newest split have not begun or not finished; of each the command that finishes it is logged."""
+        unfinished, newest = 0, self.newest.note
         for shard, one in self.split():
             if one is not None and is_finished(one):
                 continue
             state = "is missing" if one is None else "is not finished"
             command = shlex.join(["python", f"{self.script}.py", *with_shard(newest["command"], shard)])
             what = f"{self.stage} of {self.part}" if self.part != self.script else self.folder
-            lines.append(f"shard {shard.name} {state} ({what}): {command}")
-        return lines
+            logger.warning(f"shard {shard.name} {state} ({what}): {command}")
+            unfinished += 1
+        return unfinished
 
 
 def works(output_dir: Path) -> list[Work]:
@@ -221,7 +224,6 @@ def without_flags(command: list[str], *flags: str) -> list[str]:
 
 
 def with_shard(command: list[str], shard: Shard) -> list[str]:
-    """The words of a command for this shard."""
     words = without_flags(command, "--num_shards", "--shard_index")
     return [*words, "--num_shards", str(shard.count), "--shard_index", str(shard.index)]
 

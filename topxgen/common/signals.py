@@ -101,16 +101,11 @@ def noting_interrupts(act: Callable[[], None]) -> Iterator[list[int]]:
             raise KeyboardInterrupt
 
 
-def _raise_if_requested() -> None:
-    if _state.requested and not _state.raised:
-        _state.raised = True
-        raise Stopped
-
-
 def _on_signal(*_) -> None:
     _state.requested = True
-    if not _state.finishing or _state.overdue:
-        _raise_if_requested()
+    if not _state.raised and (not _state.finishing or _state.overdue):
+        _state.raised = True
+        raise Stopped
 
 
 @contextmanager

@@ -16,9 +16,8 @@ _Values = Mapping[str, object]
 
 
 def asks_llm(values: _Values) -> bool:
-    return bool(
-        values.get("method_translate") != "nllb" or values.get("steps") or values.get("number_of_refining_steps")
-    )
+    asks_several = values.get("steps") or values.get("number_of_refining_steps")
+    return bool(values.get("method_translate") != "nllb" or asks_several)
 
 
 def _samples(values: _Values) -> bool:
@@ -95,7 +94,6 @@ def differing(recorded: _Values, values: _Values) -> list[str]:
 
 
 def results(folder: Path) -> Iterator[Path]:
-    """The files with results in a folder of translations."""
     for path in (folder / RESPONSES, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")):
         if path.is_file() and path.stat().st_size:
             yield path

@@ -115,7 +115,7 @@ def check_weights(name: str, config, revision: str = "") -> None:
         empty = ""  # the matrix before this one, if it has only zeros
         for key, tensor in load_tensors(file).items():
             problem, before = None, empty
-            if _is_matrix(tensor):
+            if tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor):  # unlike Marian's bias of the logits
                 empty = key if not tensor[0].any() and not tensor.any() else ""
             if key in owners:
                 problem = f"has {key} in both {owners[key]} and {file.name}"
@@ -143,11 +143,6 @@ def check_weights(name: str, config, revision: str = "") -> None:
 
 def _folder(name: str, revision: str = "") -> Path | None:
     return Path(name) if Path(name).is_dir() else snapshot("model", name, revision=revision)
-
-
-def _is_matrix(tensor: "Tensor") -> bool:
-    """Marian's and BART's bias of the logits, (1, vocabulary), is none."""
-    return tensor.ndim > 1 and len(tensor) > 1 and is_float(tensor)
 
 
 def _check_architecture(name: str, saved: Mapping) -> None:
@@ -218,11 +213,8 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
         loaded = loaded["model"]
-    tensors = (
-        {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-        if isinstance(loaded, dict)
-        else {}
-    )
+    values = loaded if isinstance(loaded, dict) else {}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise UsageError(f"{path} holds no named tensors; download the published file again, or save a state dict")
     if bad := sorted(name for name, tensor in tensors.items() if not _is_finite(tensor)):

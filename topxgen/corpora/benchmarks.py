@@ -405,11 +405,11 @@ def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Langua
     def load_own(name: str, language: Language, folder: Path | None) -> list[Split]:
         mapping = tables.parse_mapping(mapping_text, known)
         splits = []
-        for part in (
-            own_benchmarks.hub_parts(name, repo, config)
-            if repo
-            else own_benchmarks.file_parts(path, cut, mapping, known)
-        ):
+        if repo:
+            parts = own_benchmarks.hub_parts(name, repo, config)
+        else:
+            parts = own_benchmarks.file_parts(path, cut, mapping, known)
+        for part in parts:
             title = config or part.name
             for label, rows in tables.columns_in(language, part.columns, part.where, mapping, title, known):
                 split = f"{part.name} ({label})" if label else part.name

@@ -123,7 +123,6 @@ def open_source(name: str, language: Language) -> TextSource:
 
 
 def _file_of(folder: Path, language: Language) -> Path | None:
-    """The file of a folder that is named after the language."""
     names = [f"{stem}{suffix}" for stem in (language.name, language.flores) for suffix in SUFFIXES]
     files = [folder / name for name in names if (folder / name).is_file()]
     if len(files) > 1:

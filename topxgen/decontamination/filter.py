@@ -7,6 +7,7 @@ from bisect import bisect_right
 from codecs import BOM_UTF8
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import Required
 
 from topxgen.common.files import to_line
@@ -57,10 +58,8 @@ class ContaminationFilter:
         matches = defaultdict(list)  # of each line: (side, pair, match)
         for i, paragraph_matches in self.sentences.find([record["sentence"] for record in records.values()]).items():
             matches[numbers[i]] += [("sentence", None, match) for match in paragraph_matches]
-        for side, index, texts in (
-            ("sentence", self.sentences, sentences),
-            ("translation", self.translations, translations),
-        ):
+        sides = ("sentence", self.sentences, sentences), ("translation", self.translations, translations)
+        for side, index, texts in sides:
             for text, text_matches in sorted(index.find(texts, ends).items()):
                 i = bisect_right(firsts, text) - 1
                 matches[numbers[i]] += [(side, text - firsts[i], match) for match in text_matches]
@@ -98,6 +97,11 @@ class ContaminationFilter:
                 text = " ".join(texts[pair : pair + match.texts])
             elif match.entry in in_sentences:  # the hits of its sentences say more precisely where
                 continue
+            what_is_dropped = "none"
+            if drop_paragraph:
+                what_is_dropped = "paragraph"
+            elif pair is not None and dropped[pair]:
+                what_is_dropped = "pair"
             if len(text) > MAX_REPORTED_CHARS:
                 text = f"{text[:MAX_REPORTED_CHARS]}… ({len(text)} characters)"
             result.hits.append(
@@ -108,11 +112,7 @@ class ContaminationFilter:
                     "pair": pair,
                     **({} if match.texts == 1 else {"pairs": match.texts}),
                     "text": text,
-                    "dropped": "paragraph"
-                    if drop_paragraph
-                    else "pair"
-                    if pair is not None and dropped[pair]
-                    else "none",
+                    "dropped": what_is_dropped,
                     "match": match.kind,
                     "shared_ngram": match.shared_ngram,
                     "tokens": match.tokens,
@@ -152,9 +152,8 @@ def parse_record(line: bytes) -> _Record:
 
 
 def _depth(value: object) -> int:
-    depth, level = 0, [value]
-    while level := [
-        inner for v in level if isinstance(v, dict | list) for inner in (v.values() if isinstance(v, dict) else v)
-    ]:
-        depth += 1
+    depth, level = -1, [value]
+    while level:
+        containers = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level, depth = list(chain.from_iterable(containers)), depth + 1
     return depth

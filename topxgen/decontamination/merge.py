@@ -34,10 +34,7 @@ def _merge(args: argparse.Namespace, works: list[shards.Work], layout: FilteredL
     between: list[dict] = []
     done: list[shards.Work] = []
     for work in works:
-        lines = work.unfinished(lambda one, name=work.part: FilteredLayout(one.folder).manifest(name).exists())
-        for line in lines:
-            logger.warning(line)
-        if lines:
+        if work.warn_of_unfinished(lambda one, name=work.part: FilteredLayout(one.folder).manifest(name).exists()):
             complete = False
             continue
         of_shards = [one for _, one in work.split() if one is not None]

@@ -42,8 +42,6 @@ class Hit(TypedDict, total=False):
 
 
 class Overlaps(TypedDict):
-    """A row of `overlaps`."""
-
     side: str
     benchmark: str
     split: str
@@ -369,10 +367,8 @@ def _between_benchmarks(rows: list[dict]) -> Iterator[str]:
 def _table(rows: Iterable[dict]) -> Iterator[str]:
     """Rows as a Markdown table under their keys."""
     if rows := list(rows):
-        yield (
-            markdown_table([key.replace("_", " ") for key in rows[0]], (map(_escape, row.values()) for row in rows))
-            + "\n"
-        )
+        names = [key.replace("_", " ") for key in rows[0]]
+        yield markdown_table(names, (map(_escape, row.values()) for row in rows)) + "\n"
     yield "\n"
 
 

@@ -7,23 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 from topxgen import distributed
 from topxgen.distributed import Call, Plan
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
+from topxgen.inference import CAPACITY, TOGETHER, Answer, ModelSettings, Request, SamplingSettings
 from topxgen.inference.tokenizer import encode, load_tokenizer
-
-# Requests in a call: those that follow one another show the same examples, which the engine's prefix cache then has.
-TOGETHER = 4
-CAPACITY = 64  # requests that a worker takes in at a time, of a sampler that has no `capacity`
 
 
 class DistributedSampler:
     """See topxgen.inference for the interface. A request brings its seed, so that its answer does not depend on the worker."""
 
     def __init__(self, backend: str, settings: ModelSettings):
-        self._settings, self._adapter, self._tokenizer = settings, settings.adapter_name_or_path, None
+        self._settings, self._adapter = settings, settings.adapter_name_or_path
         log = settings.engine_log and settings.engine_log.absolute()
         of_worker = replace(
             settings, distributed=None, num_workers=None, data_parallel_size=1, api_key=None, engine_log=None
@@ -35,9 +31,11 @@ class DistributedSampler:
     def capacity(self) -> int:
         return self._pool.capacity
 
+    @cached_property
+    def _tokenizer(self):
+        return load_tokenizer(self._settings)
+
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._settings)
         return encode(self._tokenizer, prompt)
 
     def use_adapter(self, adapter: str | None) -> None:

@@ -41,20 +41,14 @@ def access(situation: Situation) -> Iterator[Finding]:
     if situation.offline:
         lacking = [one for one in wanted if one.problem]
         if lacking:
-            yield note(
-                "access",
-                f"{UNKNOWN}not checked: offline (HF_HUB_OFFLINE); {len(lacking)} are not here",
-                "run this where there is internet",
-            )
+            remedy = "run this where there is internet"
+            yield note("access", f"{UNKNOWN}not checked: offline (HF_HUB_OFFLINE); {len(lacking)} are not here", remedy)
         return
     from huggingface_hub import get_token
 
     if not situation.asks_hub:
-        yield note(
-            "access",
-            f"{UNKNOWN}not checked: the Hub cannot be reached from here",
-            "scripts/prefetch.py RUN.yaml on a machine with internet",
-        )
+        remedy = "scripts/prefetch.py RUN.yaml on a machine with internet"
+        yield note("access", f"{UNKNOWN}not checked: the Hub cannot be reached from here", remedy)
         return
     token = get_token()
     pool = ThreadPoolExecutor(8)
@@ -71,10 +65,8 @@ def access(situation: Situation) -> Iterator[Finding]:
             yield finding
     pool.shutdown(wait=False, cancel_futures=True)
     if granted:
-        yield ok(
-            "access",
-            f"{granted} of {len(wanted)} may be downloaded {'with your token' if token else 'without a token'}",
-        )
+        text = f"{granted} of {len(wanted)} may be downloaded {'with your token' if token else 'without a token'}"
+        yield ok("access", text)
 
 
 def _ask(asset: Asset) -> Finding | None:

@@ -59,7 +59,6 @@ class GPUs:
 
     @property
     def usable(self) -> tuple[GPU, ...]:
-        """Those of `visible` that answer."""
         return tuple(gpu for gpu in self.visible if gpu.answers)
 
 
@@ -151,9 +150,8 @@ def _visible(found: list[GPU], listed: tuple[str, ...] | None) -> list[GPU]:
         if name.startswith("MIG-"):  # a part of a GPU, of which nvidia-smi does not list the memory
             chosen.append(GPU(name, name, "MIG instance", None, None, None))
             continue
-        gpu = next(
-            (one for one in found if one.index == name or (one.uuid.startswith(name) and name.startswith("GPU-"))), None
-        )
+        by_uuid = (one for one in found if name.startswith("GPU-") and one.uuid.startswith(name))
+        gpu = next((one for one in found if one.index == name), next(by_uuid, None))
         if gpu is None:
             break
         chosen.append(gpu)
@@ -180,24 +178,15 @@ def check(situation) -> Iterator[Finding]:
         yield note("GPU", text, remedy if situation.commands else "")
         return
     if not found.visible:
-        yield problem(
-            "GPU",
-            f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')} hides all {len(found.all)}",
-            "unset CUDA_VISIBLE_DEVICES, or name GPUs by numbers from 0, each once",
-        )
+        text = f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')} hides all {len(found.all)}"
+        yield problem("GPU", text, "unset CUDA_VISIBLE_DEVICES, or name GPUs by numbers from 0, each once")
     yield from map(_of_one, found.visible)
     if len(kinds := _kinds(found.visible)) > 1:
-        yield note(
-            "GPU",
-            f"{', '.join(kinds)}: memory is compared with the smallest, hours are unknown",
-            "name GPUs of one kind in CUDA_VISIBLE_DEVICES, by UUID",
-        )
+        remedy = "name GPUs of one kind in CUDA_VISIBLE_DEVICES, by UUID"
+        yield note("GPU", f"{', '.join(kinds)}: memory is compared with the smallest, hours are unknown", remedy)
     elif len(_kinds(found.all)) > 1 and _by_number(found) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        yield note(
-            "GPU",
-            "CUDA numbers GPUs of several kinds by their speed, nvidia-smi by their slots: the jobs may get others than these",
-            "export CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID",
-        )
+        text = "CUDA numbers GPUs of several kinds by their speed, nvidia-smi by their slots: the jobs may get others than these"
+        yield note("GPU", text, "export CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID")
     if hidden := len(found.all) - len(found.visible):
         yield note("GPU", f"{hidden} more of this machine are hidden by CUDA_VISIBLE_DEVICES")
 
@@ -217,16 +206,11 @@ def _of_one(gpu: GPU) -> Finding:
             where, f"{gpu.name}: it does not answer", "leave it out with CUDA_VISIBLE_DEVICES, and have it reset"
         )
     if gpu.mig:
-        return note(
-            where,
-            f"{gpu.name}, MIG: a process gets one of its instances, whose memory is unknown",
-            "name instances of nvidia-smi -L in CUDA_VISIBLE_DEVICES; --gpu 20GB checks the run against one of that size",
-        )
+        remedy = "name instances of nvidia-smi -L in CUDA_VISIBLE_DEVICES; --gpu 20GB checks the run against one of that size"
+        return note(where, f"{gpu.name}, MIG: a process gets one of its instances, whose memory is unknown", remedy)
     memory = "memory unknown" if gpu.memory is None else f"{gpu.memory / 1e9:.1f} GB"
-    capability = (
-        "capability unknown" if gpu.capability is None else f"capability {gpu.capability[0]}.{gpu.capability[1]}"
-    )
-    what = f"{gpu.name}, {memory}, {capability}"
+    capability = "unknown" if gpu.capability is None else f"{gpu.capability[0]}.{gpu.capability[1]}"
+    what = f"{gpu.name}, {memory}, capability {capability}"
     if gpu.users or (gpu.used or 0) > IN_USE:
         who = ", ".join(gpu.users) or "processes that are not shown here"
         what = f"{what}; {(gpu.used or 0) / 1e9:.1f} GB in use by {who}"

@@ -100,18 +100,12 @@ def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situ
     if options.get("quantization"):
         return note(name, f"{what}; {UNKNOWN}what they take with quantization={options['quantization']}")
     if weights >= usable:
-        return problem(
-            name,
-            f"{what}: they do not fit",
-            "use more or larger GPUs (--tensor_parallel_size), --engine_args quantization=fp8, or a smaller model",
-        )
+        remedy = "use more or larger GPUs (--tensor_parallel_size), --engine_args quantization=fp8, or a smaller model"
+        return problem(name, f"{what}: they do not fit", remedy)
     if busy:
         free = min(gpu.memory - gpu.used for gpu in busy)
-        return problem(
-            name,
-            f"{what}, but {gb(free)} are free on GPU {busy[0].index}: vLLM will not start",
-            f"wait, use other GPUs, or --gpu_memory_utilization {max(0.05, int(20 * free / memory) / 20):g}",
-        )
+        remedy = f"wait, use other GPUs, or --gpu_memory_utilization {max(0.05, int(20 * free / memory) / 20):g}"
+        return problem(name, f"{what}, but {gb(free)} are free on GPU {busy[0].index}: vLLM will not start", remedy)
     if attention is None:
         return note(name, f"{what}; {UNKNOWN}its KV cache")
     cache = str(options.get("kv_cache_dtype"))
@@ -141,11 +135,8 @@ def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, si
     copies = command.args.data_parallel_size or 1
     what = f"weights {gb(weights)}, {copies} x on {count} GPU of {gb(memory)}"
     if weights * copies >= memory * count:
-        return problem(
-            name,
-            f"{what}: they do not fit",
-            "use more or larger GPUs, fewer copies (--data_parallel_size), or a smaller model",
-        )
+        remedy = "use more or larger GPUs, fewer copies (--data_parallel_size), or a smaller model"
+        return problem(name, f"{what}: they do not fit", remedy)
     return ok(name, what)
 
 
@@ -154,27 +145,18 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
     cache = (environment.number(CPU_KV_CACHE, 0) or 2) * (1 << 30) if command.args.inference_api == "vllm" else 0
     copies = command.args.data_parallel_size or 1
     needed = copies * (weights + cache)
-    what = (
-        f"weights {gb(weights)}"
-        + (f" and a KV cache of {gb(cache)}" if cache else "")
-        + (f", {copies} times," if copies > 1 else "")
-        + f" on the CPU; {gb(free)} of RAM are free"
-    )
+    and_cache = f" and a KV cache of {gb(cache)}" if cache else ""
+    times = f", {copies} times," if copies > 1 else ""
+    what = f"weights {gb(weights)}{and_cache}{times} on the CPU; {gb(free)} of RAM are free"
     if needed > free:
-        return problem(
-            name,
-            f"{what}: they do not fit",
-            f"use a GPU or a smaller model{f', or lower {CPU_KV_CACHE} (GiB)' if cache else ''}",
-        )
+        remedy = f"use a GPU or a smaller model{f', or lower {CPU_KV_CACHE} (GiB)' if cache else ''}"
+        return problem(name, f"{what}: they do not fit", remedy)
     if cache and checkpoint.attention is not None:
         tokens = length(command, checkpoint)
         each = checkpoint.attention.kv_bytes(tokens, float_bytes(command))
         if each > cache:
-            return problem(
-                name,
-                f"{what}; a sequence of {tokens:,} tokens takes {gb(each)} of it",
-                f"raise {CPU_KV_CACHE} (GiB), or lower --max_model_len",
-            )
+            remedy = f"raise {CPU_KV_CACHE} (GiB), or lower --max_model_len"
+            return problem(name, f"{what}; a sequence of {tokens:,} tokens takes {gb(each)} of it", remedy)
         return ok(name, f"{what}; {gb(each)} of it for a sequence of {tokens:,} tokens")
     return ok(name, what)
 
@@ -182,13 +164,10 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
 def training_need(command: Command, checkpoint: Checkpoint, how: Launch) -> tuple[float, str]:
     """(bytes on each GPU, what they consist of)."""
     args = command.args
-    where = (
-        f"{how.processes} GPUs"
-        + (f" of {how.nodes} nodes" if how.nodes > 1 else "")
-        + (f", ZeRO-{how.zero}" if how.zero else ", each with all of it")
-        if how.processes > 1
-        else "one process"
-    )
+    where = "one process"
+    if how.processes > 1:
+        nodes = f" of {how.nodes} nodes" if how.nodes > 1 else ""
+        where = f"{how.processes} GPUs{nodes}, {f'ZeRO-{how.zero}' if how.zero else 'each with all of it'}"
     if not args.use_peft:
         need = arithmetic.training_bytes(0, checkpoint.parameters, how.processes, how.zero)
         return need, f"full fine-tuning of {checkpoint.parameters / 1e9:.2f} B parameters, {where}"
@@ -201,10 +180,8 @@ def training_need(command: Command, checkpoint: Checkpoint, how: Launch) -> tupl
         in_float32 = "" if how.is_half else " in float32"
     about = "about " if checkpoint.used_experts < 1 else ""
     size = f"{UNKNOWN}its parameters" if adapter is None else f"{about}{adapter / 1e6:.1f} M parameters"
-    return (
-        arithmetic.training_bytes(frozen, adapter or 0, how.processes, how.zero),
-        f"LoRA of rank {args.lora_r} ({size}) on weights of {gb(frozen)}{in_float32}, {where}",
-    )
+    need = arithmetic.training_bytes(frozen, adapter or 0, how.processes, how.zero)
+    return need, f"LoRA of rank {args.lora_r} ({size}) on weights of {gb(frozen)}{in_float32}, {where}"
 
 
 def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int | None, situation: Situation) -> Finding:

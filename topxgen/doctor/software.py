@@ -41,11 +41,8 @@ def python(_: Situation) -> Iterator[Finding]:
     if version in SUPPORTED:
         yield ok("Python", f"{version}, {sys.executable}")
     else:
-        yield problem(
-            "Python",
-            f"{version} is not supported: packages that are needed have no wheels for it; 3.11 to 3.13 are",
-            "python3.12 -m venv .venv, then scripts/setup.sh in it",
-        )
+        text = f"{version} is not supported: packages that are needed have no wheels for it; 3.11 to 3.13 are"
+        yield problem("Python", text, "python3.12 -m venv .venv, then scripts/setup.sh in it")
 
 
 # What uses which package: a module, and whether a command uses it.
@@ -148,9 +145,8 @@ def _listed() -> tuple[list[Requirement], list[Requirement], list[Requirement]]:
 
 
 def _fits(version: str, tested: SpecifierSet) -> bool:
-    return tested.contains(
-        version.partition("+")[0] if not re.search(r"\+", str(tested)) else version, prereleases=True
-    )
+    compared = version if "+" in str(tested) else version.partition("+")[0]
+    return tested.contains(compared, prereleases=True)
 
 
 def installed(module: str) -> str | None:
@@ -187,39 +183,27 @@ def driver(situation: Situation) -> Iterator[Finding]:
     if version is None or not found.all:
         return
     if cuda is None:
-        yield problem(
-            "torch",
-            f"{version} is built for the CPU: the GPUs are not used",
-            "pip install -r requirements.txt in a new environment",
-        )
+        remedy = "pip install -r requirements.txt in a new environment"
+        yield problem("torch", f"{version} is built for the CPU: the GPUs are not used", remedy)
     elif found.cuda is None:
-        yield note(
-            "driver",
-            f"{'that of the GPUs of --gpu is not here' if found.given else found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built",
-        )
+        text = f"{'that of the GPUs of --gpu is not here' if found.given else found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built"
+        yield note("driver", text)
     elif cuda[0] > found.cuda[0]:
-        yield problem(
-            "driver",
-            f"{found.driver} runs CUDA up to {_shown(found.cuda)}; torch {version} is built for {_shown(cuda)} and finds no GPU",
-            "have the driver updated, or install torch's and vLLM's builds for an older CUDA",
-        )
+        text = f"{found.driver} runs CUDA up to {_shown(found.cuda)}; torch {version} is built for {_shown(cuda)} and finds no GPU"
+        yield problem("driver", text, "have the driver updated, or install torch's and vLLM's builds for an older CUDA")
     else:
         yield ok("driver", f"{found.driver} with CUDA {_shown(found.cuda)}, torch {version} for CUDA {_shown(cuda)}")
     for gpu in found.visible:
         if cuda and cuda[0] >= 13 and gpu.capability and gpu.capability < CUDA_13:
-            yield problem(
-                f"GPU {gpu.index}",
-                f"{gpu.name} has capability {_shown(gpu.capability)}; builds for CUDA 13 need {_shown(CUDA_13)} or more",
-                "install torch's build for CUDA 12, or use another GPU",
+            text = (
+                f"{gpu.name} has capability {_shown(gpu.capability)}; builds for CUDA 13 need {_shown(CUDA_13)} or more"
             )
+            yield problem(f"GPU {gpu.index}", text, "install torch's build for CUDA 12, or use another GPU")
     users = [command.name for command in situation.commands if PACKAGES["ctranslate2"](command)]
     if (users or not situation.commands) and installed("ctranslate2") and not cublas():
-        yield Finding(
-            PROBLEM if users else NOTE,
-            "CTranslate2",
-            "is built for CUDA 12, and there is no libcublas.so.12: NLLB fails on GPUs",
-            "pip install 'nvidia-cublas-cu12>=12.4', or pass --nllb_engine transformers",
-        )
+        text = "is built for CUDA 12, and there is no libcublas.so.12: NLLB fails on GPUs"
+        remedy = "pip install 'nvidia-cublas-cu12>=12.4', or pass --nllb_engine transformers"
+        yield Finding(PROBLEM if users else NOTE, "CTranslate2", text, remedy)
 
 
 def torch_cuda() -> tuple[int, int] | None:
@@ -233,11 +217,9 @@ def torch_cuda() -> tuple[int, int] | None:
 
 def cublas() -> bool:
     """Whether CTranslate2 is going to find CUDA 12's cuBLAS: pip's, or one that the loader has."""
-    folders = [
-        *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")),
-        *map(str, Path("/usr/local").glob("cuda*/lib64")),
-    ]
-    return bool(seq2seq_engines.cublas_files()) or any(Path(folder, "libcublas.so.12").exists() for folder in folders)
+    of_loader = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    folders = [*map(Path, of_loader), *Path("/usr/local").glob("cuda*/lib64")]
+    return bool(seq2seq_engines.cublas_files()) or any((folder / "libcublas.so.12").exists() for folder in folders)
 
 
 def _shown(version: tuple[int, int]) -> str:
@@ -302,10 +284,7 @@ def imports(names: Sequence[str]) -> Iterator[Finding]:
             continue
         if result.returncode:
             lines = split_lines(result.stderr.strip()) or [f"exit code {result.returncode}"]
-            yield problem(
-                module,
-                f"is installed but cannot be imported: {lines[-1][:300]}",
-                f"pip install --force-reinstall {module}",
-            )
+            remedy = f"pip install --force-reinstall {module}"
+            yield problem(module, f"is installed but cannot be imported: {lines[-1][:300]}", remedy)
         else:
             yield ok(module, "can be imported")

@@ -65,7 +65,7 @@ def disk(situation: Situation) -> Iterator[Finding]:
     for folder in outputs(situation):
         by_device.setdefault(existing(folder).stat().st_dev, []).append(folder)
     for place in dict.fromkeys(existing(folder) for folder in outputs(situation)):
-        yield from _writable("output_dir", place)
+        yield from _writable(place)
     unknown = [command.name for command in situation.stage("train") if command.args.output_dir not in needed]
     for first, *others in by_device.values():
         what = f"{first}" + (f" and {len(others)} more" if others else "")
@@ -84,11 +84,8 @@ def disk(situation: Situation) -> Iterator[Finding]:
         free = shutil.disk_usage(SHARED_MEMORY).free
         several = len(situation.gpus.usable) > 1
         if free < LOW and several:
-            yield problem(
-                "/dev/shm",
-                f"{free / GB:.2f} GB free: processes on several GPUs exchange data there",
-                "docker run --shm-size=16g, or --ipc=host",
-            )
+            remedy = "docker run --shm-size=16g, or --ipc=host"
+            yield problem("/dev/shm", f"{free / GB:.2f} GB free: processes on several GPUs exchange data there", remedy)
         else:
             yield Finding(NOTE if free < LOW else OK, "/dev/shm", f"{free / GB:,.1f} GB free")
 
@@ -96,9 +93,8 @@ def disk(situation: Situation) -> Iterator[Finding]:
 def _space(name: str, folder: Path, what: str, needed: float = 0) -> Finding:
     place = existing(folder)
     usage, counts = shutil.disk_usage(place), os.statvfs(place)
-    text = f"{usage.free / GB:,.1f} GB free for {what}" + (
-        f"; the run writes up to about {gb(needed)}" if needed else ""
-    )
+    writes = f"; the run writes up to about {gb(needed)}" if needed else ""
+    text = f"{usage.free / GB:,.1f} GB free for {what}{writes}"
     if counts.f_files and not counts.f_favail:
         return problem(
             name, f"no inodes left for {what}: no file can be made", f"remove files, or choose another folder ({name})"
@@ -110,13 +106,13 @@ def _space(name: str, folder: Path, what: str, needed: float = 0) -> Finding:
     return ok(name, text)
 
 
-def _writable(name: str, place: Path) -> Iterator[Finding]:
+def _writable(place: Path) -> Iterator[Finding]:
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"probe")
             file.flush()
     except OSError as error:
-        yield problem(name, f"cannot write to {place}: {error.strerror}", "pass another --output_dir")
+        yield problem("output_dir", f"cannot write to {place}: {error.strerror}", "pass another --output_dir")
 
 
 def locks(situation: Situation) -> Iterator[Finding]:
@@ -124,11 +120,8 @@ def locks(situation: Situation) -> Iterator[Finding]:
         for holder in holders(folder):
             if holder.state != "left":
                 what = f" ({holder.part})" if holder.part else ""
-                yield note(
-                    "in use",
-                    f"{folder}{what}: by process {holder.process or '?'} on {holder.host or '?'}",
-                    "wait for it or stop it: a second run is refused",
-                )
+                text = f"{folder}{what}: by process {holder.process or '?'} on {holder.host or '?'}"
+                yield note("in use", text, "wait for it or stop it: a second run is refused")
     for place in dict.fromkeys(existing(folder) for folder in outputs(situation)):
         if os.access(place, os.W_OK | os.X_OK):
             yield _lock(place)
@@ -147,24 +140,16 @@ def _lock(place: Path) -> Finding:
         if no_record_locks(error):
             text = f"{place} has no POSIX record locks ({errno.errorcode.get(error.errno, error.errno)}): a file with a heartbeat keeps others out, and after a kill a minute passes before the next run may start"
             return note("locks", text)
-        return problem(
-            "locks",
-            f"{place}: a file cannot be locked ({error.strerror}): runs are refused",
-            "pass an --output_dir on another file system",
-        )
+        remedy = "pass an --output_dir on another file system"
+        return problem("locks", f"{place}: a file cannot be locked ({error.strerror}): runs are refused", remedy)
     kind = filesystem(place)
     if not other.returncode:
-        return problem(
-            "locks",
-            f"{place} ({kind}) grants a lock twice: two runs could write to one folder",
-            "run one at a time, or pass an --output_dir on another file system",
-        )
+        remedy = "run one at a time, or pass an --output_dir on another file system"
+        return problem("locks", f"{place} ({kind}) grants a lock twice: two runs could write to one folder", remedy)
     if kind.startswith(SHARED):
-        return note(
-            "locks",
-            f"{place} ({kind}) has them on this machine; {UNKNOWN}whether other machines see them",
-            "do not start two runs in one folder from two machines unless it is mounted with flock or global locks",
-        )
+        text = f"{place} ({kind}) has them on this machine; {UNKNOWN}whether other machines see them"
+        remedy = "do not start two runs in one folder from two machines unless it is mounted with flock or global locks"
+        return note("locks", text, remedy)
     return ok("locks", f"{place} ({kind or 'file system unknown'}) has POSIX record locks")
 
 

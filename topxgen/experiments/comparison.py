@@ -204,12 +204,8 @@ def _check_variant(name: str, own: Value, variants: Mapping[str, Value], path: P
             raise UsageError(f"{where}: unknown section {key}{did_you_mean(key, (*SECTIONS, *OF_VARIANT))}")
         if key == "evaluate":
             raise UsageError(f"{where}: all variants are scored alike; write evaluate at the top")
-        if (
-            key in SECTIONS
-            and value is not None
-            and not isinstance(value, dict)
-            and not (key == "main" and isinstance(value, list))
-        ):
+        kinds = dict | list | None if key == "main" else dict | None
+        if key in SECTIONS and not isinstance(value, kinds):
             raise UsageError(f"{where}: {key} is not a mapping of flags to values")
     mixed = (own or {}).get("mix")
     if mixed is None:
@@ -297,11 +293,9 @@ class _Builder:
         (datagen,) = self._commands(name, {**tree, "train": None, "main": None, "decontamination": None}, ("datagen",))
         later = {flag: value for flag, value in given.items() if flag in late}
         after = self._file(name, {**tree, "train": None, "main": None})
-        checked = (
-            after.stage("decontamination", self._flags["decontamination"])
-            if tree.get("decontamination") is not None
-            else []
-        )
+        checked = []
+        if tree.get("decontamination") is not None:
+            checked = after.stage("decontamination", self._flags["decontamination"])
         checked = [{flag: value for flag, value in values.items() if flag != "input_dir"} for values in checked]
         if given.get("translate_dir") is None:
             name_of = re.sub(r"[^\w.+-]+", "-", default_translate_dir(vars(datagen.args)))

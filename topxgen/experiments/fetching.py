@@ -285,10 +285,8 @@ def damaged(folder: Path, whole: Callable[[Path, File], bool] = has_size) -> Ite
         place = hub.repository(key, hub_cache(folder)) / "snapshots" / repository["commit"]
         for file, facts in repository["files"].items():
             if not whole(place / file, facts):
-                yield (
-                    key.partition("/")[2],
-                    f"{file} is not there" if not (place / file).exists() else f"{file} is damaged",
-                )
+                what = "damaged" if (place / file).exists() else "not there"
+                yield key.partition("/")[2], f"{file} is {what}"
                 break
     if record["files"]:
         from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS

@@ -32,7 +32,6 @@ class Resources:
     extra: tuple[str, ...] = ()
 
     def options(self) -> Iterator[str]:
-        """The options of sbatch for it."""
         yield from ("--requeue", f"--signal=B:USR1@{self.warning}", f"--nodes={self.nodes}", "--ntasks-per-node=1")
         yield f"--cpus-per-task={self.cpus}"
         for name in ("partition", "account", "qos", "gres", "mem", "time"):

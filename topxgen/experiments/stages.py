@@ -61,11 +61,10 @@ def translation_folders(args: Parsed) -> list[str]:
     """What decides the folders in --output_dir of a run of main.py, one for each model and direction (docs/files.md)."""
     merge_prompt = Path(args.merge_prompt).stem
     differs = [*folders.variant(folders.values_of(args)), args.template_key or ""]
-    runs = (
-        [args.metadata_dir]
-        if args.metadata_dir
-        else ["_".join([folders.original_name(*pair, args, merge_prompt), *differs]) for pair in _directions(args)]
-    )
+    runs = [args.metadata_dir]
+    if not args.metadata_dir:
+        names = [folders.original_name(*pair, args, merge_prompt) for pair in _directions(args)]
+        runs = ["_".join([name, *differs]) for name in names]
     return [f"{name}/{run}" for name in _models(args) for run in runs]
 
 

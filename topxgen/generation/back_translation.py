@@ -50,10 +50,8 @@ def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
 
 def translated_ids(layout: Layout, language: Language) -> set[str]:
     """Ids of the paragraphs that the translations file has."""
-    return {
-        paragraph_id
-        for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name), TranslationRecord), "sentence")
-    }
+    records = read_jsonl(layout.translations(language.name), TranslationRecord)
+    return {paragraph_id for paragraph_id, _ in with_ids(records, "sentence")}
 
 
 def check_translated(layout: Layout, language: Language) -> None:
@@ -237,7 +235,6 @@ def judged(translations: list[Translation], identifier, target: Language) -> lis
 
 
 def reject_of(sentence: str, candidate: Candidate) -> dict:
-    """The reject of a pair."""
     return {"sentence": sentence, **{key: value for key, value in candidate.items() if key != "confidence"}}
 
 

@@ -117,11 +117,8 @@ def _is_local(args: argparse.Namespace) -> bool:
 
 
 def _has_work_for_workers(args: argparse.Namespace) -> bool:
-    return (
-        _is_local(args)
-        or back_translator_of(vars(args)) != "llm"
-        or scorer_of(vars(args)) not in ("confidence", "none")
-    )
+    uses_scorer = scorer_of(vars(args)) not in ("confidence", "none")
+    return _is_local(args) or back_translator_of(vars(args)) != "llm" or uses_scorer
 
 
 # fmt: off

@@ -15,6 +15,11 @@ RECALL = "dedup_recall"
 _NEAR_DUPLICATE = re.compile(r"near_duplicate of (.+) \(ROUGE-L F1 [\d.]+\)")
 
 
+def reason(kept_id: str, f1: float) -> str:
+    """Why a text is rejected that is nearly the same as a kept one."""
+    return f"near_duplicate of {kept_id} (ROUGE-L F1 {f1:.3f})"
+
+
 def new_index(args) -> NearDuplicates:
     """Of one language."""
     return NearDuplicates(args.threshold, args.rouge_tokenizer, args.dedup_prefilter)

@@ -162,9 +162,9 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
         if not config.args.accept_unanswered:
             again = sum(count["rejected"].get(UNANSWERED, 0) for count in counts)
         few, many = (round(todo * n) + again for n in each)
-        prompt, answer = (
-            _translation_tokens(config, tokenizer) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
-        )
+        prompt, answer = 0.0, (0.0, 0.0)
+        if config.back_translator == "llm":
+            prompt, answer = _translation_tokens(config, tokenizer)
         candidates = config.args.number_of_candidates
         tokens = (few * prompt, many * prompt), (few * answer[0], many * answer[1])
         what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")

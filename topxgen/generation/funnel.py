@@ -148,8 +148,8 @@ def before_scores(counts: dict) -> dict:
 
 def render(
     prompts_sent: int | None,
-    generation: list[dict],
-    translation: list[dict],
+    generation: Collection[dict],
+    translation: Collection[dict],
     filters: Collection[str] = TOPXGEN_FILTERS,
 ) -> str:
     """The funnel as a table: each row how many remain after a step, and how many the step removed.
@@ -190,7 +190,7 @@ def render(
     )
 
 
-def _sums(languages: list[dict]) -> tuple[Counter, Counter]:
+def _sums(languages: Collection[dict]) -> tuple[Counter, Counter]:
     """Rejects by reason, and all other counts, over all languages."""
     rejected, total = Counter(), Counter()
     for counts in languages:
@@ -216,9 +216,7 @@ def warn_of_none(what: str, languages: Collection[str]) -> None:
 
 def sample_pairs(path: Path, count: int = 5) -> list[tuple[str, str, float | None]]:
     """Up to `count` (sentence, translation, score) from across the file."""
-    pairs = [
-        pair
-        for record in read_jsonl(path, TranslationRecord)
-        for pair in zip_longest(record["propositions"], record["translations"], record.get("scores") or [])
-    ]
+    pairs = []
+    for record in read_jsonl(path, TranslationRecord):
+        pairs += zip_longest(record["propositions"], record["translations"], record.get("scores") or [])
     return pairs[:: max(1, len(pairs) // count)][:count]

@@ -69,12 +69,12 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     unfinished = False
     for name, work in works_of.items():
         newest = work.newest.note["command"]
-        left = _say_unfinished(
-            work,
-            lambda one, name=name, newest=newest: (
-                bool(_manifest(one, layout, "generate", name)) and _targets(one.note["command"]) == _targets(newest)
-            ),
-        )
+
+        def is_finished(one: shards.Noted, name=name, newest=newest) -> bool:
+            is_complete = bool(_manifest(one, layout, "generate", name))
+            return is_complete and _targets(one.note["command"]) == _targets(newest)
+
+        left = work.warn_of_unfinished(is_finished)
         unfinished |= bool(left)
         results[name]["complete"] = results[name]["complete"] and not left
         results[name]["shards"] = [one.shard.name for one in work.noted]
@@ -104,11 +104,10 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
     """All responses in the order of the prompts, judged in the one run's order as far as they are there; results by language."""
     args, numbers = config.args, {}
     for name, work in works.items():
-        paths = _sources(config.layout.responses(name), work)
+        own = config.layout.responses(name)
+        paths = [own, *(one.folder / own.name for one in work.noted)]
         numbers[name] = responses_in_order(name, paths, staged.responses(name))
-        _copy_own(
-            config.layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_generated(key, name)
-        )
+        _copy_own(config.layout, staged, name, is_generated)
     judging = SimpleNamespace(
         layout=staged,
         target=config.target,
@@ -116,13 +115,11 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
         pipeline=config.pipeline,
         languages=config.languages,
         filters=config.filters,
-        args=Namespace(
-            **vars(args) | {"inference_api": "hf", "verbose": False}
-        ),  # what failed, failed: it is not forgotten
+        # As with a local model: what failed, failed, and is not forgotten.
+        args=Namespace(**vars(args) | {"inference_api": "hf", "verbose": False}),
     )
-    total = max(config.target.total, sum(config.target.minimums.values()))
     with (
-        Progress("merge", total, "paragraphs") as progress,
+        Progress("merge", config.target.paragraphs, "paragraphs") as progress,
         Generation(judging, progress, _answered(config, numbers)) as generation,
     ):
         if generation.needs_responses():
@@ -176,11 +173,9 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
     args, kept, results = config.args, Counter(), {}
     for name, work in works.items():
         layout, language = config.layout, config.languages[name]
-        paths = [
-            p
-            for pair in zip(_sources(layout.paragraphs(name), work), _sources(layout.rejects(name), work), strict=True)
-            for p in pair
-        ]
+        folders = [layout.output_dir, *(one.folder for one in work.noted)]
+        names = layout.paragraphs(name).name, layout.rejects(name).name
+        paths = [folder / filename for folder in folders for filename in names]
         own = re.compile(rf"{re.escape(name)}-native-(\d+)\.(\d+)")
 
         def read(path: Path, own=own) -> Iterator[Place]:
@@ -189,9 +184,7 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
                     yield Place(offset, size, int(match[1]) * _ROW + int(match[2]))
 
         near_duplicates = deduplication.new_index(args)
-        for text_id, text in _copy_own(
-            layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_native(key, name)
-        ):
+        for text_id, text in _copy_own(layout, staged, name, is_native):
             near_duplicates.add(text_id, text)
             kept[name] += 1
         places = places_in(paths, read).first_of_each()
@@ -203,7 +196,7 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
                 reason = text.pop("reason", None)
                 if reason is None or reason.startswith("near_duplicate"):
                     match = near_duplicates.keep(text["id"], text["text"])
-                    reason = None if match is None else f"near_duplicate of {match[0]} (ROUGE-L F1 {match[1]:.3f})"
+                    reason = None if match is None else deduplication.reason(*match)
                 topic = {"topic": text["topic"]} if "topic" in text else {}
                 if reason is None:
                     out.write({"text": text["text"], **topic, "id": text["id"]})
@@ -232,7 +225,7 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
     for stage, work in by_stage.items():
         manifests = [_manifest(one, layout, stage, name) for one in work.noted]
         finished = [manifest for manifest in manifests if manifest]
-        left = _say_unfinished(work, lambda one, stage=stage: bool(_manifest(one, layout, stage, name)))
+        left = work.warn_of_unfinished(lambda one, stage=stage: bool(_manifest(one, layout, stage, name)))
         without = 0 if left else _left_to_do(layout, stage, name, finished[0]["settings"])
         if without:
             logger.warning(
@@ -283,20 +276,11 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
             weight = _UNANSWERED * (record_id in unanswered) + ("scorer" not in pairs)
             yield Place(offset, size, id_key(record_id), weight)
 
-    def read_rejects(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_whole_lines(path, TranslationRejects):
-            by_score = all(reject["reason"] in min_score.REASONS for reject in line["rejected"])
-            yield Place(offset, size, id_key(line["id"]), by_score)
-
-    def read_others(path: Path) -> Iterator[Place]:
-        return (
-            Place(offset, size, id_key(line["id"])) for _, offset, size, line in read_whole_lines(path, OthersRecord)
-        )
-
-    def read_responses(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_whole_lines(path, ResponseRecord):
-            yield Place(offset, size, id_key(line["id"]), bool(line.get("error")))
-
+    read_rejects = _by_id(
+        TranslationRejects, lambda line: all(r["reason"] in min_score.REASONS for r in line["rejected"])
+    )
+    read_others = _by_id(OthersRecord)
+    read_responses = _by_id(ResponseRecord, lambda line: bool(line.get("error")))
     ids = (key for key, _ in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"))
     ranks, paths = Ranks(ids), paths_of(lambda one: one.translations(name))
     # A folder that was only scored has the pairs of the directory, and no rejects.
@@ -335,6 +319,16 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
     shutil.rmtree(staging)
 
 
+def _by_id(schema: type, weight: Callable[[dict], int] = lambda line: 0) -> Callable[[Path], Iterator[Place]]:
+    """A function that gives the places of the lines of a file by their ids."""
+
+    def read(path: Path) -> Iterator[Place]:
+        for _, offset, size, line in read_whole_lines(path, schema):
+            yield Place(offset, size, id_key(line["id"]), weight(line))
+
+    return read
+
+
 def _left_to_do(layout: Layout, stage: str, name: str, settings: dict) -> int:
     """How many paragraphs of a language have no record, or none that is scored."""
     if stage == "score":
@@ -370,13 +364,6 @@ def _settings(layout: Layout, stage: str, works: list[shards.Work]) -> dict:
     return settings
 
 
-def _say_unfinished(work: shards.Work, is_finished: Callable[[shards.Noted], bool]) -> int:
-    lines = work.unfinished(is_finished)
-    for line in lines:
-        logger.warning(line)
-    return len(lines)
-
-
 def _targets(command: list[str]) -> list[str]:
     """The words of a command that say how many paragraphs it wants."""
     found, inside = [], False
@@ -386,18 +373,13 @@ def _targets(command: list[str]) -> list[str]:
     return found
 
 
-def _sources(path: Path, work: shards.Work) -> list[Path]:
-    """The file of the directory and of each shard."""
-    return [path, *(one.folder / path.name for one in work.noted)]
-
-
-def _copy_own(path: Path, copy: Path, is_ours: Callable[[str], bool]) -> list[tuple[str, str]]:
+def _copy_own(layout: Layout, staged: Layout, name: str, is_ours: Callable[[str, str], bool]) -> list[tuple[str, str]]:
     """Begin a file of paragraphs with those of the directory's that came with it: (id, text) of each."""
-    found = [(key, text) for key, text in with_ids(read_jsonl(path, ParagraphRecord), "text") if not is_ours(key)]
-    with Appender(copy) as out:
-        for _, text in found:
-            out.write(text)
-    return [(key, text["text"]) for key, text in found]
+    paragraphs = with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text")
+    own = [(key, record) for key, record in paragraphs if not is_ours(key, name)]
+    with Appender(staged.paragraphs(name)) as out:
+        out.write(*(record for _, record in own))
+    return [(key, record["text"]) for key, record in own]
 
 
 def _staging(layout: Layout) -> Path:

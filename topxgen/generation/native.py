@@ -27,7 +27,7 @@ _TYPESETTING = dict.fromkeys((0xAD, 0x2060, 0xFEFF), "")
 def total(config) -> int | None:
     """How many texts there are, or with a limit, how many are wanted; None if it is not known."""
     if config.limited:
-        return max(config.target.total, sum(config.target.minimums.values()))
+        return config.target.paragraphs
     sizes = [source.size for source in config.sources.values()]
     size = None if None in sizes else sum(sizes)
     return size if size is None or config.shard is None else config.shard.share(size)

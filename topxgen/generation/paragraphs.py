@@ -36,6 +36,11 @@ class Target:
     total: int
     minimums: Mapping[str, int]  # by language
 
+    @property
+    def paragraphs(self) -> int:
+        """How many a run of these keeps, at least."""
+        return max(self.total, sum(self.minimums.values()))
+
     def wants(self, kept: Counter, language: str) -> bool:
         """Whether one more paragraph in `language` brings the run nearer to its end.
 
@@ -90,7 +95,7 @@ def reason_against(
     later texts are compared with it, too."""
     reason = reject_reason(text, language, filters)
     if reason is None and (match := near_duplicates.keep(text_id, text)) is not None:
-        reason = f"near_duplicate of {match[0]} (ROUGE-L F1 {match[1]:.3f})"
+        reason = deduplication.reason(*match)
     return reason
 
 
@@ -150,9 +155,8 @@ class Generation:
         )
         if self._pipeline.ends and not config.limited:  # its whole schedule, whatever came with the file
             self._target = replace(self._target, total=self._target.total + self.kept.total())
-        self._steps = steps or self._pipeline.schedule(
-            self._target.languages, self._args.request_batch_size, self._args.seed
-        )
+        languages, size = self._target.languages, self._args.request_batch_size
+        self._steps = steps or self._pipeline.schedule(languages, size, self._args.seed)
         self._queue: deque[Prompt] = deque()  # prompts of the current step not yet looked at
         self._undecided: deque[Prompt] = deque()  # sent or answered, in the order in which they are judged
         self._arrived: set[str] = set()  # ids of those that are on the disk and not judged yet

@@ -183,7 +183,7 @@ class GenerationConfig:
             "prices": args.prices,
         }
         if "generate" in args.stages and part in self.languages:
-            total = native.total(self) if args.paragraphs else max(self.target.total, sum(self.minimums.values()))
+            total = native.total(self) if args.paragraphs else self.target.paragraphs
             note |= {"paragraphs": total if alone else self.minimums[part] or None, "paragraphs_of_all": total}
         return note
 
@@ -236,11 +236,9 @@ class GenerationConfig:
     @property
     def shard_setting(self) -> dict[str, str]:
         """In a shard's settings, so that no folder serves two."""
-        return (
-            {}
-            if self.shard is None
-            else {shards.SETTING: self.shard.name + self.layout.translates_taken * " of the whole"}
-        )
+        if self.shard is None:
+            return {}
+        return {shards.SETTING: self.shard.name + self.layout.translates_taken * " of the whole"}
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""
@@ -275,6 +273,9 @@ class GenerationConfig:
     def translate_settings(self) -> dict:
         """What decides the pairs, by the names in settings_translate.json; after the translator's `check` of the languages."""
         args = self.args
+        rows = {
+            f"language {one.name}": languages.row_id(one) for one in (*self.languages.values(), self.target_language)
+        }
         return {
             "back_translator": self.back_translator,
             "target_language": self.target_language.name,
@@ -288,10 +289,7 @@ class GenerationConfig:
                 nllb_engine=[args.nllb_engine],
                 inference_api=[args.inference_api if self.back_translator == "llm" else None],
             ),
-            **{
-                f"language {one.name}": languages.row_id(one)
-                for one in (*self.languages.values(), self.target_language)
-            },
+            **rows,
             "number_of_candidates": args.number_of_candidates,
             "select_by": None if self.selector is None else self.selector.id,
             **_weights_of("select_by", self.selector),
@@ -327,9 +325,9 @@ class GenerationConfig:
     @cached_property
     def selector(self):
         """What chooses among candidates, an object as the scorer, its models not loaded; None if there is one candidate."""
-        return (
-            None if self.selector_name is None else load_choice("--select_by", self.selector_name, SELECTORS)(self.args)
-        )
+        if self.selector_name is None:
+            return None
+        return load_choice("--select_by", self.selector_name, SELECTORS)(self.args)
 
     @cached_property
     def meter(self) -> Meter:

@@ -1,41 +1,25 @@
-"""The stages of datagen.py: generate, translate, score, and the report on them."""
+"""The stages of datagen.py: generate, translate, score."""
 
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance, rates, shards
-from topxgen.common.console import ONCE, Progress, show
+from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import Layout, target_language_of
-from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
-from topxgen.generation.back_translation import (
-    UNANSWERED,
-    back_translate,
-    blocks_of,
-    check_translated,
-    forget_unanswered,
-    read_paragraphs,
-    translated_ids,
-)
+from topxgen.generation import back_translation, deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
-from topxgen.generation.manifests import (
-    STAGES,
-    language_manifest,
-    record,
-    remove_manifests,
-    whole_manifest,
-    write_manifests,
-)
+from topxgen.generation.manifests import STAGES, language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
+from topxgen.generation.report import removed
 from topxgen.text import language_id, sentence_splitting
 from topxgen.text.languages import Language
 
@@ -87,7 +71,7 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
             yield lambda: config.selector.preflight(languages, config.target_language)
         source = config.whole if config.layout.translates_taken else config.layout
         for language in languages if "generate" not in args.stages else ():
-            yield lambda language=language: next(read_paragraphs(source, language), None)
+            yield lambda language=language: next(back_translation.read_paragraphs(source, language), None)
             yield lambda language=language: shards.check_merged(source.paragraphs(language.name))
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
@@ -210,7 +194,7 @@ def generate(config: GenerationConfig) -> bool:
     args, layout, target, started = config.args, config.layout, config.target, provenance.now()
     settings = config.generate_settings()
     _check_origin(config)
-    total = max(target.total, sum(target.minimums.values()))
+    total = target.paragraphs
     with _progress(config, "generate", total) as progress, Generation(config, progress, config.steps()) as generation:
         if generation.needs_responses():
             model = config.model_settings()
@@ -223,11 +207,8 @@ def generate(config: GenerationConfig) -> bool:
             kept = kept_on_disk(config)
             remove_manifests(layout, "generate", [name for name in config.languages if target.wants(kept, name)])
             progress.restart_clock()
-            try:
+            with _closing(sampler):
                 generation.run(config.meter.wrap(sampler, "generate"), config.sampling_settings())
-            finally:
-                _log_retries(sampler)
-                sampler.close()
         else:
             progress.restart_clock()  # what is read from disk says nothing about the rate
             for name in config.languages:  # with those whose responses were not waited for
@@ -264,6 +245,17 @@ def generate(config: GenerationConfig) -> bool:
     return complete
 
 
+@contextmanager
+def _closing(model) -> Iterator[None]:
+    """At the end of the block say how often an API's requests were repeated, and free the model."""
+    try:
+        yield
+    finally:
+        if retries := getattr(model, "retries", None):
+            logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
+        model.close()
+
+
 def _check_origin(config: GenerationConfig) -> None:
     """Generated paragraphs belong to the responses beside them: without these, the ids of new ones would be taken."""
     if config.layout.settings("generate").exists():
@@ -283,25 +275,18 @@ def translate(config: GenerationConfig) -> bool:
     translator, languages = config.translator, config.languages.values()
     for language in languages:
         translator.check(language, target)
-    settings = config.translate_settings()
-    identifier = language_id.load(args.lid_model)
-    for language in [*languages, target]:
-        if not identifier.knows(language):
-            logger.warning(
-                f"{args.lid_model} cannot identify {language.name}: the language of its sentences is not checked; pass "
-                "a fastText --lid_model that can, such as GlotLID's"
-            )
+    settings, identifier = config.translate_settings(), _language_identifier(config)
     for language in languages if layout.translates_taken else ():
-        paragraphs = list(read_paragraphs(config.whole, language))
-        sharded.take_paragraphs(config, language, blocks_of(config, language, identifier, paragraphs))
+        paragraphs = list(back_translation.read_paragraphs(config.whole, language))
+        sharded.take_paragraphs(config, language, back_translation.blocks_of(config, language, identifier, paragraphs))
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
-        check_translated(layout, language)
+        back_translation.check_translated(layout, language)
         if not args.accept_unanswered:
-            forget_unanswered(layout, language.name)
-        translated = translated_ids(layout, language)
+            back_translation.forget_unanswered(layout, language.name)
+        translated = back_translation.translated_ids(layout, language)
         collected = translated if config.selector is None else translated | collected_ids(layout, language)
-        ids = [paragraph.id for paragraph in read_paragraphs(layout, language)]
+        ids = [paragraph.id for paragraph in back_translation.read_paragraphs(layout, language)]
         totals[language.name] = len(ids)
         done[language.name] = sum(paragraph_id in translated for paragraph_id in ids)
         found[language.name] = sum(paragraph_id in collected for paragraph_id in ids)
@@ -312,22 +297,19 @@ def translate(config: GenerationConfig) -> bool:
         remove_manifests(layout, "translate", [language.name for language in unfinished])
     if found.total() < total:
         logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
-        step = back_translate if config.selector is None else collect
-        try:
+        step = back_translation.back_translate if config.selector is None else collect
+        with _closing(translator):
             translator.load()
             with _progress(config, "translate", total, found.total()) as progress:
                 for language in unfinished:
                     step(config, language, identifier, progress)
-        finally:
-            _log_retries(translator)
-            translator.close()
     if unfinished and config.selector is not None:
         _select(config, unfinished, total, done.total())
     for language in unfinished:
         _drop_again(layout, language.name)
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
         if totals[name] and not layout.translations(name).exists():
-            raise _removed(layout.translations(name), name)
+            raise removed(layout.translations(name), name)
         Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     accepted = args.accept_unanswered
@@ -335,29 +317,45 @@ def translate(config: GenerationConfig) -> bool:
     write_manifests(layout, "translate", started, args.seed, settings, results, config.languages)
     for name in config.languages:
         layout.candidates(name).unlink(missing_ok=True)
+    unanswered = _log_translated(config, counts)
+    return accepted or not unanswered
+
+
+def _language_identifier(config: GenerationConfig):
+    """That of --lid_model; languages that it does not know are logged."""
+    name = config.args.lid_model
+    identifier = language_id.load(name)
+    for language in [*config.languages.values(), config.target_language]:
+        if not identifier.knows(language):
+            logger.warning(
+                f"{name} cannot identify {language.name}: the language of its sentences is not checked; pass "
+                "a fastText --lid_model that can, such as GlotLID's"
+            )
+    return identifier
+
+
+def _log_translated(config: GenerationConfig, counts: dict[str, dict]) -> int:
+    """Log what became of the sentences; how many have no answer."""
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
     logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
     if truncated := sum(count.get("truncated_translations", 0) for count in counts.values()):
         logger.warning(
             f"translate: {truncated} translations are cut at the translator's limit of new tokens (truncated in the files)"
         )
-    if unanswered := sum(count["rejected"].get(UNANSWERED, 0) for count in counts.values()):
+    if unanswered := sum(count["rejected"].get(back_translation.UNANSWERED, 0) for count in counts.values()):
+        remedy = ": run the same command again to send them again, or add --accept_unanswered to go on without them"
         logger.warning(
-            f"translate: {unanswered} sentences have no answer ({UNANSWERED} in {layout.translate_dir}/*_translate_rejects.jsonl)"
-            + (
-                ""
-                if accepted
-                else ": run the same command again to send them again, or add --accept_unanswered to go on without them"
-            )
+            f"translate: {unanswered} sentences have no answer ({back_translation.UNANSWERED} in "
+            f"{config.layout.translate_dir}/*_translate_rejects.jsonl){'' if config.args.accept_unanswered else remedy}"
         )
-    return accepted or not unanswered
+    return unanswered
 
 
 def _select(config: GenerationConfig, languages: list[Language], total: int, done: int) -> None:
     """The second half of the translate stage, once the translator's memory is free: the best candidate of each sentence."""
     selector = config.selector
     logger.info(f"select: the best of up to {config.args.number_of_candidates} candidates by {selector.id}")
-    try:
+    with _closing(selector):
         selector.load()
         with _progress(config, "select", total, done) as progress:
             for language in languages:
@@ -366,12 +364,9 @@ def _select(config: GenerationConfig, languages: list[Language], total: int, don
             logger.warning(
                 f"{selector.truncated} texts are longer than {selector.id} reads and were judged by their beginnings"
             )
-    finally:
-        selector.close()
 
 
 def score(config: GenerationConfig) -> None:
-    """Add scores to the pairs."""
     layout, scorer, started = config.layout, config.scorer, provenance.now()
     if scorer is None:
         return
@@ -381,13 +376,11 @@ def score(config: GenerationConfig) -> None:
         remove_manifests(layout, "score", unfinished)
         by = f"; loading {scorer.id}" if scorer.has_models else f" by {scorer.id}"
         logger.info(f"score: the pairs of {total} paragraphs{by}")
-        try:
+        with _closing(scorer):
             scorer.load()
             with _progress(config, "score", total) as progress:
                 for name in unfinished:
                     scoring.score(config, config.languages[name], progress)
-        finally:
-            scorer.close()
     if config.args.min_score is not None:
         _drop_below_min_score(config)
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
@@ -427,76 +420,3 @@ def _check_target_language(config: GenerationConfig) -> None:
         raise UsageError(
             f"the translations in {config.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"
         )
-
-
-def _check_unchanged(config: GenerationConfig, generation: dict, translation: dict) -> None:
-    """Raise UsageError if the files do not have what the manifests of this run say: some were removed or changed meanwhile."""
-    for stage in config.args.stages:
-        if stage == "score" and config.scorer is None:
-            continue
-        for name in config.languages:
-            counts = language_manifest(config.layout, stage, name).get("counts", {})
-            now = (generation if stage == "generate" else translation).get(name, {})
-            if now and stage == "translate":
-                now = funnel.before_scores(now)
-            if not counts or any(now.get(key) != value for key, value in counts.items()):
-                raise _removed(config.layout.manifest(stage), name)
-
-
-def _removed(path: Path, name: str) -> UsageError:
-    return UsageError(
-        f"the files of {name} in {path.parent} were removed or changed while this run was going on: re-run the same command"
-    )
-
-
-def _log_retries(model) -> None:
-    if retries := getattr(model, "retries", None):
-        logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
-
-
-def report(config: GenerationConfig) -> bool:
-    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
-    layout = config.layout
-    # A shard that translates merged paragraphs wrote others itself: its responses are not where these come from.
-    own = [] if layout.translates_taken else config.languages
-    generated = [name for name in own if layout.responses(name).exists() or layout.rejects(name).exists()]
-    translated = [name for name in config.languages if layout.translations(name).exists()]
-    generation = [funnel.generation_counts(layout, name) for name in generated]
-    translation = [funnel.translation_counts(layout, name) for name in translated]
-    _check_unchanged(
-        config, dict(zip(generated, generation, strict=True)), dict(zip(translated, translation, strict=True))
-    )
-    manifests = [language_manifest(layout, "generate", name) for name in own]
-    prompts_sent = sum(manifest.get("prompts_asked") or 0 for manifest in manifests) or None
-    table = funnel.render(prompts_sent, generation, translation, config.filter_names)
-    show(f"\nFunnel, {', '.join(config.languages)}:\n{table}\n")
-    whole = [whole_manifest(layout, stage) for stage in STAGES]
-    others = sorted({name for manifest in whole for name in manifest.get("counts", {})} - config.languages.keys())
-    if others:
-        rows = [list(manifest.get("counts", {}).values()) for manifest in (whole[0], whole[2] or whole[1])]
-        show(f"With {', '.join(others)}, as far as finished:\n{funnel.render(whole[0].get('prompts_asked'), *rows)}\n")
-    for stage in ("generate", "translate"):
-        if usage := config.meter.usage(stage):
-            show(usage)
-    for name in translated:
-        for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
-            shown = "no score" if value is None else f"score {value:.2f}"
-            show(f"  {name}: {sentence}\n  {config.target_language.name}: {text}  ({shown})\n")
-    for name in config.languages:
-        paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translated else [])]
-        show(
-            f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
-        )
-    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
-    may_be_empty = config.shard is not None and "generate" not in config.args.stages
-    if config.shard is not None and config.args.stages == ["generate"]:
-        translated, translation = [], []  # what it has translated are blocks of the merged paragraphs
-    paragraphs = [*zip(generated, generation, strict=True), *zip(translated, translation, strict=True)]
-    empty = {
-        "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
-        "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
-    }
-    for what, names in empty.items():
-        if not may_be_empty:
-            funnel.warn_of_none(what, names)
-    return may_be_empty or not empty["paragraphs"]

@@ -136,9 +136,8 @@ class MetricXScorer(_PairScorer):
     def _dtype(self) -> str:
         from topxgen.quality import metricx
 
-        return (
-            self._args.scorer_dtype if "scorer_dtype" in getattr(self._args, "given", ()) else metricx.default_dtype()
-        )
+        is_given = "scorer_dtype" in getattr(self._args, "given", ())
+        return self._args.scorer_dtype if is_given else metricx.default_dtype()
 
     @property
     def weights(self) -> str:
@@ -222,8 +221,6 @@ def score_lists(
 
 
 class _Scores:
-    """A scorer, as a worker has it."""
-
     def __init__(self, scorer):
         self._scorer = scorer
 

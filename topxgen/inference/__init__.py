@@ -44,6 +44,10 @@ BACKENDS: dict[str, Choice] = {
 REMOTE = ("openai", "cohere", "anthropic")
 CHAT_ONLY = ("cohere", "anthropic")
 MAX_BEAMS = 32
+CAPACITY = 64  # requests in flight, of a sampler that has no `capacity`
+# Requests that go to one of several engines together: those of the topxgen pipeline that follow one another show the same examples,
+# and the second finds them in the engine's prefix cache.
+TOGETHER = 4
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Decoding that no flag sets, switched off by every backend that knows it; recorded with the settings of a run.
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}

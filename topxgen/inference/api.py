@@ -267,20 +267,9 @@ class RemoteSampler:
                 failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:
                 self._succeeded += 1
-                cut = "length" in parsed.finish_reasons and not any(map(has_marks, parsed.texts))
-                begun = await self._begun_thoughts(request.prompt) if cut or isinstance(request.prompt, str) else ""
-                texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
-                reasons = tuple(
-                    reason if text == whole else "stop"
-                    for text, whole, reason in zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
-                )
-                texts, reasons = ([self._without_key(text) for text in found] for found in (texts, reasons))
-                self._note_unknown(reasons)
-                texts = [begun + text for text in texts]
+                texts, reasons = await self._texts_of(parsed, request, settings)
                 defaults = None if self._sends_neutral is None else not sent_neutral
-                return Answer(
-                    request.id, texts, *parsed[1:-1], tuple(reasons), defaults, own_temperature=not sent_temperature
-                )
+                return Answer(request.id, texts, *parsed[1:-1], reasons, defaults, own_temperature=not sent_temperature)
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):
@@ -301,6 +290,18 @@ class RemoteSampler:
                 await self._back_off(failures, failure)
                 failures += 1
         return None
+
+    async def _texts_of(
+        self, parsed: ParsedResponse, request: Request, settings: SamplingSettings
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """The texts of a response up to their stop strings, without our key, and why each ended."""
+        texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
+        endings = zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
+        reasons = [self._without_key(reason if text == whole else "stop") for text, whole, reason in endings]
+        self._note_unknown(reasons)
+        cut = "length" in parsed.finish_reasons and not any(map(has_marks, parsed.texts))
+        begun = await self._begun_thoughts(request.prompt) if cut or isinstance(request.prompt, str) else ""
+        return [begun + self._without_key(text) for text in texts], tuple(reasons)
 
     async def _begun_thoughts(self, prompt: str | list[dict[str, str]]) -> str:
         """The mark with which a prompt, as the model reads it, begins thoughts."""

@@ -113,11 +113,9 @@ class ErrorClassifier:
         # Before the first response, it is likely that every request would fail alike.
         if before_any_answer:
             is_base = "chat template" in detail  # of vLLM's server
-            remedy = (
-                "for a base model pass --prompt_style raw (datagen.py: and --prompt_template continuation)"
-                if is_base
-                else "change the setting it names"
-            )
+            remedy = "change the setting it names"
+            if is_base:
+                remedy = "for a base model pass --prompt_style raw (datagen.py: and --prompt_template continuation)"
             return Failure(MISTAKE, f"{self.provider} does not accept such requests: {detail}; {remedy}")
         return Failure(PROMPT, f"{self.provider} rejected the prompt: {detail}")
 

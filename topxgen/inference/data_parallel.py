@@ -15,16 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import cached_property
 
 from topxgen.common import signals
 from topxgen.common.errors import UsageError
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, engine_process
+from topxgen.inference import TOGETHER, Answer, ModelSettings, Request, SamplingSettings, engine_process
 from topxgen.inference.engine_process import Adapted, Answered, Dropped, Failed, Message, Ready
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
-# Requests that go to an engine together: those of the topxgen pipeline that follow one another show the same examples, and the
-# second finds them in the engine's prefix cache.
-TOGETHER = 4
 POLL_S = 0.5  # how often a signal is looked for
 
 
@@ -70,7 +68,7 @@ class DataParallelSampler:
 
     def __init__(self, backend: str, settings: ModelSettings, groups: list[tuple[str, ...]]):
         """`groups`: for each engine the names of its GPUs, see gpu_groups.plan. Raises UsageError as one engine does."""
-        self._settings, self._tokenizer = settings, None
+        self._settings = settings
         self._events: queue.SimpleQueue[tuple[_Engine, Message | None]] = queue.SimpleQueue()
         self._round = 0
         self._engines: list[_Engine] = []
@@ -129,9 +127,11 @@ class DataParallelSampler:
             return f"was ended by {signal.Signals(-code).name}{killed}"
         return f"ended with exit code {code}"
 
+    @cached_property
+    def _tokenizer(self):
+        return load_tokenizer(self._settings)
+
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._settings)
         return encode(self._tokenizer, prompt)
 
     def use_adapter(self, adapter: str | None) -> None:

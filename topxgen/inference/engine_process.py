@@ -18,10 +18,9 @@ import msgspec
 
 from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
+from topxgen.inference import CAPACITY, Answer, ModelSettings, Request, SamplingSettings
 
 LENGTH = struct.Struct("<I")
-CAPACITY = 64  # requests in flight, of a sampler that has no `capacity`
 
 
 class Message(msgspec.Struct, tag=True, array_like=True):

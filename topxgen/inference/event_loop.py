@@ -24,7 +24,6 @@ class LoopThread:
         task.add_done_callback(self.tasks.discard)
 
     def run(self, coroutine: Coroutine):
-        """The result of `coroutine`, waited for."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def cancel_tasks(self) -> None:

@@ -104,9 +104,9 @@ class OpenAISampler(RemoteSampler):
     async def _complete(self, prompt: str, options: dict):
         """A plain prompt is read as in training and by local engines: behind the tokenizer's special tokens, once, and without those
         that it appends (EOS would end the text that is to go on)."""
-        before, after = (
-            ("", "") if self._is_openai else await self._once("special tokens", self._ask_for_special_tokens)
-        )
+        before = after = ""
+        if not self._is_openai:
+            before, after = await self._once("special tokens", self._ask_for_special_tokens)
         if after or (before and prompt.startswith(before)):
             options.setdefault("extra_body", {})["add_special_tokens"] = False
             prompt = before + prompt.removeprefix(before)

@@ -39,7 +39,6 @@ class ResponseRecord(TypedDict, total=False):
 
 
 def response_record(answer: Answer) -> dict:
-    """An answer as a record."""
     more = {key: value for key in MORE_KEYS if (value := getattr(answer, key))}
     if answer.server_defaults is not None and answer.texts:
         more["server_defaults"] = answer.server_defaults

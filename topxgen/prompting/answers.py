@@ -116,11 +116,9 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
 def _behind_thoughts(text: str, source: str, target: str, names: str) -> str:
     """What follows the last "Answer:" of a text that begins with "Thinking:"; "" if there is none, and `text` without thoughts."""
     label = _THOUGHT_LABEL.match(text)
-    if (
-        not label
-        or _THOUGHT_LABEL.match(f"{source}\n")
-        or (label[1] != "\n" and re.match(r"[^:：]{1,30}[:：]", source))
-    ):
+    if not label or _THOUGHT_LABEL.match(f"{source}\n"):
+        return text
+    if label[1] != "\n" and re.match(r"[^:：]{1,30}[:：]", source):
         return text
     answer = rf"(?im)^{_STEP}(?:{names}|solution)[ \t*_]*(?:[:：][ \t*_]*|$)"
     _, *answers = re.split(answer, text)
@@ -170,7 +168,6 @@ def _lines_of_translation(text: str, source: str, target: str, names: str) -> li
 
 
 def _behind(beginning: re.Pattern, line: str) -> str:
-    """`line` without the `beginning`, if it has that."""
     found = beginning.match(line)
     return line[found.end() :] if found else line
 

@@ -35,7 +35,6 @@ class MTTemplate:
 
     @property
     def stop(self) -> str:
-        """The stop string of an answer."""
         return self.suffix.strip() or self.suffix
 
     @property

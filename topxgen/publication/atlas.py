@@ -4,12 +4,12 @@ atlas/pairs.parquet (https://apple.github.io/embedding-atlas/tool.html): x and y
 `neighbors` is {"ids": row numbers, "distances": 1 - cosine}, the nearest first, the row itself left out.
 """
 
-import heapq
 import importlib.util
 from pathlib import Path
 
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
+from topxgen.common.reservoir import Reservoir
 from topxgen.publication.sources import Config, Pair, Paragraph
 from topxgen.publication.split import hash_of
 from topxgen.retrieval import encoders
@@ -33,12 +33,10 @@ class Atlas:
         if importlib.util.find_spec("umap") is None:
             raise UsageError("--atlas needs umap-learn: pip install 'umap-learn>=0.5.9'")
         self._encoder, self._limit, self._seed = encoder, limit, seed
-        self._kept: list[tuple[int, int, str, str, Language, Pair]] = []  # a heap, the largest hash on top
-        self._seen = 0
+        self._kept: Reservoir[tuple[str, str, Language, Pair]] = Reservoir(limit)
 
     @property
     def settings(self) -> dict:
-        """What decides what is written."""
         return {"encoder": self._encoder.version, "pairs": self._limit}
 
     def side(self, config: Config) -> tuple[str, Language]:
@@ -53,24 +51,19 @@ class Atlas:
     def add(self, config: Config, split: str, paragraph: Paragraph) -> None:
         column, language = self.side(config)
         for pair in paragraph.pairs:
-            item = (-hash_of(f"{self._seed}\0{pair.id}\0{pair.target}"), -self._seen, split, column, language, pair)
-            self._seen += 1
-            if len(self._kept) < self._limit:
-                heapq.heappush(self._kept, item)
-            else:
-                heapq.heappushpop(self._kept, item)
+            self._kept.add((split, column, language, pair), hash_of(f"{self._seed}\0{pair.id}\0{pair.target}"))
 
     def write(self, folder: Path) -> int:
         """Write atlas/pairs.parquet below `folder`; how many rows it has."""
         import pyarrow
         from pyarrow import parquet
 
-        rows = sorted(self._kept, key=lambda item: -item[1])
-        vectors = self._encode([(getattr(pair, column), language) for *_, column, language, pair in rows])
+        rows = self._kept.in_order()
+        vectors = self._encode([(getattr(pair, column), language) for _, column, language, pair in rows])
         ids, distances = neighbours(vectors)
         x, y = positions(vectors, self._seed).T
         columns = {name: [getattr(row[-1], name) for row in rows] for name in COLUMNS}
-        columns |= {"split": [row[2] for row in rows], "encoded": [row[3] for row in rows], "x": x, "y": y}
+        columns |= {"split": [row[0] for row in rows], "encoded": [row[1] for row in rows], "x": x, "y": y}
         columns["neighbors"] = [{"ids": i, "distances": d} for i, d in zip(ids, distances, strict=True)]
         columns["vector"] = list(vectors)
         kinds = {"score": pyarrow.float64(), "topic": pyarrow.string(), "vector": pyarrow.list_(pyarrow.float32())}

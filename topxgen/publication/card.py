@@ -149,11 +149,8 @@ def _introduction(parts: list["Part"], models: list[Model]) -> str:
     named = ", ".join(dict.fromkeys(part.config.language.name for part in parts))
     native = _native(parts)
     texts = f"Texts in {escape(', '.join(native))} were given, not generated. " if native else ""
-    whose = (
-        "Translations"
-        if len(native) == len({part.config.language.name for part in parts})
-        else "Texts and translations"
-    )
+    all_native = len(native) == len({part.config.language.name for part in parts})
+    whose = "Translations" if all_native else "Texts and translations"
     return (
         f"{total:,} synthetic sentence pairs in {escape(named)}: {made}. Made with TopXGen toolkit {topxgen.__version__}. {texts}{whose} "
         "are the output of models: they may be wrong, biased or offensive, and nobody has read all of them."
@@ -191,9 +188,9 @@ def _usage(parts: list["Part"], options: "Options") -> str:
         ]
         for part in parts
     ]
-    everything = (
-        f'load_dataset("{name}")                         # config "{ALL}": all languages\n' if len(parts) > 1 else ""
-    )
+    everything = ""
+    if len(parts) > 1:
+        everything = f'load_dataset("{name}")                         # config "{ALL}": all languages\n'
     code = f"from datasets import load_dataset\n\nload_dataset({json.dumps(name)}, {json.dumps(example)})\n{everything}"
     return (
         f"## Use\n\n```python\n{code}```\n\n"
@@ -208,9 +205,8 @@ def _terms(models: list[Model]) -> str:
     rows = []
     for model in models:
         terms = model.licence
-        title = (
-            f"[{escape(terms.name)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
-        )
+        unknown = "**not known: look them up before you use the data**"
+        title = f"[{escape(terms.name)}]({terms.url})" if terms else unknown
         binds = escape(terms.binds_outputs) if terms else ""
         rows.append([escape(model.name), escape(f"{model.made} {model.languages}"), title, binds])
     text = "## Licence and terms\n\nThe data is bound by the terms of the models that made it.\n\n"
@@ -256,7 +252,7 @@ def _making(published: "Published", options: "Options") -> str:
 
 def section(part: "Part", seed: int) -> str:
     """What the card says of a config: contamination, statistics, samples. `part.sample` is read."""
-    config, kept = part.config, [item[2] for item in sorted(part.sample, key=lambda item: item[1])]
+    config, kept = part.config, part.sample.in_order()
     whole = len(kept) == part.paragraphs
     stage = "published" if whole else f"random {len(kept):,} of {part.paragraphs:,} paragraphs"
     corpus = Corpus(config.name, stage, config.language, config.target, pairs=[])
@@ -265,7 +261,8 @@ def section(part: "Part", seed: int) -> str:
         corpus.topics.append(paragraph.pairs[0].topic)
         corpus.pairs += [CorpusPair(pair.target, pair.source, pair.score, pair.scorer) for pair in paragraph.pairs]
     statistics = tables.markdown(describe([corpus], StatisticsOptions(seed=seed)))
-    pairs = [pair for _, _, paragraph in sorted(part.sample)[:SAMPLES] for pair in paragraph.pairs[:1]]
+    shown = part.sample.items()[::-1][:SAMPLES]
+    pairs = [pair for paragraph in shown for pair in paragraph.pairs[:1]]
     rows = [
         [escape(cut(pair.target)), escape(cut(pair.source)), "" if pair.score is None else f"{pair.score:.3f}"]
         for pair in pairs

@@ -3,7 +3,6 @@
 The folder is written under a temporary name and renamed when all of it is there: a killed run leaves no folder that looks whole.
 """
 
-import heapq
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from topxgen.common.files import read_json
 from topxgen.common.locks import OutputLock
 from topxgen.common.masks import masked, masked_json, masked_word
 from topxgen.common.registry import Choice
+from topxgen.common.reservoir import Reservoir
 from topxgen.common.schemas import fields
 from topxgen.publication import origins, split
 from topxgen.publication.sources import Config, Measured, Paragraph, Selection, paragraphs, plan
@@ -50,8 +50,6 @@ class Options:
 
 @dataclass
 class Part:
-    """What was published of a config."""
-
     config: Config
     measured: Measured
     origins: list[origins.Origin]  # of its sources
@@ -59,19 +57,11 @@ class Part:
     rows: dict[str, int] = field(default_factory=dict)  # by split
     bytes: dict[str, int] = field(default_factory=dict)  # in memory, by split
     files: dict[str, int] = field(default_factory=dict)  # size on disk, by split
-    sample: list[tuple[int, int, Paragraph]] = field(default_factory=list)  # a heap: (key, place, paragraph)
+    sample: Reservoir[Paragraph] = field(default_factory=lambda: Reservoir(STATISTICS_PARAGRAPHS))
 
     @property
     def pairs(self) -> int:
         return sum(self.rows.values())
-
-    def add(self, key: int, paragraph: Paragraph) -> None:
-        item = (key, self.paragraphs, paragraph)
-        self.paragraphs += 1
-        if len(self.sample) < STATISTICS_PARAGRAPHS:
-            heapq.heappush(self.sample, item)
-        else:
-            heapq.heappushpop(self.sample, item)
 
 
 @dataclass(frozen=True)
@@ -199,7 +189,7 @@ def _write(run: Run, configs: list[Config], folder: Path, options: Options) -> P
             _write_config(part, folder, validation, options, bar)
             _write_lineage(part, folder, selection)
             sections.append(card.section(part, options.seed))
-            part.sample.clear()
+            part.sample = Reservoir(0)  # its memory is for the next
     if options.atlas is not None:
         options.atlas.write(folder)
     published = Published(parts, list(cut), validation)
@@ -221,7 +211,8 @@ def _write_config(part: Part, folder: Path, validation: split.Validation, option
             writers[name] = [kind(folder, part.config, name) for kind in kinds]
         for writer in writers[name]:
             writer.write(paragraph.pairs)
-        part.add(key, paragraph)
+        part.paragraphs += 1
+        part.sample.add(paragraph, -key)
         if options.atlas is not None:
             options.atlas.add(part.config, name, paragraph)
         bar.update(len(paragraph.pairs))

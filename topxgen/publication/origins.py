@@ -98,9 +98,9 @@ def _of_source(source: Source) -> Origin:
 
 def _add_models(origin: Origin) -> None:
     source = origin.source
-    written = (
-        _read(source.generation / "settings_generate.json", TranslateSettings, origin) if source.generation else {}
-    )
+    written = {}
+    if source.generation:
+        written = _read(source.generation / "settings_generate.json", TranslateSettings, origin)
     if written.get("pipeline") == "paragraphs":
         origin.is_native = True
         origin.unknown.append(

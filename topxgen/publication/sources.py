@@ -243,9 +243,9 @@ class Selection:
 def _left(measured: Measured, selection: Selection) -> str:
     if not measured.pairs:
         return f"its {measured.paragraphs:,} paragraphs have no pairs"
-    return (
-        f"{measured.pairs:,} pairs before --min_score or --percentile" if selection != Selection() else "all are empty"
-    )
+    if selection == Selection():
+        return "all are empty"
+    return f"{measured.pairs:,} pairs before --min_score or --percentile"
 
 
 def paragraphs(config: Config, selection: Selection, measured: Measured) -> Iterator[Paragraph]:

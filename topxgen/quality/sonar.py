@@ -162,7 +162,6 @@ def _config(path: Path, tensors: dict[str, "Tensor"]):
 
 
 def _load_original(checkpoint: Checkpoint):
-    """The encoder of a fairseq2 checkpoint."""
     import torch
     from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder, M2M100SinusoidalPositionalEmbedding
 
@@ -192,7 +191,6 @@ def _load_original(checkpoint: Checkpoint):
 
 
 def _load_transformers(checkpoint: Checkpoint, dtype):
-    """The encoder of a transformers folder or Hub id."""
     from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
     from transformers.utils.logging import disable_progress_bar
 

@@ -50,9 +50,8 @@ def read(path: Path, texts: Sequence[str], encoder) -> "np.ndarray | None":
     if not path.exists():
         return None
     data = path.read_bytes()
-    if read_json(manifest_path(path), Manifest, "remove it and the vectors: they are made again") != _manifest(
-        data, texts, encoder
-    ):
+    manifest = read_json(manifest_path(path), Manifest, "remove it and the vectors: they are made again")
+    if manifest != _manifest(data, texts, encoder):
         return None
     return np.frombuffer(data, "<f4").reshape(len(texts), encoder.dimension)
 

@@ -175,8 +175,6 @@ _Decontamination = fields(lineage=fields(name=str), command=list[str], finished=
 
 
 class _Found:
-    """What a walk has met."""
-
     def __init__(self):
         self.problems: list[str] = []
         self.generations, self.trainings, self.merges, self.translations = [], [], [], []

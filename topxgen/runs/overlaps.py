@@ -16,8 +16,6 @@ Pairs = list[tuple[str, str]]
 
 
 class Split(TypedDict, total=False):
-    """A split that a side was compared with."""
-
     benchmark: Required[str]
     split: Required[str]
     language: Required[str]

@@ -198,9 +198,9 @@ class Watcher:
         manifest = self._manifest(layout, "translate", language)
         stage = self._stage("translate", folder, language, manifest, holder, layout.settings("translate"))
         stage.unit, stage.done, stage.of = "paragraphs", pairs.lines, paragraphs
-        stage.counts = {"pairs": pairs.totals["pairs"]} | (
-            {"paragraphs_with_candidates": candidates.lines} if candidates.lines else {}
-        )
+        stage.counts = {"pairs": pairs.totals["pairs"]}
+        if candidates.lines:
+            stage.counts["paragraphs_with_candidates"] = candidates.lines
         files = [pairs, rejects, responses, candidates]
         self._describe(stage, files, rejects, [responses], holder, manifest)
         if stage.state == FINISHED:
@@ -280,11 +280,12 @@ class Watcher:
             )
             stage.unit, stage.done = "sentences", done.lines
             stage.of = manifest.get("sentences") or (holder.note.get("sentences") if holder else None)
-            if stage.state != FINISHED and _asks_once(
-                read_file(folder / TRANSLATE_SETTINGS, _RunSettings, self._problems)
-            ):
-                # Lines are in the order of the test set, responses in any.
-                stage.done = max(stage.done, min(responses.totals["responses"], stage.of or math.inf))
+            if stage.state != FINISHED:
+                settings = read_file(folder / TRANSLATE_SETTINGS, _RunSettings, self._problems)
+                several = settings.get("steps") or settings.get("number_of_refining_steps")
+                if settings.get("method_translate") == "vanilla" and not several:  # a request for each sentence
+                    # Lines are in the order of the test set, responses in any.
+                    stage.done = max(stage.done, min(responses.totals["responses"], stage.of or math.inf))
             if manifest.get("unanswered_prompts"):
                 stage.state = INCOMPLETE
                 stage.counts["unanswered"] = manifest["unanswered_prompts"]
@@ -440,12 +441,6 @@ def _paragraphs_asked(manifest: _Manifest, language: str) -> int | None:
     total = [int(value) for value in together if value.isdigit()]
     alone = max(total[:1] + numbers[:1], default=None) if len(languages) == 1 else None
     return numbers[0] if len(numbers) == 1 and len(languages) > 1 and not total else alone
-
-
-def _asks_once(settings: _RunSettings) -> bool:
-    """Whether main.py sends one request for each sentence."""
-    more = settings.get("steps") or settings.get("number_of_refining_steps")
-    return settings.get("method_translate") == "vanilla" and not more
 
 
 def _name(holder: Holder) -> str:

@@ -103,7 +103,6 @@ def _text_table(language: str, parts: list[dict]) -> str:
 
 
 def markdown(described: list[dict]) -> str:
-    """The same tables in Markdown."""
     blocks = []
     for language, parts in by_language(described).items():
         rows = [

@@ -99,9 +99,9 @@ class NearDuplicates:
             other = self._hashes[self._ends[document] : self._ends[document + 1]]
             needed = threshold / 2 * (len(other) + m) - _SLACK
             cutoff = max(int(needed), 0)
-            if min(len(other), m) <= needed or not LCSseq.similarity(
-                short, _spelled(other, letters), score_cutoff=cutoff
-            ):
+            if min(len(other), m) <= needed:
+                continue
+            if not LCSseq.similarity(short, _spelled(other, letters), score_cutoff=cutoff):
                 continue
             lcs = LCSseq.similarity(hashes, other, score_cutoff=cutoff)
             if lcs and (f1 := rouge_l_f1(lcs, len(other), m)) > threshold:

@@ -39,6 +39,7 @@ _JOINERS = dict.fromkeys((0x200C, 0x200D), "")  # only shape glyphs
 _FOLDED = _INVISIBLE | _JOINERS | {ord("İ"): "i"}
 # What programs show for the bytes that are control characters in Latin-1: those of Windows-1252.
 _LATIN_1 = {ord(char): byte for byte in range(0x80, 0xA0) for char in bytes([byte]).decode("cp1252", errors="ignore")}
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 _SYLLABLES = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
@@ -119,17 +120,12 @@ def unicode_words(text: str) -> list[str]:
     return words.split()
 
 
-@cache
-def _ascii_pattern():
-    return re.compile(r"[a-z0-9]+")
-
-
 def ascii_words(text: str) -> list[str]:
     """Tokens of the package `rouge_score` without a stemmer: runs of a-z and 0-9 in the lower-cased text.
 
     Text in another script has no tokens; for comparison with the published system, which used that package.
     """
-    return _ascii_pattern().findall(text.lower())
+    return _ASCII_WORD.findall(text.lower())
 
 
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"unicode": unicode_words, "rouge_score": ascii_words}

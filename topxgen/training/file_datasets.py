@@ -14,17 +14,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
 from topxgen.common.records import replace_surrogates
-from topxgen.corpora import hub_sets
-from topxgen.corpora.tables import (
-    TABLE_SUFFIXES,
-    csv_rows,
-    language_of,
-    lines,
-    parquet_rows,
-    read_json,
-    readable,
-    tsv_rows,
-)
+from topxgen.corpora import hub_sets, tables
 from topxgen.text import languages
 from topxgen.text.words import is_blank
 from topxgen.training.dataset_spec import INPUT_COLUMN, DatasetSpec
@@ -143,9 +133,9 @@ def local_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if name and path.exists():
         return path
-    if path.suffix.lower() not in TABLE_SUFFIXES and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+    if path.suffix.lower() not in tables.TABLE_SUFFIXES and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return None
-    if "/" in name or path.suffix.lower() in TABLE_SUFFIXES:
+    if "/" in name or path.suffix.lower() in tables.TABLE_SUFFIXES:
         raise UsageError(f"--dataset_name_or_path {path}: no such file or folder")
     raise unknown_choice(
         "--dataset_name_or_path", name, NAMED, ", or pass a file, a folder, or a Hub id such as org/name"
@@ -163,7 +153,7 @@ def _local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], 
         path = path / split
     if (path / "state.json").is_file():
         return sorted(path.glob("*.arrow")), _saved_rows(path, spec)
-    for suffix in (".parquet", *TABLE_SUFFIXES):
+    for suffix in (".parquet", *tables.TABLE_SUFFIXES):
         if (file := path / f"{split}{suffix}").is_file():
             return [file], _rows_of_file(file, spec)
     if (path / SAVED_DATASET).is_dir():
@@ -175,7 +165,7 @@ def _local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], 
         return files, chain.from_iterable(_parallel_rows(file, pair) for file, pair in codes.items())
     content = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
     raise UsageError(
-        f"{path} holds no {split} set: no {split}{f', {split}'.join(TABLE_SUFFIXES)}, no {split}.eng_Latn-eus_Latn.src and .tgt, "
+        f"{path} holds no {split} set: no {split}{f', {split}'.join(tables.TABLE_SUFFIXES)}, no {split}.eng_Latn-eus_Latn.src and .tgt, "
         f"nothing that `datasets` saved, but {content}; pass a file, or --split"
     )
 
@@ -185,28 +175,28 @@ def _rows_of_file(path: Path, spec: DatasetSpec) -> Iterator[dict]:
     if suffix == ".jsonl":
         return read_jsonl(path)
     if suffix == ".parquet":
-        return parquet_rows(path)
+        return tables.parquet_rows(path)
     if suffix == ".json":
-        rows = read_json(path)
+        rows = tables.read_json(path)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UsageError(f"{path} is not a JSON list of objects; name a file with one object per line .jsonl")
         return iter(rows)
     if suffix in (".tsv", ".csv"):
         return _table_rows(path, spec)
-    raise UsageError(f"{path} is not a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file")
+    raise UsageError(f"{path} is not a {', '.join(tables.TABLE_SUFFIXES[:-1])} or {tables.TABLE_SUFFIXES[-1]} file")
 
 
 def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
     """Rows by the header; the two columns of a TSV file without one are source and target."""
     is_csv = path.suffix.lower() == ".csv"
-    rows = csv_rows(path) if is_csv else tsv_rows(path)
+    rows = tables.csv_rows(path) if is_csv else tables.tsv_rows(path)
     rows = ((number, row) for number, row in rows if row not in ([], [""]))
     number, header = next(rows, (0, None))
     if header is None:
         return
     if not spec.text_columns(header):
         # "English" and "eus_Latn" are labels; "I speak English" is a text.
-        if is_csv or any(map(language_of, header)) or len(header) != 2 or spec.output_column_name is not None:
+        if is_csv or any(map(tables.language_of, header)) or len(header) != 2 or spec.output_column_name is not None:
             raise missing_columns(spec, header, str(path))
         rows, header = chain([(number, header)], rows), ["source", "target"]
     if twice := [name for name in spec.text_columns(header) or () if header.count(name) > 1]:
@@ -220,7 +210,7 @@ def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
 def _parallel_rows(path: Path, codes: str) -> Iterator[dict]:
     src, _, tgt = codes.partition("-")
     try:
-        for source, target in zip(lines(path), lines(path.with_suffix(".tgt")), strict=True):
+        for source, target in zip(tables.lines(path), tables.lines(path.with_suffix(".tgt")), strict=True):
             yield {"source": source, "target": target, "src": src, "tgt": tgt}
     except ValueError:
         raise UsageError(f"{path} and {path.stem}.tgt do not have the same number of lines") from None
@@ -237,7 +227,7 @@ def _dataset_rows(data, spec: DatasetSpec) -> Iterator[dict]:
     columns = data.column_names or list(next(iter(data), {}))
     if text_columns := spec.text_columns(columns):
         data = data.select_columns([name for name in columns if name in {*text_columns, *PAIR_COLUMNS}])
-    with readable(spec.dataset_name_or_path):
+    with tables.readable(spec.dataset_name_or_path):
         for batch in data.with_format("arrow").iter(batch_size=4096):
             yield from batch.to_pylist()
 

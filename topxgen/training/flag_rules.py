@@ -31,9 +31,8 @@ def _is_table(args: argparse.Namespace) -> bool:
 def _has_splits(args: argparse.Namespace) -> bool:
     """Whether the data may have several: not generated pairs, publishers' files of SMOL, and a file."""
     name = args.dataset_name_or_path
-    return (
-        name in BENCHMARKS or (name == "smol" and not args.data_dir) or (_is_table(args) and not Path(name).is_file())
-    )
+    is_no_file = _is_table(args) and not Path(name).is_file()
+    return name in BENCHMARKS or (name == "smol" and not args.data_dir) or is_no_file
 
 
 def _has_configurations(args: argparse.Namespace) -> bool:
@@ -101,7 +100,6 @@ def check_exclusive(args: argparse.Namespace) -> None:
     if len(args.data_dir) > 1 and args.dataset_name_or_path not in SCORED:
         raise UsageError(f"several --data_dir are for --dataset_name_or_path {SCORED[0]}; pass one")
     places = [Path(path).resolve() for path in args.data_dir]
-    if repeated := next(
-        (path for path, place in zip(args.data_dir, places, strict=True) if places.count(place) > 1), None
-    ):
-        raise UsageError(f"--data_dir {repeated} is given twice: its pairs would count twice; pass it once")
+    for path, place in zip(args.data_dir, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"--data_dir {path} is given twice: its pairs would count twice; pass it once")

@@ -255,11 +255,9 @@ def _read_config(name: str, trust_remote_code: bool):
 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         is_adapter = (Path(name) / "adapter_config.json").is_file()
-        problem = (
-            "a LoRA adapter: merge it first (scripts/merge_lora.py)"
-            if is_adapter
-            else "not a model folder: it has no config.json"
-        )
+        problem = "not a model folder: it has no config.json"
+        if is_adapter:
+            problem = "a LoRA adapter: merge it first (scripts/merge_lora.py)"
         raise UsageError(f"--model_name_or_path {name!r} is {problem}")
     return hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code))
 

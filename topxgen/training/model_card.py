@@ -50,7 +50,8 @@ class RunInfo:
         from huggingface_hub import ModelCardData
 
         args = self.args
-        codes = {row.iso639_1 or row.iso639_3 for row in map(self._language, (args.src, *args.target_languages))}
+        rows = [languages.find(name, args.languages_file) for name in (args.src, *args.target_languages)]
+        codes = {row.iso639_1 or row.iso639_3 for row in rows}
         base = self._base()
         data = ModelCardData(
             base_model=base,
@@ -108,9 +109,6 @@ class RunInfo:
             else:
                 lines.append(f"- {what} `{name}`: [{terms.name}]({terms.url}). {terms.binds_outputs}")
         return "\n".join(lines)
-
-    def _language(self, name: str) -> languages.Language:
-        return languages.find(name, self.args.languages_file)
 
     def _usage(self) -> str:
         args = self.args

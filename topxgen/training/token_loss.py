@@ -138,11 +138,8 @@ class TokenLoss:
         return cross_entropy(logits.float().flatten(0, -2), targets, reduction="sum")
 
     def _chunked(self, hidden: torch.Tensor, targets: torch.Tensor, parts: int) -> torch.Tensor:
-        if (
-            torch.is_grad_enabled()
-            and not self._is_sharded
-            and not any(p.requires_grad for p in self._head.parameters())
-        ):
+        is_trained = any(parameter.requires_grad for parameter in self._head.parameters())
+        if torch.is_grad_enabled() and not self._is_sharded and not is_trained:
             return _FrozenHead.apply(hidden, targets, parts, self._part_loss)
         # Each chunk's logits are computed again when its gradients are.
         chunks = zip(hidden.tensor_split(parts), targets.tensor_split(parts), strict=True)

@@ -118,7 +118,6 @@ class LanguageTokens:
 
 
 def _is_language(code: str | None) -> bool:
-    """Whether `code` is one of a language in the table."""
     rows = languages.load().values()
     return bool(code) and any(code in (row.iso639_1, row.iso639_3, row.flores) for row in rows)
 

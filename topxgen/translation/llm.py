@@ -66,7 +66,6 @@ class LLM(WithCandidates):
         return self._settings.number_of_candidates > 1 and self._settings.num_beams == 1
 
     def _sampling(self, count: int, stop: tuple[str, ...] = ()) -> SamplingSettings:
-        """How to decode `count` translations."""
         return SamplingSettings(
             MAX_NEW_TOKENS,
             temperature=self._settings.candidate_temperature if count > 1 and self._settings.num_beams == 1 else 0.0,

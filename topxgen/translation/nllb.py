@@ -67,7 +67,6 @@ class NLLB(WithCandidates):
 
     @property
     def settings(self) -> dict:
-        """What decides the translations."""
         return {
             "nllb_name_or_path": self.name,
             **provenance.weights_of(nllb=self.name),

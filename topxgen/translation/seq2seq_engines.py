@@ -10,6 +10,7 @@ An engine is built of (settings, config, tokenizer), checks whether it can run h
     close()                              free the model and its memory
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -101,7 +102,8 @@ class CTranslate2Engine:
     """
 
     def __init__(self, settings: TranslatorSettings, config, tokenizer, converted: Path | None = None):
-        _load_cublas()
+        for path in cublas_files():  # CTranslate2 needs that of CUDA 12, which torch's CUDA 13 build does not include
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         try:
             import ctranslate2
         except ImportError as error:
@@ -207,14 +209,6 @@ def _cpu_threads() -> int:
     return int(threads) if threads.isdigit() and int(threads) else len(os.sched_getaffinity(0))
 
 
-def _load_cublas() -> None:
-    """Load pip's CUDA 12 cuBLAS, which CTranslate2 needs and torch's CUDA 13 build does not include."""
-    import ctypes
-
-    for path in cublas_files():
-        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-
-
 def cublas_files() -> list[Path]:
     """pip's CUDA 12 cuBLAS, in the order in which it is loaded."""
     import importlib.util
@@ -228,7 +222,10 @@ def cublas_files() -> list[Path]:
 def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     """The folder of the converted model, which is converted now if necessary."""
     source = Path(settings.nllb_name_or_path)
-    version = getattr(config, "_commit_hash", None) or _local_version(source)
+    version = getattr(config, "_commit_hash", None)
+    if not version:  # a folder: the conversion depends on weights and configuration
+        file = source / "config.json"
+        version = digest([weights_id(source), file.read_text("utf-8") if file.is_file() else ""])
     name = f"{source.name}-{version[:12]}-{compute_type}"
     folder = Path(settings.cache_dir).expanduser() / "ctranslate2" / name
     if _is_whole(folder):
@@ -245,12 +242,6 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
             if folder.exists():
                 shutil.rmtree(folder)
     return folder
-
-
-def _local_version(folder: Path) -> str:
-    """A digest of a checkpoint's weights and configuration: the conversion depends on both."""
-    file = folder / "config.json"
-    return digest([weights_id(folder), file.read_text("utf-8") if file.is_file() else ""])
 
 
 def convert(name: str, folder: Path, compute_type: str, trust_remote_code: bool = False) -> None:

@@ -8,7 +8,6 @@ other prompts brought nothing.
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 from topxgen import inference
 from topxgen.common.console import Progress
@@ -179,9 +178,6 @@ class KNNInstruct(Pipeline):
         vectors = [self._vectors(name, earlier) for earlier in range(number)]
         return nearest(np.concatenate(vectors), k, self._device)
 
-    def _read_texts(self, path: Path) -> list[str]:
-        return [record["text"] for record in read_jsonl(path, ParagraphRecord, "remove it: it is made again")]
-
     def _read_vectors(self, name: str, number: int):
         return vector_files.read(self._layout.vectors(name, number), self._pools[name].rounds[number], self._encoder)
 
@@ -189,7 +185,8 @@ class KNNInstruct(Pipeline):
         """The vectors of what a round brought, which is over; they and its texts are on the disk before anything uses them."""
         texts = self._pools[name].rounds[number]
         path = self._layout.round_texts(name, number)
-        if number and (not path.exists() or self._read_texts(path) != texts):
+        earlier = read_jsonl(path, ParagraphRecord, "remove it: it is made again") if number else ()
+        if number and (not path.exists() or [record["text"] for record in earlier] != texts):
             write_atomic(path, (to_line({"text": text}) for text in texts))
         vectors = self._read_vectors(name, number)
         if vectors is None:
