@@ -29,10 +29,7 @@ def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.
 
     `args`: the flags of the command for the whole directory. Raises UsageError if shards have different settings.
     """
-    lines = [line for work in works for line in work.unfinished(_is_finished)]
-    for line in dict.fromkeys(lines):
-        logger.warning(line)
-    if lines:
+    if sum(work.warn_of_unfinished(_is_finished) for work in works):
         return False
     configs = configurations(args)
     sources = {config.folder(model): config.test_set.sources for config in configs for model in configs[0].models}
@@ -47,9 +44,7 @@ def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.
             for path in (folder, *(one.folder for one in of_shards)):
                 locks.enter_context(OutputLock(path))
             shards.check_files(of_shards)
-            if lines := work.unfinished(lambda one, folder=folder: _is_whole(one, sources[folder])):
-                for line in lines:
-                    logger.warning(line)
+            if work.warn_of_unfinished(lambda one, folder=folder: _is_whole(one, sources[folder])):
                 return False
             _check_own_lines(folder, sources[folder])
             provenance.record_settings(folder / SETTINGS, settings)

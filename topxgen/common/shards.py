@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from topxgen.common import checksums
+from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
 from topxgen.common.locks import wait_for_lock
@@ -156,7 +157,7 @@ class Work(NamedTuple):
             state = "is missing" if one is None else "is not finished"
             command = shlex.join(["python", f"{self.script}.py", *with_shard(newest["command"], shard)])
             what = f"{self.stage} of {self.part}" if self.part != self.script else self.folder
-            logger.warning(f"shard {shard.name} {state} ({what}): {command}")
+            logger.warning(f"shard {shard.name} {state} ({what}): {command}", extra=ONCE)
             unfinished += 1
         return unfinished
 
