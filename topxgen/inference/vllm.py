@@ -107,6 +107,7 @@ class VLLMSampler:
                 f"vLLM could not load {name!r} ({reason(error)}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
                 + (f"; --engine_args {' '.join(settings.engine_args)} may be the cause" if chosen else "")
+                + (f"; see {settings.engine_log}" if settings.engine_log else "")
             ) from None
         self._engine = self._llm.llm_engine
         self._report_death()
