@@ -134,7 +134,7 @@ def test_an_adapter_is_not_left_out_silently(tmp_path):
 def two_languages(server, folder, *languages):
     return (
         *command(server, folder, "--number_of_instructions", 0, "--number_of_instructions_per_language", 16),
-        "--scorer", "confidence", "--languages", *languages,
+        "--scorer", "topxgen.generation.scoring:ConfidenceScorer", "--languages", *languages,
     )  # fmt: skip
 
 

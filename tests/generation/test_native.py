@@ -271,7 +271,7 @@ def test_flags_of_an_llm_have_no_effect(tmp_path, flags):
 def test_a_dry_run_shows_the_source_and_counts_it(tmp_path, monkeypatch):
     source = write(tmp_path / "a.txt", UDHR)
     flags = ("--back_translator", "llm", "--inference_api", "openai", "--api_key", "k", "--model_name_or_path", "gpt-x",
-             "--demonstration_pool", "udhr", "--scorer", "confidence", "--dry_run")  # fmt: skip
+             "--demonstration_pool", "udhr", "--scorer", "none", "--dry_run")  # fmt: skip
     result = run(tmp_path / "out", f"{source}[:20]", *flags, stages=())
     assert f"Basque: {source}[:20], 20 texts, SHA-256 " in result.stdout and not (tmp_path / "out").exists()
     assert f"--- text 2\n{UDHR[1]}\n---" in result.stdout and UDHR[2] not in result.stdout

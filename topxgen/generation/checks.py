@@ -58,6 +58,21 @@ def check_candidates(args: argparse.Namespace, translator) -> None:
         )
 
 
+def check_scorer(args: argparse.Namespace) -> None:
+    """Raise UsageError if the pairs of this run cannot have scores."""
+    is_sampled = args.number_of_candidates > 1 and args.num_beams == 1 and _is_local(args)
+    if (
+        scorer_of(vars(args)) == "confidence"
+        and back_translator_of(vars(args)) == "llm"
+        and "score" in args.stages
+        and not is_sampled
+    ):
+        raise UsageError(
+            "--scorer confidence: an LLM gives confidences only for samples (--number_of_candidates 2 or more) of a model in this process "
+            "(--inference_api vllm or hf); choose blaser, sonar-space, metricx-qe or none"
+        )
+
+
 def _judges(*names: str) -> Callable[[argparse.Namespace], bool]:
     """Whether one of `names` scores pairs or chooses among candidates."""
 
