@@ -367,11 +367,12 @@ def divide(
     if not plan.steps:
         return translate.divide(sources, plan, task, config.folder(model)), config.folder(model)
     settings = division_settings(config, model)
-    folder = None
-    while folder != (folder := config.divisions(model, settings)):  # a run that held it may have divided in another way
+    while True:
+        folder = config.divisions(model, settings)
         lock = wait_for_lock(folder)
-        if folder != config.divisions(model, settings):
-            lock.release()
+        if folder == config.divisions(model, settings):
+            break
+        lock.release()  # the run that held it has divided in another way
     with lock:
         check_division(folder, settings)
         if not translate.has_divisions(folder):

@@ -46,6 +46,7 @@ def prepare(folder: Path) -> None:
         data = property(lambda self: self._array, lambda self, mapped: setattr(self, "_array", numpy.asarray(mapped)))
 
     gguf.GGUFReader = functools.cache(ArrayReader)  # transformers parses the file three times
+    gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)  # and makes this for each module
     gguf = Path(assemble())
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     # Without <bos> Gemma writes noise, and the tokenizer read from GGUF does not add it.

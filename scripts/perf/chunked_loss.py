@@ -8,13 +8,10 @@ the process, in both cases weights and optimizer included.
 """
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import time
 
-from measuring import command_line, peak_mib
+from measuring import command_line, in_child, peak_mib
 
 GIB = 1 << 30
 
@@ -27,16 +24,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="tokens per step, in rows of 512 [%(default)s]")
     parser.add_argument("--steps", type=int, default=3, help="[%(default)s]")
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
-    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)  # what a process of its own measures
     args = parser.parse_args()
-    if args.only:
-        print(json.dumps(measure(args, args.only[0], int(args.only[1]))))
-        return
     for way in args.ways:
-        whole = in_process(way, 0)
+        whole = in_child(measure, args, way, 0)
         print(f"{way}, all at once: {shown(whole)}", flush=True)
         for chunk in args.chunks:
-            part = in_process(way, chunk)
+            part = in_child(measure, args, way, chunk)
             apart = max(abs(a - b) for a, b in zip(part["losses"], whole["losses"], strict=True))
             print(
                 f"{way}, {chunk} tokens at a time: {shown(part)}; memory {part['peak'] / whole['peak']:.2f} times, time "
@@ -50,14 +43,7 @@ def shown(result: dict) -> str:
     return f"peak {result['peak'] / GIB:.2f} GiB, {result['seconds']:.1f} s a step, loss {result['losses'][-1]:.4f}"
 
 
-def in_process(way: str, chunk: int) -> dict:
-    command = [sys.executable, *sys.argv, "--only", way, str(chunk)]
-    return json.loads(
-        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().split("\n")[-1]
-    )
-
-
-def measure(args, way: str, chunk: int) -> dict:
+def measure(args: argparse.Namespace, way: str, chunk: int) -> dict:
     """{"losses" of each step, "norm" of the first gradient, "seconds" of a step, "peak" in bytes}."""
     import torch
     from peft import LoraConfig, get_peft_model

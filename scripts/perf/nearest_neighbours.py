@@ -13,13 +13,13 @@ from measuring import command_line, peak_mib
 
 from topxgen.retrieval.nearest import nearest
 
-K, CHECKED = 4, 200
+K, CHECKED, WIDTH = 4, 200, 1024
 
 
-def vectors(count: int, width: int):
+def vectors(count: int):
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((1000, width), dtype=np.float32)
-    rows = rng.standard_normal((count, width), dtype=np.float32)
+    centres = rng.standard_normal((1000, WIDTH), dtype=np.float32)
+    rows = rng.standard_normal((count, WIDTH), dtype=np.float32)
     rows += centres[rng.integers(0, len(centres), count)]
     copies = rng.integers(0, count, count // 20)
     rows[rng.integers(0, count, count // 20)] = rows[copies]
@@ -39,10 +39,9 @@ def brute_force(rows, query: int, k: int):
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--width", type=int, default=1024)
     args = parser.parse_args()
     for size in args.sizes:
-        rows = vectors(size, args.width)
+        rows = vectors(size)
         before = peak_mib()
         start, cpu = time.perf_counter(), time.process_time()
         found = nearest(rows, K, None)
@@ -51,7 +50,7 @@ def main() -> None:
         queries = np.random.default_rng(1).integers(0, size, CHECKED)
         equal = sum((found[query] == brute_force(rows, query, K)).all() for query in queries)
         print(
-            f"{size} items of {args.width} numbers, k {K}: {took:.1f} s ({cpu:.1f} s of CPU), {rows.nbytes / 2**30:.2f} GiB of vectors, {more:.2f} GiB "
+            f"{size} items of {WIDTH} numbers, k {K}: {took:.1f} s ({cpu:.1f} s of CPU), {rows.nbytes / 2**30:.2f} GiB of vectors, {more:.2f} GiB "
             f"more in memory; {equal} of {len(queries)} rows equal brute force",
             flush=True,
         )

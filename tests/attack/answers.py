@@ -1,5 +1,6 @@
 """Hostile responses of an API server; then the same command with a good server, which must end as if nothing had happened."""
 
+import functools
 import gzip
 from collections.abc import Iterator
 
@@ -19,14 +20,18 @@ _OPENAI = {
 _ANSWERS = {
     api: shaped(path, _OPENAI) for api, path in (("openai", ""), ("cohere", "/v2/chat"), ("anthropic", "/v1/messages"))
 }
-WHOLE = {
-    "an empty body": (b"", {}),
-    "no JSON": (b"<html>busy</html>", {}),
-    "bad UTF-8": (b'{"id": "\xff\xfe"}', {}),
-    "a gzip bomb": (gzip.compress(b" " * 200_000_000), {"Content-Encoding": "gzip"}),
-    "broken gzip": (b"\x1f\x8b\x08\x00xx", {"Content-Encoding": "gzip"}),
-    "an unknown encoding": (b"x", {"Content-Encoding": "zip"}),
-}
+
+
+@functools.cache  # half a second for the bomb
+def _bodies() -> dict[str, tuple[bytes, dict]]:
+    return {
+        "an empty body": (b"", {}),
+        "no JSON": (b"<html>busy</html>", {}),
+        "bad UTF-8": (b'{"id": "\xff\xfe"}', {}),
+        "a gzip bomb": (gzip.compress(b" " * 200_000_000), {"Content-Encoding": "gzip"}),
+        "broken gzip": (b"\x1f\x8b\x08\x00xx", {"Content-Encoding": "gzip"}),
+        "an unknown encoding": (b"x", {"Content-Encoding": "zip"}),
+    }
 
 
 def command_of(row: str) -> tuple[str, ...]:
@@ -36,7 +41,7 @@ def command_of(row: str) -> tuple[str, ...]:
 
 
 def attacks(api: str) -> Iterator[tuple[str, tuple[bytes, dict]]]:
-    yield from WHOLE.items()
+    yield from _bodies().items()
     for what, raw in json_instead(_ANSWERS[api]):
         yield what, (raw.encode("utf-8", "surrogatepass"), {})
 

@@ -34,7 +34,7 @@ READERS = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", READERS)
 def test_what_stands_in_place_of_a_file_is_named(name, tmp_path):
     path = tmp_path / name

@@ -35,6 +35,8 @@ def run(command: str, *args, cwd=ROOT, **env) -> subprocess.CompletedProcess:
         ["-api_key", KEY],
         ["-k", KEY],
         ["--token", KEY],
+        ["--api_key", "--my-0123456789-key"],
+        ["-api_key", "--my-0123456789-key"],
         [f"--api_key{KEY}"],
         [KEY],
         ["--seed", KEY],
@@ -56,11 +58,11 @@ def test_secrets_in_urls():
 
 def test_secrets_in_urls_reach_no_settings(tmp_path, monkeypatch):
     path = tmp_path / "settings.json"
-    path.write_text('{"base_url": "http://host?api_key=old"}')  # of an older version
-    settings = {"base_url": "http://host?api_key=new"}
+    path.write_text('{"base_url": "http://host#api_key=old"}')  # of an older version
+    settings = {"base_url": "http://host#api_key=new"}
     provenance.check_settings(path, settings)
     provenance.record_settings(path, settings)
-    assert path.read_text() == '{\n  "base_url": "http://host?api_key=***"\n}\n'
+    assert path.read_text() == '{\n  "base_url": "http://host#api_key=***"\n}\n'
     monkeypatch.setattr("sys.argv", ["main.py", "--base_url", "http://host?api_key=new", "--api_key", "x"])
     assert provenance.command_line(("--api_key",))[2:] == ["http://host?api_key=***", "--api_key", "***"]
 

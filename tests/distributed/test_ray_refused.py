@@ -14,7 +14,9 @@ from tests.support.runs import ROOT
 from topxgen import distributed
 from topxgen.common.errors import UsageError
 from topxgen.distributed import ray_cluster, worker
+from topxgen.distributed.sampler import DistributedSampler
 from topxgen.generation import scoring
+from topxgen.inference import ModelSettings
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -161,6 +163,24 @@ def test_no_secret_leaves_the_driver(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "start", lambda build, plan: built.append(build))
     scoring.create("blaser", args).load()
     assert b"sk-secret" not in pickle.dumps(built[0]) and args.api_key == "sk-secret"
+
+
+def test_a_worker_has_the_gpus_of_its_engine(monkeypatch):
+    """Those of pipeline parallelism, too; and the engine takes no more."""
+    plans = []
+    monkeypatch.setattr(
+        distributed, "start", lambda build, plan: plans.append((plan.gpus, build.args[1].tensor_parallel_size))
+    )
+    for tensor, words in (
+        (None, ()),
+        (2, ()),
+        (4, ("pipeline_parallel_size=2",)),
+        (None, ("pipeline_parallel_size=2",)),
+    ):
+        DistributedSampler(
+            "vllm", ModelSettings("m", distributed="ray", tensor_parallel_size=tensor, engine_args=words)
+        )
+    assert plans == [(1, 1), (2, 2), (8, 4), (2, 1)]
 
 
 def test_a_worker_that_would_score_or_translate_otherwise(tiny_nllb, tmp_path):

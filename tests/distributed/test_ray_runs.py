@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from tests.support.ray_runs import (
     Driver,
     decontaminate,
     differences,
+    kill_all,
+    ray_start,
     running_cluster,
     small_command,
     token,
@@ -153,6 +156,59 @@ def test_a_killed_command_leaves_a_running_cluster_as_it_was(command, one, tmp_p
         driver = Driver("datagen.py", *command, "--output_dir", tmp_path)
         assert driver.ended()[0] in (0, 3) and head.is_running()
         assert answers.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1]) and differences(tmp_path, one) == []
+
+
+ON_NODES = """
+import logging, os, sys, time
+from itertools import count, takewhile
+from topxgen import distributed
+from topxgen.distributed import Call, Plan
+
+class Where:
+    def __call__(self): return self
+    def where(self, number):
+        time.sleep(0.5)
+        return number, os.getppid()
+
+logging.basicConfig(level=logging.INFO)
+pool = distributed.start(Where(), Plan("ray", "test", None))
+print(len(pool._actors), flush=True)
+numbers = takewhile(lambda _: not os.path.exists(sys.argv[1]), count())
+calls = (Call("where", (number,)) for number in numbers)
+for number, node in pool.map(calls):
+    print(number, node, flush=True)
+"""
+
+
+def test_a_node_that_joins_and_one_of_many_workers_that_is_lost(tmp_path):
+    """Workers start on the node that joins; when the first one is lost with its six, the second does the rest."""
+    with (
+        running_cluster(0, RAY_AUTH_MODE="disabled", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="1") as (_, environment),
+        ExitStack() as nodes,
+    ):
+
+        def node(gpus: int):
+            options = (f"--address={environment['RAY_ADDRESS']}", f"--num-cpus={gpus}", f"--num-gpus={gpus}")
+            return nodes.enter_context(ray_start(tmp_path / f"{gpus}", environment, *options))
+
+        enough = tmp_path / "enough"
+        first, words, answers = node(6), [sys.executable, "-c", ON_NODES, enough], []
+        with open(tmp_path / "log", "w") as log:
+            process = subprocess.Popen(
+                words, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert process.stdout.readline() == "6\n"
+        node(1)
+        for line in process.stdout:
+            answers.append(line.split())
+            if first.is_running() and len({parent for _, parent in answers}) == 2:
+                kill_all(first)
+                last = len(answers) + 40
+            if not first.is_running() and len(answers) == last:
+                enough.touch()
+        said = (tmp_path / "log").read_text()
+        assert process.wait(60) == 0 and [int(number) for number, _ in answers] == list(range(len(answers))), said
+        assert not first.is_running() and "joined the Ray cluster: 1 more workers" in said and "was lost" in said
 
 
 def test_metricx_in_two_workers(tmp_path):

@@ -165,6 +165,11 @@ def test_what_ends_the_first_stage_at_once_is_a_problem(tmp_path):
         findings(write_run(tmp_path, "gpt", more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs"
     )
     assert len(keyless) == 1 and "datagen: --inference_api openai needs a key: export OPENAI_API_KEY" in keyless[0]
+    judged = (
+        "evaluate: {dirs: d, metrics: [gemba-da], judge_model_name_or_path: claude, judge_inference_api: anthropic}\n"
+    )
+    found = of(findings(write_run(tmp_path, "org/none", tail=judged), code=1, ANTHROPIC_API_KEY=""), "inputs")
+    assert len(found) == 1 and "evaluate: --inference_api anthropic needs a key: export ANTHROPIC_API_KEY" in found[0]
     own = f"languages: Basque, paragraphs: {tmp_path}, back_translator: apertium, scorer: confidence, distributed: ray"
     run = tmp_path / "own.yaml"
     run.write_text(f"output_dir: {tmp_path}/out\ndatagen: {{{own}}}\n")

@@ -121,6 +121,17 @@ def test_vllm_does_not_start_on_a_gpu_that_is_in_use(tmp_path):
     )
 
 
+def test_a_worker_of_ray_has_one_gpu_unless_a_flag_says_more(tmp_path):
+    model = llama_8b(tmp_path / "llama")
+    for more, says in (
+        ("", "on 1 x 2 GPU of 17.2 GB"),
+        ("distributed: ray", "on 2 x 1 GPU of 17.2 GB, of which vLLM takes 90%: they do not fit"),
+        ("distributed: ray\n  tensor_parallel_size: 2", "on 1 x 2 GPU of 17.2 GB"),
+    ):
+        run = write_run(tmp_path, model, more=more, train="use_peft: true\n  bf16: true\n  load_in_4bit: true")
+        assert says in of(findings_here(run, "--gpu", "16GiB", "--num_gpus", 2, code=1), "memory")[0]
+
+
 def test_the_longest_sequence_that_fits(tmp_path):
     run = write_run(tmp_path, llama_8b(tmp_path / "llama"))
     row = H100.format(0, 0, 4).replace("81559", "17900")  # 0.8 GB are left

@@ -50,6 +50,7 @@ MISTAKES = [
     (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B: set its gres"),
     (f"{TRAIN}}}\nslurm: {{gres: gpu:4, train: {{nodes: 2}}}}", "train on 2 nodes needs launcher: [accelerate, launch"),
     ("main: {model_name_or_path: m, tgt: Basque}", "main loads m: set its gres"),
+    ("evaluate: {metrics: [gemba-da], dirs: d, judge_model_name_or_path: m}", "evaluate loads gemba-da: set its gres"),
     (f"{DATAGEN}, data_generation_pipeline: self-instruct}}\nslurm: {{gres: none, generate: {{shards: 2}}}}", "they cannot be split; set"),
     ("rounds: 2", "rounds needs a section datagen"),
     ("variants: {a: {}}\nseeds: [1]", "variant a"),
@@ -100,7 +101,7 @@ def test_the_jobs_of_a_run(place):
         "decontamination: {benchmarks: in/bench.tsv}",
         f"{TRAIN}, launcher: [accelerate, launch, --config_file, c.yaml]}}",
         "main: [{tgt: Basque, k: 0}, {tgt: Hausa, k: 0}]",
-        "evaluate: {json: out/scores.json}",
+        "evaluate: {json: out/scores.json, metrics: [chrf, gemba-da], judge_inference_api: openai, judge_model_name_or_path: m}",
         "slurm: {partition: big, gres: gpu:1, generate: {shards: 3, at_once: 2, mem: 64G}, decontamination: {shards: 2, partition: cpu},"
         " train: {nodes: 2, gres: gpu:4, time: 1-00:00:00}, main: {shards: 2}, merge: {extra: [--exclusive]}}",
     )

@@ -113,7 +113,7 @@ def test_co_occurrence_equals_counting_every_pair():
             assert (reason(" ".join(tokens)) == "repeated_word_pair") == expected
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",
     [

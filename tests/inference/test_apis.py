@@ -348,6 +348,18 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
     assert len(set(sampled.texts)) == 3 and sampled.completion_tokens > 12
 
 
+def test_malformed_responses_are_described_in_json_types():
+    failures = ErrorClassifier(
+        "P", key="k", key_variable="K", address=None, model="m", time_limit=1, connection_errors=()
+    )
+    for value, text in ((None, "null"), ({}, "object"), ([], "list")):
+        with pytest.raises(AttributeError) as raised:
+            value.content  # noqa: B018
+        assert failures.classify(raised.value, True).message == (
+            f"P gave a malformed response ({text} has no attribute 'content')"
+        )
+
+
 def test_rate_limits_are_not_taken_for_other_things():
     """Some providers say "quota" or "too many tokens" of a limit that is over in a moment."""
     failures = ErrorClassifier(

@@ -320,10 +320,11 @@ def test_structure_counts_not_words(spacy_model, name):
 
 
 def test_what_syntax_lacks_is_named(tmp_path):
-    with pytest.raises(
-        UsageError, match="--retriever_type kernel needs a spaCy pipeline, and spaCy has none for Basque"
-    ):
-        create("kernel", ["a"], BASQUE)
+    for name in ("kernel", "grakel"):
+        with pytest.raises(
+            UsageError, match=f"--retriever_type {name} needs a spaCy pipeline, and spaCy has none for Basque"
+        ):
+            create(name, ["a"], BASQUE)
     try:
         import spacy
     except ImportError:

@@ -16,7 +16,7 @@ LINE_EVERY_S = 15.0
 MAX_WARNING_CHARS = 8000  # a value of a damaged file may be as long as the file
 _URL_USER = re.compile(r"(\b\w+://)[^\s/@'\"]+@")
 _QUERY_SECRET = re.compile(
-    r"([?&;][\w.-]*(?:key|token|secret|sig|signature|password|passwd|auth)=)[^\s&;#'\"]+", re.IGNORECASE
+    r"([?&;#][\w.-]*(?:key|token|secret|sig|signature|password|passwd|auth)=)[^\s&;#'\"]+", re.IGNORECASE
 )
 _API_KEY = re.compile(r"\b(?:sk|hf|gsk|pk|xai|ghp|github_pat)[-_][A-Za-z0-9_-]{12,}")
 ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, however often it is logged

@@ -4,11 +4,13 @@ Actors, and not Ray Data or ray.data.llm: docs/cluster.md and the comparison in 
 """
 
 import logging
+import math
 import os
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,14 +24,16 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.5  # how often a signal is looked for
 WAIT_NOTICE_S = 30.0
+NEW_NODES_S = 10.0  # how often nodes are looked for that have joined
 MAX_LOSSES = 5  # workers, for one call or while they load: then it is the call or the model that ends them
 
 
 class _Actor:
     """A worker's actor and what it has to do."""
 
-    def __init__(self, handle, loading):
+    def __init__(self, handle, loading, losses: int):
         self.handle = handle
+        self.losses = losses  # in a row, of the workers before it, as they loaded
         self.calls: dict[Any, Call | None] = {loading: None}  # by the reference of the result; None: it loads
         self.capacity = 0  # until it has loaded
 
@@ -45,32 +49,30 @@ class RayPool(Pool):
 
     def __init__(self, build: Callable[[], Any], plan: Plan):
         self._ray, self._plan = ray_cluster.connect(plan), plan
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        count, cpus, gpus = share(nodes, plan)
+        count, cpus, gpus = share(self._nodes(), plan)
         # Lost ones are replaced here: an actor that Ray restarts keeps its calls while it waits for a node and loads.
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         self._class = self._ray.remote(Worker).options(**options)
         self._build = self._ray.put(build)  # once: the index of decontamination is large
         self._waiting: deque[Call] = deque()  # of lost workers
-        self._lost_loading = 0
         self._actors: list[_Actor] = []
         self.capacity = CAPACITY * count
+        self._notice_at, self._grow_at = time.monotonic() + WAIT_NOTICE_S, time.monotonic() + NEW_NODES_S
         try:
             for _ in range(count):
                 self._actors.append(self._started())
-            began, noticed = time.monotonic(), False
             while not any(actor.capacity for actor in self._actors):
                 self._take_finished()
-                if not noticed and time.monotonic() - began > WAIT_NOTICE_S:
-                    noticed = True
-                    logger.info(f"waiting for {count} Ray workers ({plan.what}) to start and load")
         except BaseException:
             self.close()
             raise
 
-    def _started(self) -> _Actor:
+    def _nodes(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _started(self, losses: int = 0) -> _Actor:
         handle = self._class.remote()
-        return _Actor(handle, handle.load.remote(self._build, os.getcwd(), environment(), self._plan.log))
+        return _Actor(handle, handle.load.remote(self._build, os.getcwd(), environment(), self._plan.log), losses)
 
     def run(self, next_call: Callable[[], Call | None]) -> Iterator[tuple[Call, Any]]:
         if not self._actors:
@@ -98,6 +100,8 @@ class RayPool(Pool):
 
     def _take_finished(self) -> list[tuple[Call, Any]]:
         """Wait a little for something to finish: calls with their results. Lost workers are replaced, their calls wait."""
+        self._note_waiting()
+        self._grow()
         numbers = {reference: number for number, actor in enumerate(self._actors) for reference in actor.calls}
         if not numbers:  # all workers were lost as the run was stopped
             self._waiting.clear()
@@ -126,9 +130,27 @@ class RayPool(Pool):
             if call is not None:
                 results.append((call, value))
                 continue
-            actor.capacity, self._lost_loading = value, 0
+            actor.capacity, actor.losses = value, 0
             self.capacity = len(self._actors) * max(actor.capacity for actor in self._actors)
         return results
+
+    def _note_waiting(self) -> None:
+        if any(actor.capacity for actor in self._actors):
+            self._notice_at = time.monotonic() + WAIT_NOTICE_S
+        elif time.monotonic() > self._notice_at:
+            self._notice_at = math.inf
+            logger.info(f"waiting for {len(self._actors)} Ray workers ({self._plan.what}) to start and load")
+
+    def _grow(self) -> None:
+        """Start workers on nodes that have joined, unless --num_workers says how many there are."""
+        if self._plan.workers or signals.stop_requested() or time.monotonic() < self._grow_at:
+            return
+        self._grow_at = time.monotonic() + NEW_NODES_S
+        with suppress(UsageError):  # no node has room now
+            count, *_ = share(self._nodes(), self._plan)
+            if (more := count - len(self._actors)) > 0:
+                logger.info(f"nodes have joined the Ray cluster: {more} more workers ({self._plan.what}) are started")
+                self._actors += [self._started() for _ in range(more)]
 
     def _replace(self, number: int, error: Exception) -> None:
         """Start another worker for one that is lost. Raises UsageError if that has happened too often."""
@@ -140,8 +162,8 @@ class RayPool(Pool):
             return
         for call in calls:
             call.losses += 1
-        self._lost_loading += loading
-        if max([self._lost_loading, *(call.losses for call in calls)]) >= MAX_LOSSES:
+        losses = actor.losses + loading  # of this one: all workers of a node are lost at a time
+        if max([losses, *(call.losses for call in calls)]) >= MAX_LOSSES:
             raise UsageError(
                 f"{MAX_LOSSES} Ray workers were lost one after the other {'as they loaded' if loading else 'with the same work'} "
                 f"({_why(error)}), probably out of memory; finished work is on disk: pass a smaller --num_workers or model, and "
@@ -152,7 +174,7 @@ class RayPool(Pool):
             f"Ray worker {number} was lost ({_why(error)}); another one is started, and what it had in work ({len(calls)} calls) is "
             "done again"
         )
-        self._actors[number] = self._started()
+        self._actors[number] = self._started(losses)
 
     def close(self) -> None:
         for actor in self._actors:

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 
 from topxgen import distributed
 from topxgen.distributed import Call, Plan
-from topxgen.inference import CAPACITY, TOGETHER, Answer, ModelSettings, Request, SamplingSettings
+from topxgen.inference import CAPACITY, TOGETHER, Answer, ModelSettings, Request, SamplingSettings, gpu_groups
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
 
@@ -21,10 +21,13 @@ class DistributedSampler:
     def __init__(self, backend: str, settings: ModelSettings):
         self._settings, self._adapter = settings, settings.adapter_name_or_path
         log = settings.engine_log and settings.engine_log.absolute()
+        tensor = settings.tensor_parallel_size or 1
         of_worker = replace(
-            settings, distributed=None, num_workers=None, data_parallel_size=1, api_key=None, engine_log=None
-        )
-        plan = Plan(settings.distributed, "generation", settings.num_workers, settings.tensor_parallel_size or 1, log)
+            settings, distributed=None, num_workers=None, data_parallel_size=1, api_key=None, engine_log=None,
+            tensor_parallel_size=tensor,
+        )  # fmt: skip
+        gpus = tensor * gpu_groups.pipeline_size(settings)
+        plan = Plan(settings.distributed, "generation", settings.num_workers, gpus, log)
         self._pool = distributed.start(partial(SamplerWorker, backend, of_worker), plan)
 
     @property

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -252,12 +253,12 @@ def environments(situation: Situation) -> Iterator[Finding]:
 def inputs(situation: Situation) -> Iterator[Finding]:
     """Keys and clients of APIs, and what the first command says of its flags and files, which no stage before it makes."""
     errors = {}
-    for command in situation.stage("datagen", "main"):
-        if command.args.inference_api in inference.REMOTE:
-            settings = inference.ModelSettings.from_args(command.args, model_name_or_path="")
+    for command, prefix in product(situation.commands, ("", "judge_")):
+        flags = vars(command.args)
+        if (api := flags.get(f"{prefix}inference_api")) in inference.REMOTE:
             try:
                 with quiet():
-                    inference.check(command.args.inference_api, settings)
+                    inference.check(api, inference.ModelSettings("", base_url=flags[f"{prefix}base_url"]))
             except UsageError as error:
                 errors[command.name] = str(error)
     for command, estimate in situation.estimates[:1]:

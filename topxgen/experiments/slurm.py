@@ -113,7 +113,8 @@ def model_of(kind: str, args: argparse.Namespace) -> str:
     if kind == "main":
         return "" if remote else ", ".join(args.model_name_or_path or [args.nllb_name_or_path])
     if kind == "evaluate":
-        return ", ".join(name for name in args.metrics or () if not name.startswith(TEXT_METRICS))
+        without = (*TEXT_METRICS, "gemba") if args.judge_inference_api in inference.REMOTE else TEXT_METRICS
+        return ", ".join(name for name in args.metrics or () if not name.startswith(without))
     return ""
 
 

@@ -169,14 +169,14 @@ class RemoteSampler:
             raise UsageError(
                 f"--base_url contains a user name or password; remove them and export the key as {cls.key_variables[0]}"
             )
-        parameters = re.findall(r"([^&?#=]+)=", f"{parts.query}&{parts.fragment}")
+        parameters = re.findall(r"([^/&;?#=]+)=", url)
         if secrets := [name for name in parameters if _SECRET.search(name)]:
             raise UsageError(
                 f"--base_url contains a key ({secrets[0]}=…), which would be recorded with the results; remove it and export the "
                 f"key as {cls.key_variables[0]}"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = url.partition("?")[0]
+            shown = re.split("[?;#]", url)[0]
             raise UsageError(f"--base_url {shown!r} is not an http(s) address; an example is http://localhost:8000/v1")
         return url
 

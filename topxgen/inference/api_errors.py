@@ -23,6 +23,17 @@ PROMPT_AT_FAULT = re.compile(
     r"|content.?(filter|policy|management)|moderation|flagged|safety system|invalid_prompt|deny.?list",
     re.IGNORECASE,
 )
+# What Python's errors call the types of JSON.
+PYTHON_TYPE = re.compile(r"'?\b(NoneType|dict|list|str|int|float|bool)\b'?( object)?")
+JSON_TYPES = {
+    "NoneType": "null",
+    "list": "list",
+    "dict": "object",
+    "str": "string",
+    "int": "number",
+    "float": "number",
+    "bool": "boolean",
+}
 
 
 class MalformedResponse(Exception):
@@ -81,7 +92,8 @@ class ErrorClassifier:
             )  # fmt: skip
             if status is None and not isinstance(error, malformed):
                 raise error
-            detail = self.scrub(str(getattr(error, "body", None) or error) or type(error).__name__)
+            in_json = PYTHON_TYPE.sub(lambda match: JSON_TYPES[match[1]], str(error))
+            detail = self.scrub(str(getattr(error, "body", None) or in_json) or type(error).__name__)
             return Failure("malformed answer", f"{self.provider} gave a malformed response ({detail})")
         headers = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", {})
         message, code = _message(getattr(error, "body", None))

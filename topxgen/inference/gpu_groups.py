@@ -63,9 +63,7 @@ def plan(backend: str, settings: ModelSettings) -> tuple[ModelSettings, list[tup
     if backend != "vllm":
         split, pipeline = share_out(len(gpus), wanted, None, 1), 1
     else:
-        pipeline = engine_args.parse(settings.engine_args).get("pipeline_parallel_size", 1)
-        if not isinstance(pipeline, int) or pipeline < 1:
-            raise UsageError(f"--engine_args pipeline_parallel_size={pipeline}: pass a number of GPUs")
+        pipeline = pipeline_size(settings)
         split = _split(gpus, settings, pipeline)
         settings = replace(settings, tensor_parallel_size=split.tensor)
     size = split.tensor * pipeline
@@ -77,6 +75,14 @@ def plan(backend: str, settings: ModelSettings) -> tuple[ModelSettings, list[tup
     if split.engines == 1:
         return settings, []
     return settings, [gpus[i * size : (i + 1) * size] for i in range(split.engines)]
+
+
+def pipeline_size(settings: ModelSettings) -> int:
+    """Of vLLM's pipeline parallelism. Raises UsageError."""
+    size = engine_args.parse(settings.engine_args).get("pipeline_parallel_size", 1)
+    if not isinstance(size, int) or size < 1:
+        raise UsageError(f"--engine_args pipeline_parallel_size={size}: pass a number of GPUs")
+    return size
 
 
 def _split(gpus: tuple[str, ...], settings: ModelSettings, pipeline: int) -> Split:

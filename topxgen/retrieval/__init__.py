@@ -7,7 +7,7 @@ A Retriever ranks the pool by it for all queries at once, in blocks of bounded m
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
@@ -37,6 +37,7 @@ BLOCK_QUERIES, BLOCK_BYTES = 128, 32 << 20  # queries, and bytes of their scores
 class RetrieverSettings(Settings):
     """What similarities need beyond the pool; each ignores the fields that it has no use for."""
 
+    name: str = ""  # as the user typed it, for messages
     seed: int = 122
     sonar_name_or_path: str = SONAR
     spacy_model: str | None = None  # None: spaCy's small one for the language
@@ -118,4 +119,4 @@ def create(
     Raises UsageError for an unknown name and for a missing package, model or language.
     """
     similarity = load_choice("--retriever_type", name, RETRIEVERS)
-    return Retriever(pool, similarity(pool, language, settings or RetrieverSettings()), excluded)
+    return Retriever(pool, similarity(pool, language, replace(settings or RetrieverSettings(), name=name)), excluded)

@@ -46,7 +46,7 @@ class TreeKernel:
         """Raises UsageError if spaCy or a model with a parser for the language is missing."""
         from topxgen.text import spacy_pipelines
 
-        flag = f"--retriever_type {type(self).__name__.lower()}"
+        flag = f"--retriever_type {settings.name}"
         self._parser = spacy_pipelines.load(language, settings.spacy_model, "dependencies", flag)
         self._pool = pool
         self._numbers: dict = {}
