@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer
@@ -19,6 +22,7 @@ from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
 from topxgen.inference.tokenizer import decode
+from topxgen.inference.vllm import VLLMSampler
 from topxgen.text.thoughts import without_thoughts
 
 PROMPTS = [f"# Basque article\nGizon-emakume guztiak aske {'jaiotzen dira ' * i}" for i in range(7)]
@@ -312,6 +316,23 @@ def vllm_run(gemma, folder):
         "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 3,
         "--number_of_instructions", 40, "--max_new_tokens", 64, "--temperature", 0.7, "--stages", "generate",
     )  # fmt: skip
+
+
+def test_vllm_loading_an_adapter_notes_that_its_engine_dies():
+    """vLLM would wait for the answer forever."""
+    reading, writing = os.pipe()  # ready as the sentinel of a process is that has ended
+    processes = SimpleNamespace(processes=[SimpleNamespace(sentinel=reading)])
+    waiting, outputs = Future(), SimpleQueue()
+    core = SimpleNamespace(
+        resources=SimpleNamespace(engine_manager=processes), outputs_queue=outputs, utility_results={1: waiting}
+    )
+    sampler = VLLMSampler.__new__(VLLMSampler)
+    sampler._engine, sampler._dead = SimpleNamespace(engine_core=core), ChildProcessError
+    sampler._report_death()
+    os.close(writing)
+    assert isinstance(waiting.exception(timeout=60), ChildProcessError)
+    assert isinstance(outputs.get(timeout=60), ChildProcessError)
+    os.close(reading)
 
 
 @pytest.mark.slow

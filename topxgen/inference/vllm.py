@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import InvalidStateError
 from multiprocessing import connection
 from signal import SIGUSR1
 
@@ -126,7 +127,8 @@ class VLLMSampler:
         self._max_model_len = max_model_len
 
     def _report_death(self) -> None:
-        """Have `step` raise if the engine's process is killed, by a lack of memory, say: vLLM 0.32 would wait for it forever."""
+        """Have `step` and `add_lora` raise if the engine's process is killed, by a lack of memory, say: vLLM 0.32 would wait for it
+        forever."""
         core = self._engine.engine_core
         manager = getattr(getattr(core, "resources", None), "engine_manager", None)
         if manager is None or not hasattr(core, "outputs_queue"):
@@ -136,6 +138,9 @@ class VLLMSampler:
         def watch() -> None:
             connection.wait(sentinels)
             outputs.put(dead())
+            for future in list(getattr(core, "utility_results", {}).values()):
+                with contextlib.suppress(InvalidStateError):  # answered meanwhile
+                    future.set_exception(dead())
 
         threading.Thread(target=watch, name="engine", daemon=True).start()
 
