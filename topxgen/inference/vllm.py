@@ -156,10 +156,8 @@ class VLLMSampler:
         self._end_tokens |= end_tokens(folder, self._settings.trust_remote_code)
         number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine's key for it
         self._lora = LoRARequest(folder, number, folder)
-        try:
-            self._engine.add_lora(
-                self._lora
-            )  # with the first request, the engine would die of what it does not support
+        try:  # now: with the first request, the engine would die of what it does not support
+            self._engine.add_lora(self._lora)
         except Exception as error:  # whatever the engine raises comes as one type
             raise UsageError(
                 f"vLLM cannot use the adapter {adapter} ({reason(error)}): merge it into its base (scripts/merge_lora.py), or pass "
