@@ -160,6 +160,18 @@ def test_packages_that_flags_need(tmp_path, tiny_lm):
     )
 
 
+def test_a_model_with_code_of_its_own_needs_a_flag(tmp_path):
+    model = llama_8b(tmp_path / "own", layers=1)
+    config = json.loads((model / "config.json").read_text()) | {"auto_map": {"AutoConfig": "code.Config"}}
+    for model_type, trusts, count in (("planted", False, 1), ("planted", True, 0), ("llama", False, 0)):
+        (model / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+        flag = f"trust_remote_code: {str(trusts).lower()}"
+        path = write_run(tmp_path, model, more=flag, train=flag)
+        found = json.loads(in_process("scripts/doctor.py", path, "--json").stdout)["findings"]
+        named = [text for text in of(found, "inputs", "problem") if "train cannot load it without" in text]
+        assert len(named) == count and all("--trust_remote_code" in text for text in named)
+
+
 def test_what_ends_the_first_stage_at_once_is_a_problem(tmp_path):
     keyless = of(
         findings(write_run(tmp_path, "gpt", more="inference_api: openai"), code=1, OPENAI_API_KEY=""), "inputs"

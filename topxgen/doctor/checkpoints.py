@@ -44,6 +44,7 @@ class TextConfig(TypedDict, total=False):
 
 class Config(TextConfig, total=False):
     model_type: str | None
+    auto_map: Any
     text_config: TextConfig | None
 
 

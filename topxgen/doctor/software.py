@@ -20,7 +20,7 @@ from topxgen import inference
 from topxgen.common.console import quiet
 from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
-from topxgen.common.needs import COMET
+from topxgen.common.needs import COMET, MODEL
 from topxgen.common.records import back_translator_of
 from topxgen.distributed import ray_cluster
 from topxgen.doctor import NOTE, PROBLEM, UNKNOWN, Finding, note, ok, problem
@@ -267,6 +267,23 @@ def inputs(situation: Situation) -> Iterator[Finding]:
             errors.setdefault(command.name, estimate.work.removeprefix(UNKNOWN))
     for name, text in errors.items():
         yield problem(name, text)
+    for command in situation.commands:
+        yield from _code_of_models(command, situation)
+
+
+def _code_of_models(command: Command, situation: Situation) -> Iterator[Finding]:
+    """Models that only code of their repositories can load, which a stage refuses without the flag."""
+    if getattr(command.args, "trust_remote_code", True):
+        return
+    for one in situation.assets:
+        checkpoint = situation.checkpoint(one.name) if command.stage in one.stages and one.kind == MODEL else None
+        if checkpoint is None or not checkpoint.config.get("auto_map"):
+            continue
+        from transformers import CONFIG_MAPPING
+
+        if checkpoint.config.get("model_type") not in CONFIG_MAPPING:
+            text = f"{command.name} cannot load it without running code of its own"
+            yield problem(one.name, text, "--trust_remote_code, if you trust it, or another model")
 
 
 def imports(names: Sequence[str]) -> Iterator[Finding]:
