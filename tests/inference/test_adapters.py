@@ -323,7 +323,8 @@ def test_vllm_outlives_an_adapter_that_it_cannot_load(tiny_lm, tmp_path):
     )
 
     def answer() -> str:
-        requests, settings = [inference.Request("r", "Kaixo", 1)], inference.SamplingSettings(temperature=0)
+        requests = [inference.Request("r", "Kaixo", 1)]
+        settings = inference.SamplingSettings(temperature=0, max_new_tokens=8)
         return next(iter(sampler.generate(inference.from_list(requests), settings))).texts[0]
 
     try:

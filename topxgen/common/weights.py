@@ -165,7 +165,7 @@ def _check_equal(name: str, tied: Mapping[str, "Tensor"]) -> None:
         if tied[first].shape == tied[second].shape and not torch.equal(tied[first], tied[second]):
             raise UsageError(
                 f"the weights of {name}: {first} and {second} differ, but are one matrix by config.json (tie_word_embeddings): "
-                "transformers would use both, vLLM the embeddings alone. If both are meant, write tie_word_embeddings: false into "
+                "transformers and vLLM use both or the embeddings alone, depending on their versions. If both are meant, write tie_word_embeddings: false into "
                 "config.json; else remove the wrong one"
             )
 

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import InvalidStateError
+from copy import deepcopy
 from multiprocessing import connection
 from signal import SIGUSR1
 
@@ -114,10 +115,13 @@ class VLLMSampler:
         self._report_death()
         self._adapters: dict[str, int] = {}
         try:
-            # Now they are in the Hub's cache, and in memory. The engine's configuration also knows hf_quant_config.json.
-            config = self._engine.vllm_config.model_config.hf_config
-            hub_call(name, lambda: check_complete(name, config))
-            check_weights(name, config)
+            # Now they are in the Hub's cache, and in memory. The engine's configuration also knows hf_quant_config.json, but no longer
+            # that embeddings are tied where the checkpoint's differ.
+            loaded = deepcopy(self._engine.vllm_config.model_config.hf_config)
+            if "hf_overrides" not in chosen:
+                loaded.tie_word_embeddings = getattr(config, "tie_word_embeddings", False)
+            hub_call(name, lambda: check_complete(name, loaded))
+            check_weights(name, loaded)
             self.use_adapter(settings.adapter_name_or_path)
         except UsageError:
             self.close()
