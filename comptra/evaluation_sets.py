@@ -16,7 +16,7 @@ from topxgen.common.records import FilteredLayout, read_translations, target_lan
 from topxgen.corpora import benchmarks, examples, tables
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage
 from topxgen.corpora.slices import ALL
-from topxgen.corpora.splits import Split, refuse_copies
+from topxgen.corpora.splits import Split, refuse_copies, warn_of_language
 from topxgen.corpora.tables import ROLES, TABLE_SUFFIXES, Column, language_of
 from topxgen.text.languages import Language
 from topxgen.text.words import is_blank
@@ -207,7 +207,9 @@ def _own_side(path: Path, language: Language, other: Language, roles: tuple[str,
         raise UsageError(f"{path} is empty")
     if without := _records(columns) - _records(chosen):  # the other side would be paired with the wrong records
         raise UsageError(f"{path}, record {min(without, key=int)}: it has no text in {language.name}; add it, or null")
-    return Split("files", chosen[0][0], language.name, *map(list, zip(*rows, strict=True)), str(path))
+    split = Split("files", chosen[0][0], language.name, *map(list, zip(*rows, strict=True)), str(path))
+    warn_of_language(split, language)
+    return split
 
 
 def _records(columns: list[Column]) -> set[str]:

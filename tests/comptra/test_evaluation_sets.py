@@ -10,6 +10,7 @@ import pytest
 
 from comptra import evaluation_sets
 from tests.support.runs import BENCHMARKS
+from tests.support.tiny_models import udhr_texts
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
 from topxgen.text import languages
@@ -242,6 +243,13 @@ def test_files_of_the_users_own(tmp_path):
     assert found.sources == ["One.\u2028More."] and found.pool == [("Three.", "Hiru."), ("Four.", "Lau.")]
     assert found.facts["pool"]["empty"] == 2
     assert load("files", test_files=(source, reference), pool_files=pool, need_pool=False).pool == []
+
+
+def test_a_file_in_another_language_is_warned_of(tmp_path, caplog):
+    source, hausa = (write(tmp_path / code, *udhr_texts(code)[:40]) for code in ("eng_Latn", "hau_Latn"))
+    load("files", test_files=(source, hausa))
+    assert f"{hausa}: 99 % of the text is Hausa according to CLD2, not Basque" in caplog.text
+    assert "English" not in caplog.text
 
 
 @pytest.mark.parametrize(

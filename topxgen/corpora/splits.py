@@ -92,7 +92,7 @@ def warn_of_language(split: Split, language: Language) -> None:
     from topxgen.text.language_id import doubts
 
     if problem := doubts(split.texts, language):
-        logger.warning(f"{split.source}, {split.name}: {problem}", extra=ONCE)
+        logger.warning(f"{', '.join(filter(None, (split.source, split.name)))}: {problem}", extra=ONCE)
 
 
 def check_not_english(split: Split, english: Iterable[str]) -> None:
