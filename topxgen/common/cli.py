@@ -265,13 +265,13 @@ class Parser(argparse.ArgumentParser):
 
     def _check_words(self, words: list[str]) -> None:
         """End with one line for unknown flags and empty values."""
-        for before, word in pairwise(["", *words]):
-            flag = word.split("=")[0]
+        for before, word in pairwise(words):
             if before.strip("-") == "api_key" and word.startswith("-"):  # it may be the key
                 self.error(
                     "argument --api_key: expected one argument; pass a key that begins with '-' as --api_key=KEY"
                 )
-            if flag.startswith("--") and word != "--" and flag not in self._option_string_actions:
+        for flag in _flags_in(words):
+            if flag not in self._option_string_actions:
                 # The value stays out of the message: it may be the key of a mistyped --api_key.
                 # Nor does a key typed right behind it, without a space, get in.
                 flag = f"{flag[:10]}..." if len(flag) > 24 and re.search(r"\d", flag) else flag

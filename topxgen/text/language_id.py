@@ -74,13 +74,13 @@ class CLD2(_Identifier):
 
     def identify(self, text: str) -> str:
         """The CLD2 code of the main language of `text`; "un" for unknown."""
-        return self.main_language(text)[1]
+        return self.main_language(_plain(text))[1]
 
-    def main_language(self, text: str) -> tuple[str, str, int]:
+    def main_language(self, plain: str) -> tuple[str, str, int]:
         """(CLD2's name of the main language, its code, percent of the text)."""
         try:
             # By default it takes a text for HTML: "x < y" and all that follows would be a tag.
-            name, code, percent, _ = self._pycld2.detect(_plain(text), isPlainText=True, bestEffort=True)[2][0]
+            name, code, percent, _ = self._pycld2.detect(plain, isPlainText=True, bestEffort=True)[2][0]
         except self._pycld2.error:
             return "Unknown", "un", 0
         return name.title(), code, percent
