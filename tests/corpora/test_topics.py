@@ -30,5 +30,5 @@ def test_categories_are_optional(tmp_path, name):
         read_topics(path)
     with pytest.raises(UsageError, match="cannot read the topics file"):
         read_categories(tmp_path / "none.jsonl")
-    with pytest.raises(UsageError, match="topics.csv is a table: write a .txt file"):
+    with pytest.raises(UsageError, match=r"topics\.csv is a table: write a \.txt file"):
         read_topics(tmp_path / "topics.csv")
