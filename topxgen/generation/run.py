@@ -373,7 +373,9 @@ def score(config: GenerationConfig) -> None:
         return
     settings = {name: value for name, value in config.score_settings().items() if value is not None}
     for name in config.languages:
-        if _has_changed(language_manifest(layout, "score", name).get("settings", {}), settings):
+        earlier = language_manifest(layout, "score", name).get("settings", {})
+        changed = {key for key, value in settings.items() if earlier.get(key, value) != value}
+        if changed and changed <= {"scorer_weights", "scorer_code"}:
             logger.info(
                 f"score: {scorer.id} has other weights or code than when it scored {name}, which is scored again"
             )
@@ -406,14 +408,6 @@ def score(config: GenerationConfig) -> None:
             f"{pairs - scored} of {pairs} pairs have no score, as their translator gave no confidence (LLMs do not); choose --scorer "
             "blaser or metricx-qe"
         )
-
-
-def _has_changed(earlier: dict, settings: dict) -> bool:
-    """Whether the scorer of an earlier run has the same name, but is another one."""
-    is_same_name = earlier.get("scorer") == settings["scorer"]
-    return is_same_name and any(
-        key in earlier and earlier[key] != settings.get(key, earlier[key]) for key in ("scorer_weights", "scorer_code")
-    )
 
 
 def _drop_below_min_score(config: GenerationConfig) -> None:
