@@ -317,14 +317,18 @@ def _means_table(classes: Sequence[tuple[str, list[dict]]], systems: Systems, re
 def _fault_table(groups: Sequence[dict], systems: Systems) -> Table | None:
     """How many translations of each system have which fault (output_faults.py), in all directions together; None if none has."""
     counts: dict[str, Counter] = {"sentences": Counter()}
-    for row in (row for group in groups for row in group["systems"]):
-        faults = {fault: n for fault, n in (row.get("faults") or {}).items() if n is not None}
-        for name, count in {"sentences": row["sentences"], **faults}.items():
-            counts.setdefault(name.replace("_", " "), Counter())[systems.key(row)] += count
+    unknown: dict[str, dict[str, None]] = {}  # the directions in which a fault cannot be determined
+    for group, row in ((one, row) for one in groups for row in one["systems"]):
+        for name, count in {"sentences": row["sentences"], **(row.get("faults") or {})}.items():
+            if count is None:
+                unknown.setdefault(name.replace("_", " "), {})[f"{group['src']} to {group['tgt']}"] = None
+            else:
+                counts.setdefault(name.replace("_", " "), Counter())[systems.key(row)] += count
     if not any(any(by_system.values()) for name, by_system in counts.items() if name != "sentences"):
         return None
     columns = {name: {key: str(count) for key, count in by_system.items()} for name, by_system in counts.items()}
-    return _table(f"faults of outputs, {_test_set(groups)}", columns, groups, systems, [])
+    notes = [f"{name}: not determined for {', '.join(where)}" for name, where in unknown.items()]
+    return _table(f"faults of outputs, {_test_set(groups)}", columns, groups, systems, notes)
 
 
 def _seeds_table(group: dict) -> Table:

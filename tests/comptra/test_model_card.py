@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 
 from comptra import verify
-from comptra.tables.model_card import BEGIN, END, _relation, _split, write
+from comptra.tables.model_card import BEGIN, END, _relation, _split, _table, write
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process
 from topxgen.common.locks import OutputLock
@@ -195,6 +195,15 @@ def test_folders_without_a_card_are_refused_before_anything_is_scored(place, dam
     damage(place / "merged" / "README.md")
     result = evaluate(place, "--model_card", place / "merged", check=2)
     assert message in result.stderr and result.stderr.count("\n") == 1 and not (place / "scores.json").exists()
+
+
+def test_scores_in_the_table_have_the_decimals_of_their_metric():
+    facts = {"interval": [0.8401, 0.86], "segments": 1012, "signature": "s"}
+    named = {"dataset_type": "f", "dataset_name": "flores", "dataset_config": "English to Basque"}
+    values = {"metric_type": "comet", "metric_name": "COMET (zero-shot)", "metric_value": 0.8512, "metric_args": facts}
+    assert "| COMET (zero-shot) | 0.8512 | 0.8401 to 0.8600 | 1012 |" in _table(
+        [EvalResult("translation", **named, **values)]
+    )
 
 
 def test_a_card_without_front_matter_gets_one_and_keeps_its_text(place):
