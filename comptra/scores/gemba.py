@@ -146,7 +146,7 @@ class Gemba:
         self._asked = digest(json.dumps(decided))
         self.fingerprint = f"{self._asked}-{READING}"
         self.signature = (
-            f"{self.title}|judge:{Path(name).name if Path(name).exists() else name}|api:{judge.inference_api}|style:{self._style}"
+            f"{self.title}|judge:{f'{Path(name).name}|weights:{weights}' if weights else name}|api:{judge.inference_api}|style:{self._style}"
             f"|tokens:{judge.max_new_tokens}|prompts:{digest(json.dumps(self._prompts))[:8]}"
         )
         self._sampler = LazySampler(lambda: inference.load(self._judge.inference_api, self._judge.model))

@@ -64,7 +64,7 @@ def _results(report: dict, folder: Path) -> Iterator:
     from huggingface_hub import EvalResult
 
     for group in report["groups"]:
-        whole = [row for row in group["systems"] if not (group["step"] or row["missing"])]
+        whole = [row for row in group["systems"] if not (group["step"] or row["missing"] or row["edited"])]
         related = [(row, found) for row in whole if (found := _relation(Path(row["path"]), folder)) is not None]
         systems = [", ".join(filter(None, (relation, _system(row)))) for row, relation in related]
         for (row, _), system in zip(related, systems, strict=True):

@@ -172,11 +172,19 @@ def test_scores_are_replaced_by_those_of_the_same_and_others_kept(place):
         assert one.metric_value == pytest.approx(before[key] + raised, abs=1e-3)
 
 
-def test_other_weights_in_the_folder_are_another_model(place):
-    weights = place / "merged" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-3] ^= 1
-    weights.write_bytes(data)
+@pytest.mark.parametrize(
+    ("files", "change"),
+    [
+        ("merged/model.safetensors", lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
+        (
+            "translations/merged/*/translate_0.jsonl",
+            lambda data: data.replace(b'"translation": "', b'"translation": "Bai ', 1),
+        ),
+    ],
+)
+def test_scores_of_other_weights_and_of_edited_translations_are_left_out(place, files, change):
+    for path in place.glob(files):
+        path.write_bytes(change(path.read_bytes()))
     before = (place / "merged" / "README.md").read_bytes()
     result = evaluate(place, "--model_card", place / "merged")
     assert "merged: no translations of this model were scored, and its card is unchanged" in result.stderr

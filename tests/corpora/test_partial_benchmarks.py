@@ -184,7 +184,8 @@ def test_every_script_refuses_a_copy_in_another_language(main_here, tmp_path):
         assert result.returncode == 2 and "texts of flores dev are the English ones, not Basque" in result.stderr
     assert "are the English ones" in refusal(load_pairs, DatasetSpec("flores", ENGLISH, (BASQUE,), data_dir=folder))
     assert "are the English ones" in refusal(examples.example_sentences, str(folder), BASQUE)
-    assert examples.example_sentences(str(folder), ENGLISH)
+    for english in (ENGLISH, languages.find("English (US)")):
+        assert examples.example_sentences(str(folder), english)
 
 
 @pytest.mark.parametrize("name", PIECES)
