@@ -361,13 +361,15 @@ def _notes(
     lines: list[str] = []
     for name in names:
         title = next((metric_info(group, name).title for group in groups if name in group["titles"]), name)
-        signatures: dict[str, list[str]] = {}
-        for group, heading in zip(groups, _headings(groups), strict=True):
-            if name in group["signatures"]:
-                signatures.setdefault(group["signatures"][name], []).append(heading)
-        for text, own in signatures.items():
-            where = f" of {', '.join(own)}" if len(signatures) > 1 else ""
+        targets: dict[str, dict[str, None]] = {}  # by signature, which may depend on the target language
+        for group in (group for group in groups if name in group["signatures"]):
+            targets.setdefault(group["signatures"][name], {})[group["tgt"]] = None
+        several = len({group["signatures"].get(name) for group in report["groups"]} - {None}) > 1
+        for text, own in targets.items():
+            where = f" into {', '.join(own)}" if several else ""
             lines.append(f"{title}{where}: {text}")
+        if len(targets) > 1:
+            lines.append(f"{title}: the mean is over scores of different signatures, which are not comparable")
         infos = {metric_info(group, name).higher_is_better for group in groups}
         if infos == {False}:
             lines.append(f"{title}: lower is better")
