@@ -88,11 +88,13 @@ os.environ["SPT_NOENV"] = "1"  # vLLM's processes, which rename themselves, woul
 gc.set_threshold(50_000, 20, 100)  # collecting the tests makes millions of objects, none of them garbage
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_garbage_collection() -> None:
+def freeze_survivors(phase: str, info: dict[str, int]) -> None:
     """Each model that is closed calls gc.collect(), which otherwise looks at all of torch and of the tests: a third of the time."""
-    gc.collect()
-    gc.freeze()
+    if phase == "stop" and info["generation"] == 2:
+        gc.freeze()
+
+
+gc.callbacks.append(freeze_survivors)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -124,6 +126,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure() -> None:
+    gc.callbacks.remove(freeze_survivors)
     gc.unfreeze()  # or what is left at the end is reported as leaked
 
 
