@@ -1,5 +1,6 @@
 """Fixtures: small models, scripts run in this process, evaluation data of this machine."""
 
+import atexit
 import gc
 import os
 import shutil
@@ -94,7 +95,14 @@ def freeze_survivors(phase: str, info: dict[str, int]) -> None:
         gc.freeze()
 
 
+def thaw() -> None:
+    """Or what is left at the end is reported as leaked."""
+    gc.callbacks.remove(freeze_survivors)
+    gc.unfreeze()
+
+
 gc.callbacks.append(freeze_survivors)
+atexit.register(thaw)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -123,11 +131,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {f"tests/{file}": number for number, file in enumerate(LONGEST)}
     order = {file: (rank.get(file, len(rank)), -tests[file], file) for file in tests}
     items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
-
-
-def pytest_unconfigure() -> None:
-    gc.callbacks.remove(freeze_survivors)
-    gc.unfreeze()  # or what is left at the end is reported as leaked
 
 
 @pytest.hookimpl(wrapper=True)
