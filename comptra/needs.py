@@ -28,7 +28,7 @@ def of_translation(
     if checks.uses_llm(args) and args.inference_api not in inference.REMOTE:
         names = *(args.model_name_or_path or ()), args.base_model_name_or_path
         found += needs.models(*names, tokenizer=args.tokenizer_name_or_path)
-    if args.method_translate in ("nllb", "refine"):
+    if args.method_translate == "nllb":
         found += needs.models(args.nllb_name_or_path)
     if checks.uses_blaser(args):
         found += blaser.needs(args.blaser_name_or_path, args.sonar_name_or_path)

@@ -92,7 +92,8 @@ def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
     try:
         for group in by_base.values():
             progress = StageProgress(counts=first.meter.shown, responses=first.meter.responses)
-            sampler = LazySampler(lambda base=group[0]: load_model(first, base), progress.open)
+            adapters = [model.adapter for model in group if model.adapter]
+            sampler = LazySampler(lambda base=group[0]: load_model(first, base), progress.open, adapters)
             try:
                 for model in group:
                     sampler.use_adapter(model.adapter)

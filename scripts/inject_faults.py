@@ -79,9 +79,9 @@ def _syntax_error(text: str) -> str | None:
     return None
 
 
-def _short(text: str, most: int = 60) -> str:
+def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return line if len(line) <= 60 else line[:59] + "…"
 
 
 def copy_tree(folder: Path) -> Path:

@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
             f"--validation_size {args.validation_size} is neither a share up to 1 nor a whole number of pairs"
         )
     if args.push_to_hub:
-        hub.check_repository_name("--push_to_hub", args.push_to_hub)
-        hub.check_token("--push_to_hub")
+        hub.check_repository_name(args.push_to_hub)
+        hub.check_token()
     options = Options(
         args.languages,
         args.languages_file,

@@ -133,8 +133,8 @@ def add_node_and_api_groups(parser: argparse.ArgumentParser) -> None:
     add("--distributed",
         **choice(distributed.SCHEDULERS, None, "run all models but those of APIs in workers on the nodes of a cluster", "off"))
     add("--num_workers",
-        **count(1, "--distributed: workers, each with a model of its own [one for each GPU, or --tensor_parallel_size of them; without "
-                   "GPUs one for each node]", maximum=4096))
+        **count(1, "--distributed: workers, each with a model of its own [one for each GPU, or for as many as an engine of vLLM takes; "
+                   "without GPUs one for each node]", maximum=4096))
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
     add_api_flags(add)
     add_cost_flags(add)

@@ -6,14 +6,14 @@ from comptra.methods.conversation import Instructions, instructions, translation
 
 
 def refine(sentences: list[str], drafts: list[str], task: Task) -> list[str]:
-    """`drafts` after a round. An empty draft is not shown to the model; an empty answer keeps the draft."""
+    """`drafts` after a round. An empty draft is not shown to the model; an empty answer keeps the draft, with its marks."""
     text = check(task)
     best = list(drafts)
     drafted = [i for i, draft in enumerate(best) if draft]
     talks = [(text("refine", sentence=sentences[i], draft=best[i]),) for i in drafted]
     refined = translations(task.with_room_for_merges, [sentences[i] for i in drafted], talks, text.marker)
     for i, better in zip(drafted, in_order(refined, len(drafted)), strict=True):
-        best[i] = better or best[i]
+        best[i] = better or task.client.chosen(sentences[i], best[i])
     return best
 
 

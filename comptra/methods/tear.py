@@ -24,7 +24,8 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     talks = [(text("refine", sentence=sentences[i], draft=drafts[i], errors=errors[i]),) for i in errors]
     numbers = list(errors)
     for place, refined in translations(task, [sentences[i] for i in numbers], talks, text.marker):
-        yield numbers[place], refined or drafts[numbers[place]]
+        i = numbers[place]
+        yield i, refined or task.client.chosen(sentences[i], drafts[i])
 
 
 def has_errors(estimate: str, no_error: str) -> bool:

@@ -79,11 +79,14 @@ def measure(
     """The metric `name` on each of `jobs`, and why it is left out; "" if it is not.
 
     `metric`: as `load` gives it, None for a metric that is a function of a Test. It is closed. None among the results: the
-    metric does not know a language of the job, or was left out before.
+    metric does not know a language of the job, compares with a baseline that others have, or was left out before.
     """
     measured: list[Measured | None] = [None] * len(jobs)
+    has_rivals = "rival" in row_of(name).reads and any(test.rivals is not None for test, _ in jobs)
     try:
         for i, (test, systems) in enumerate(jobs):
+            if has_rivals and test.rivals is None:
+                continue
             try:
                 measured[i] = _measure_one(name, metric, test, systems, settings, cache)
             except UnknownLanguage as error:

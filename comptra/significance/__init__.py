@@ -1,7 +1,7 @@
 """What the scores of one test set show of its systems: intervals, p-values, top clusters, several seeds, several languages."""
 
 ALPHA = 0.05  # of all tests
-SAMPLES = 2000  # bootstrap samples of the test over seeds, if --bootstrap gives no number
+SAMPLES = 2000  # bootstrap samples of the test over seeds
 
 
 def better(value: dict, higher_is_better: bool) -> bool | None:

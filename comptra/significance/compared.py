@@ -156,9 +156,9 @@ def _over_seeds(
     scores = {}
     for name, scorer in scorers.items():
         by_name = {key: [statistics[i][name] for i in own] for key, own in zip(names, runs, strict=True)}
-        samples, has_all = args.bootstrap or SAMPLES, has_score([own[name] for own in statistics], scorer)
+        has_all = has_score([own[name] for own in statistics], scorer)
         scores[name] = over_seeds.compare_all(
-            by_name, baseline, scorer.scores, samples, args.seed, scorer.higher_is_better, has_all
+            by_name, baseline, scorer.scores, SAMPLES, args.seed, scorer.higher_is_better, has_all
         )
     return {
         "baseline": baseline,

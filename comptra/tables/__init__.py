@@ -59,10 +59,15 @@ class MetricInfo(NamedTuple):
     low: float
     high: float
 
-    def format(self, score: float) -> str:
-        """With as many decimals as papers give: 45.12 of 100, 0.8512 of 1."""
+    @property
+    def digits(self) -> int:
+        """As many decimals as papers give: 45.12 of 100, 0.8512 of 1."""
         span = self.high - self.low
-        return f"{score:.{2 if span >= 10 else 3 if span > 1 else 4}f}"
+        return 2 if span >= 10 else 3 if span > 1 else 4
+
+    def format(self, score: float, sign: str = "") -> str:
+        """`sign`: "+" for differences."""
+        return f"{score:{sign}.{self.digits}f}"
 
 
 def metric_info(group: dict, name: str) -> MetricInfo:

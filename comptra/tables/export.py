@@ -112,27 +112,31 @@ def _cells(table: Table, escape: Callable[[str], str], score: Callable[[Cell], s
 def markdown(report: dict) -> str:
     """The tables in Markdown: the best in bold, what is not significantly worse in italics."""
     made = matrix.tables(report)
-    parts = [f"## {_markdown(_line(table.title))}\n\n{markdown_table(table)}\n" for table in made]
+    parts = [f"## {markdown_text(_line(table.title))}\n\n{markdown_table(table)}\n" for table in made]
     notes = [*_notes(made, report), *_explained(made, {BEST: "bold:", TIED: "italics:"})]
-    items = ("- " + re.sub("^[+-]", r"\\\g<0>", _markdown(note)) for note in notes)  # no list in the list
-    return "\n".join([*parts, *items]) + "\n"
+    return "\n".join([*parts, *markdown_items(notes)]) + "\n"
+
+
+def markdown_items(lines: Sequence[str]) -> list[str]:
+    """The items of a list: what begins with + or - is no list in it."""
+    return ["- " + re.sub("^[+-]", r"\\\g<0>", markdown_text(line)) for line in lines]
 
 
 def markdown_table(table: Table) -> str:
     from tabulate import tabulate
 
-    header, *rows = _cells(table, _markdown, _markdown_score)
+    header, *rows = _cells(table, markdown_text, _markdown_score)
     sides = ["left"] * table.described + ["right"] * (len(header) - table.described)
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     return re.sub(r"([\\`*_<>|~#$&!]|\](?=\())", r"\\\1", text)
 
 
 def _markdown_score(cell: Cell) -> str:
     around = {BEST: "**", TIED: "*"}.get(cell.rank, "")
-    return f"{around}{cell.text}{around}{_markdown(cell._replace(rank='').all_marks)}"
+    return f"{around}{cell.text}{around}{markdown_text(cell._replace(rank='').all_marks)}"
 
 
 _LATEX = {

@@ -317,14 +317,18 @@ def _means_table(classes: Sequence[tuple[str, list[dict]]], systems: Systems, re
 def _fault_table(groups: Sequence[dict], systems: Systems) -> Table | None:
     """How many translations of each system have which fault (output_faults.py), in all directions together; None if none has."""
     counts: dict[str, Counter] = {"sentences": Counter()}
-    for row in (row for group in groups for row in group["systems"]):
-        faults = {fault: n for fault, n in (row.get("faults") or {}).items() if n is not None}
-        for name, count in {"sentences": row["sentences"], **faults}.items():
-            counts.setdefault(name.replace("_", " "), Counter())[systems.key(row)] += count
+    unknown: dict[str, dict[str, None]] = {}  # the directions in which a fault cannot be determined
+    for group, row in ((one, row) for one in groups for row in one["systems"]):
+        for name, count in {"sentences": row["sentences"], **(row.get("faults") or {})}.items():
+            if count is None:
+                unknown.setdefault(name.replace("_", " "), {})[f"{group['src']} to {group['tgt']}"] = None
+            else:
+                counts.setdefault(name.replace("_", " "), Counter())[systems.key(row)] += count
     if not any(any(by_system.values()) for name, by_system in counts.items() if name != "sentences"):
         return None
     columns = {name: {key: str(count) for key, count in by_system.items()} for name, by_system in counts.items()}
-    return _table(f"faults of outputs, {_test_set(groups)}", columns, groups, systems, [])
+    notes = [f"{name}: not determined for {', '.join(where)}" for name, where in unknown.items()]
+    return _table(f"faults of outputs, {_test_set(groups)}", columns, groups, systems, notes)
 
 
 def _seeds_table(group: dict) -> Table:
@@ -357,13 +361,15 @@ def _notes(
     lines: list[str] = []
     for name in names:
         title = next((metric_info(group, name).title for group in groups if name in group["titles"]), name)
-        signatures: dict[str, list[str]] = {}
-        for group, heading in zip(groups, _headings(groups), strict=True):
-            if name in group["signatures"]:
-                signatures.setdefault(group["signatures"][name], []).append(heading)
-        for text, own in signatures.items():
-            where = f" of {', '.join(own)}" if len(signatures) > 1 else ""
+        targets: dict[str, dict[str, None]] = {}  # by signature, which may depend on the target language
+        for group in (group for group in groups if name in group["signatures"]):
+            targets.setdefault(group["signatures"][name], {})[group["tgt"]] = None
+        several = len({group["signatures"].get(name) for group in report["groups"]} - {None}) > 1
+        for text, own in targets.items():
+            where = f" into {', '.join(own)}" if several else ""
             lines.append(f"{title}{where}: {text}")
+        if len(targets) > 1:
+            lines.append(f"{title}: the mean is over scores of different signatures, which are not comparable")
         infos = {metric_info(group, name).higher_is_better for group in groups}
         if infos == {False}:
             lines.append(f"{title}: lower is better")

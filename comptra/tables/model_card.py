@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from comptra.manifest import TracedManifest
-from comptra.tables import finite
+from comptra.tables import finite, metric_info
 from comptra.tables.matrix import metric_names
 from topxgen.common.console import markdown_table
 from topxgen.common.errors import UsageError
@@ -16,7 +16,6 @@ from topxgen.corpora import benchmarks
 
 CARD = "README.md"
 BEGIN, END = "<!-- comptra.evaluate: begin -->", "<!-- comptra.evaluate: end -->"
-HUB_METRICS = {"chrf": "chrf", "bleu": "bleu", "comet": "comet", "ter": "ter"}  # others are called as here
 EVALUATED_BY = "comptra.evaluate"
 
 
@@ -65,7 +64,7 @@ def _results(report: dict, folder: Path) -> Iterator:
     from huggingface_hub import EvalResult
 
     for group in report["groups"]:
-        whole = [row for row in group["systems"] if not (group["step"] or row["missing"])]
+        whole = [row for row in group["systems"] if not (group["step"] or row["missing"] or row["edited"])]
         related = [(row, found) for row in whole if (found := _relation(Path(row["path"]), folder)) is not None]
         systems = [", ".join(filter(None, (relation, _system(row)))) for row, relation in related]
         for (row, _), system in zip(related, systems, strict=True):
@@ -92,7 +91,7 @@ def _results(report: dict, folder: Path) -> Iterator:
                     dataset_name=group["dataset"],
                     dataset_config=f"{group['src']} to {group['tgt']}",
                     dataset_split=_split(group),
-                    metric_type=HUB_METRICS.get(name, name),
+                    metric_type=name,
                     metric_name=f"{info['title']} ({system})",
                     metric_value=round(score, 4),
                     metric_args={key: value for key, value in facts.items() if value is not None},
@@ -158,10 +157,10 @@ def _table(results: list) -> str:
     """The section for readers, a row for each result."""
     rows, notes = [], {}
     for one in results:
-        facts = one.metric_args
-        interval = " to ".join(f"{value:.2f}" for value in facts.get("interval") or ())
+        facts, info = one.metric_args, metric_info({"titles": {}}, one.metric_type)
+        interval = " to ".join(map(info.format, facts.get("interval") or ()))
         dataset, title = f"{one.dataset_name} {one.dataset_split or ''}".strip(), one.metric_name.partition(" (")[0]
-        score = f"{one.metric_value:.2f}"
+        score = info.format(one.metric_value)
         cells = [dataset, one.dataset_config, one.metric_name, score, interval, facts.get("segments")]
         rows.append(map(_cell, cells))
         notes[f"{title}: `{facts.get('signature')}`"] = None

@@ -32,6 +32,7 @@ class Panel:
     axis: str
     series: list[Series]
     baselines: dict[str, float]
+    digits: int  # decimals of its scores
 
 
 def check_format(path: Path) -> None:
@@ -70,7 +71,7 @@ def panels(report: dict) -> list[Panel]:
             if drawn:
                 info = next(metric_info(group, name) for group in groups if name in group["titles"])
                 axis = info.title + ("" if info.higher_is_better else " (lower is better)")
-                found.append(Panel(f"{info.title}, {dataset}", axis, drawn, baselines))
+                found.append(Panel(f"{info.title}, {dataset}", axis, drawn, baselines, info.digits))
     return found
 
 

@@ -8,7 +8,7 @@ from comptra import scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, loader_of_test_sets, read_system
 from comptra.significance import ALPHA, SAMPLES
-from comptra.tables import Table, export, mark
+from comptra.tables import MetricInfo, Table, export, mark, metric_info
 from topxgen.common import files, provenance, shards
 from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
@@ -137,11 +137,14 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
         marks = " (baseline)" if name == baseline else ""
         marks += f" ({variant['unanswered']} unanswered)" if variant["unanswered"] else ""
         row = [name + marks]
-        for value in variant["scores"].values():
-            row.append(f"{value['mean']:.2f}{_spread(value)}{mark(value) or ' '}")
+        for metric, value in variant["scores"].items():
+            info = metric_info(group, metric)
+            row.append(f"{info.format(value['mean'])}{_spread(value, info)}{mark(value) or ' '}")
             if "p" in value:
-                low, high = value["difference_interval"]
-                row.append(f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]")
+                difference, low, high = (
+                    info.format(one, "+") for one in (value["difference"], *value["difference_interval"])
+                )
+                row.append(f"{difference} [{low}, {high}]")
                 row += [_p(value[key]) for key in ("p", "p_holm")][: len(columns) - 1]
             else:
                 row += ["-"] * len(columns)
@@ -149,12 +152,12 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
     return rows
 
 
-def _spread(value: dict) -> str:
+def _spread(value: dict, info: MetricInfo) -> str:
     """Over seeds."""
     if value["sd"] is None:
         return ""
-    low, high = value["interval"]
-    return f" ± {value['sd']:.2f} [{low:.2f}, {high:.2f}]"
+    sd, low, high = map(info.format, (value["sd"], *value["interval"]))
+    return f" ± {sd} [{low}, {high}]"
 
 
 def _p(value: float) -> str:
@@ -164,6 +167,8 @@ def _p(value: float) -> str:
 def notes(report: dict) -> list[str]:
     """What the tables need to be understood."""
     lines = [f"{title}: {signature}" for title, signature in _signatures(report).items()]
+    infos = {metric_info(group, metric) for group in report["groups"] for metric in group["titles"]}
+    lines += sorted(f"{info.title}: lower is better" for info in infos if not info.higher_is_better)
     seeds = max((len(variant["seeds"]) for variant in report["variants"]), default=0)
     if unequal := unequal_texts(report["variants"]):
         lines.append(unequal)
@@ -206,10 +211,10 @@ def text(report: dict) -> str:
 
 
 def markdown(report: dict) -> str:
-    parts = [f"# {report['experiment']}"]
+    parts = [f"# {export.markdown_text(report['experiment'])}"]
     for title, rows in tables(report):
-        parts.append(f"## {title}\n\n{export.markdown_table(Table(title, rows[0], rows[1:]))}")
-    parts.append("\n".join(f"- {line}" for line in notes(report)))
+        parts.append(f"## {export.markdown_text(title)}\n\n{export.markdown_table(Table(title, rows[0], rows[1:]))}")
+    parts.append("\n".join(export.markdown_items(notes(report))))
     return "\n\n".join(parts) + "\n"
 
 

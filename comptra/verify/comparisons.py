@@ -3,7 +3,6 @@
 from pathlib import Path
 from statistics import fmean
 
-from comptra.scores.metrics import METRICS
 from comptra.tables import variants
 from comptra.verify import Audit
 from comptra.verify.evaluations import metric_flags, near_equal
@@ -50,7 +49,7 @@ def _check_group(audit: Audit, path: Path, report: dict, group: dict) -> None:
         found, _ = variants.score(seeds, report["baseline"], arguments(audit, **flags, seed=report["seed"]))
     (again,) = found
     for name in group["titles"]:
-        if METRICS[name].of_segments or again["signatures"].get(name) != group["signatures"].get(name):
+        if name not in flags["metrics"] or again["signatures"].get(name) != group["signatures"].get(name):
             audit.skip(path, f"{name}: not computed again")
             continue
         for variant, own in group["variants"].items():

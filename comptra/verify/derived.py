@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comptra.contamination import drop, twins
 from comptra.tables import every_eval_ever, model_card
-from comptra.tables.model_card import CARD, EVALUATED_BY, HUB_METRICS
+from comptra.tables.model_card import CARD, EVALUATED_BY
 from comptra.verify import Audit
 from comptra.verify.evaluations import near_equal
 from topxgen.common.files import read_json
@@ -65,7 +65,7 @@ def _scores(audit: Audit, metric: str, direction: str | None, facts: dict) -> It
     for report in audit.reports.values():
         for group in report["groups"]:
             for name, signature in group["signatures"].items():
-                if (HUB_METRICS.get(name, name), f"{group['src']} to {group['tgt']}") != (metric, direction):
+                if (name, f"{group['src']} to {group['tgt']}") != (metric, direction):
                     continue
                 for row in group["systems"] if signature == facts.get("signature") else ():
                     value = row["scores"].get(name)

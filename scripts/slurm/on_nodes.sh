@@ -29,5 +29,7 @@ if [ -n "$leaving" ]; then # the trap has ended `wait`
     wait "$step" || again=$?
     if [ "$again" != 127 ]; then status=$again; fi
     if [ "$status" != 0 ]; then status=143; fi # a launcher has exit codes of its own
+elif [ "$status" = 143 ]; then
+    status=1 # a node has failed, and srun has ended the others by SIGTERM
 fi
 exit "$status"

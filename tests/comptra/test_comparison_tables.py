@@ -1,13 +1,14 @@
 """The tables of a comparison, from a report."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
 
-from comptra import evaluate
+from comptra import evaluate, verify
 from comptra.tables import variants as tables
-from tests.support.evaluations import RUN, UDHR, settings, udhr, write
+from tests.support.evaluations import RUN, UDHR, run, settings, udhr, write
 from topxgen.common.errors import UsageError
 
 
@@ -70,6 +71,40 @@ def test_marks_intervals_and_p_values():
     text = " ".join(tables.markdown(made).split())
     assert "| up | 20.00 ± 1.50 [16.30, 23.70]+ | +10.00 [+5.00, +15.00] | \\<0.0001 | 0.0001 |" in text
     assert tables.text(made).splitlines()[0] == "data and cost"
+
+
+def test_scores_have_the_decimals_of_their_metric():
+    small = value(0.8546, difference=0.0034, difference_interval=[0.0011, 0.0057], p=0.02, p_holm=0.04, better=True)
+    made = report(
+        variant("up", 10), variant("base", 10), up=small | {"sd": 0.0021, "interval": [0.8, 0.9]}, base=value(0.8512)
+    )
+    (group,) = made["groups"]
+    group |= {"titles": {"comet": "COMET"}, "signatures": {"comet": "s"}}
+    for own in group["variants"].values():
+        own["scores"] = {"comet": own["scores"].pop("chrf")}
+    rows = tables.tables(made)[1][1]
+    assert rows[1][:3] == ["up", "0.8546 ± 0.0021 [0.8000, 0.9000]+", "+0.0034 [+0.0011, +0.0057]"]
+    assert rows[2][1] == "0.8512 "
+    group["titles"], group["signatures"] = {"ter": "TER"}, {"ter": "s"}
+    lines = tables.markdown(made).splitlines()
+    assert "- TER: lower is better" in lines and any(line.startswith("- \\+ better, - worse") for line in lines)
+
+
+def test_verify_says_what_it_does_not_compute_again(tmp_path):
+    folders = {name: [[run(tmp_path / name, "m", share)]] for name, share in (("base", 0.4), ("up", 0.1))}
+    args = evaluate.build_parser().parse_args([str(tmp_path), *UDHR, "--metrics", "chrf"])
+    groups, _ = tables.score(folders, "base", args)
+    made = report(variant("base", 10), variant("up", 10)) | {"seed": args.seed, "groups": groups}
+    for part in (
+        *(groups[0][key] for key in ("titles", "signatures")),
+        *(v["scores"] for v in groups[0]["variants"].values()),
+    ):
+        part["own.py:metric"] = part["chrf"]
+    for name, text in (("md", tables.markdown(made)), ("csv", tables.csv_text(made)), ("json", json.dumps(made))):
+        (tmp_path / f"comparison.{name}").write_text(text, encoding="utf-8")
+    audit, path = verify.verify(tmp_path), str(tmp_path / "comparison.json")
+    assert path not in [problem.file for problem in audit.problems] and audit.checked["scores"] > 9
+    assert audit.unchecked[path] == ["own.py:metric: not computed again"]
 
 
 def test_csv_has_a_row_for_each_score():

@@ -227,6 +227,17 @@ def test_an_empty_translation_is_in_no_language(monkeypatch):
     assert scorer.scores(scorer.statistics(["Bat.", "", " \n", "Bi."]).sum(axis=0)) == 50
 
 
+def test_scores_by_two_models_of_one_name_are_told_apart(monkeypatch, tmp_path):
+    monkeypatch.setattr(surface, "identifier_of", lambda lid_model: SimpleNamespace(knows=lambda tgt: True))
+    test, signatures = metrics.Test(*[languages.find("Basque")] * 2, ["x"], None), []
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        model = tmp_path / name / "lid.bin"
+        model.parent.mkdir()
+        model.write_bytes(content)
+        signatures.append(metrics.create("lang", test, metrics.MetricSettings(lid_model=str(model))).signature)
+    assert signatures[0] == signatures[1] != signatures[2] and signatures[0].startswith("lid:lid.bin|weights:")
+
+
 def test_a_language_that_cld2_does_not_know(tmp_path, score):
     original(tmp_path, "a", tgt="Umbundu")
     original(tmp_path, "b", tgt="Umbundu")
@@ -279,10 +290,11 @@ def test_tokenizers_of_scripts_without_spaces(tmp_path, score):
     original(tmp_path, "m")
     original(tmp_path, "m", tgt="Hausa")
     _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu")
-    assert "tok:char" in shown and "tok:zh" in shown and "BLEU of Basque, Hausa: " in shown
+    assert "tok:char" in shown and "tok:zh" in shown and "BLEU into Basque, Hausa: " in shown
+    assert shown.count("BLEU: the mean is over scores of different signatures, which are not comparable") == 1
     assert [said.count(f"tokenizer {name}") for name in ("char", "zh", "13a")] == [1, 1, 1]
     _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu", "--tokenize", "13a")
-    assert shown.count("tok:13a") == 1 and not said
+    assert shown.count("tok:13a") == 1 and "BLEU: nrefs" in shown and "not comparable" not in shown and not said
 
 
 def test_the_tokenizers_are_sacrebleus():

@@ -37,7 +37,9 @@ def reports() -> list[dict]:
 
 
 def test_a_record_for_each_system_with_all_its_scores():
-    made = dict(every_eval_ever.records(with_all_marks(), NOW))
+    given = with_all_marks()
+    given["groups"][0]["systems"][1] |= {"edited": True, "unanswered": 2}
+    made = dict(every_eval_ever.records(given, NOW))
     assert len(made) == 5 and all(PATH.fullmatch(str(path)) for path in made)
     assert {"/".join(path.parts[:4]) for path in made} == {"data/flores/local/gemma-3-27b-it"}
     sizes = sorted(len(one["evaluation_results"]) for one in made.values())
@@ -50,6 +52,7 @@ def test_a_record_for_each_system_with_all_its_scores():
     assert bleu["score_details"]["score"] == 11 and bleu["metric_config"]["lower_is_better"] is False
     assert bleu["score_details"]["uncertainty"]["confidence_interval"]["upper"] == 15.5
     assert bleu["score_details"]["details"]["better"] == "True" and bleu["score_details"]["details"]["p_holm"] == "0.02"
+    assert {bleu["score_details"]["details"][key] for key in ("edited", "unanswered")} == {"True", "2"}
     assert (
         results["flores/English-Basque/metricx/1"]["metric_config"] | {"max_score": 25.0, "lower_is_better": True}
         == (results["flores/English-Basque/metricx/1"]["metric_config"])

@@ -265,7 +265,7 @@ def test_a_small_base_model_is_mostly_unreadable_and_that_is_said(gemma, tmp_pat
     report = json.loads((tmp_path / "r.json").read_text())
     for name in names:
         scores = report["groups"][0]["systems"][0]["scores"][name]
-        unread = re.search(rf"{name}: (\d+) of (\d+) answers are not in the form", run.stderr)
+        unread = re.search(rf"{name}: (\d+) of (\d+) answers are not in the requested form", run.stderr)
         assert unread, run.stderr
         if name != "gemba-esa":
             assert int(unread[2]) == count

@@ -265,14 +265,30 @@ def test_what_an_estimate_says(estimate, errors):
     assert tear.has_errors(estimate, "No error") is errors
 
 
-def test_tear_keeps_the_draft_when_nothing_comes_back(ask):
+@pytest.mark.parametrize("refined", ["", "<think>hm"])
+@pytest.mark.parametrize("method", ["TEaR", "refine"])
+def test_a_draft_is_kept_with_its_marks_when_no_other_translation_comes_back(method, refined, tmp_path):
+    class CutPlayer(Player):
+        def generate(self, next_request, settings):
+            return (replace(one, finish_reasons=("length",)) for one in super().generate(next_request, settings))
+
     def answer(prompt):
         text = last(prompt)
+        drafts = "Zubia itx" if "bridge" in text else "Euria ari du.\n\nA no"
         return (
-            "major, style: bad" if text.startswith("You judge") else "" if text.startswith("Below") else "zirriborroa"
+            refined
+            if "better" in text or text.startswith("Below")
+            else "major, style: bad"
+            if "MQM" in text
+            else drafts
         )
 
-    assert ask("TEaR", answer)[0] == ["zirriborroa"] * 4
+    client = LLMClient(CutPlayer(answer), "chat", tmp_path / "answers.jsonl", 1)
+    sentences, task = [SENTENCES[0], SENTENCES[3]], task_for(client)
+    found = in_order(methods.load("vanilla" if method == "refine" else method)(sentences, task), 2)
+    found = refine(sentences, found, task) if method == "refine" else found
+    assert found == ["Zubia itx", "Euria ari du."]
+    assert client.marks == {"unanswered": set(), "unreadable": set(), "truncated": {sentences[0]}}
 
 
 def test_refinement_goes_on_from_the_last_version(tmp_path):

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 
 from comptra import verify
-from comptra.tables.model_card import BEGIN, END, _relation, _split, write
+from comptra.tables.model_card import BEGIN, END, _relation, _split, _table, write
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process
 from topxgen.common.locks import OutputLock
@@ -172,11 +172,19 @@ def test_scores_are_replaced_by_those_of_the_same_and_others_kept(place):
         assert one.metric_value == pytest.approx(before[key] + raised, abs=1e-3)
 
 
-def test_other_weights_in_the_folder_are_another_model(place):
-    weights = place / "merged" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-3] ^= 1
-    weights.write_bytes(data)
+@pytest.mark.parametrize(
+    ("files", "change"),
+    [
+        ("merged/model.safetensors", lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
+        (
+            "translations/merged/*/translate_0.jsonl",
+            lambda data: data.replace(b'"translation": "', b'"translation": "Bai ', 1),
+        ),
+    ],
+)
+def test_scores_of_other_weights_and_of_edited_translations_are_left_out(place, files, change):
+    for path in place.glob(files):
+        path.write_bytes(change(path.read_bytes()))
     before = (place / "merged" / "README.md").read_bytes()
     result = evaluate(place, "--model_card", place / "merged")
     assert "merged: no translations of this model were scored, and its card is unchanged" in result.stderr
@@ -195,6 +203,15 @@ def test_folders_without_a_card_are_refused_before_anything_is_scored(place, dam
     damage(place / "merged" / "README.md")
     result = evaluate(place, "--model_card", place / "merged", check=2)
     assert message in result.stderr and result.stderr.count("\n") == 1 and not (place / "scores.json").exists()
+
+
+def test_scores_in_the_table_have_the_decimals_of_their_metric():
+    facts = {"interval": [0.8401, 0.86], "segments": 1012, "signature": "s"}
+    named = {"dataset_type": "f", "dataset_name": "flores", "dataset_config": "English to Basque"}
+    values = {"metric_type": "comet", "metric_name": "COMET (zero-shot)", "metric_value": 0.8512, "metric_args": facts}
+    assert "| COMET (zero-shot) | 0.8512 | 0.8401 to 0.8600 | 1012 |" in _table(
+        [EvalResult("translation", **named, **values)]
+    )
 
 
 def test_a_card_without_front_matter_gets_one_and_keeps_its_text(place):

@@ -319,8 +319,10 @@ def test_pairwise_metrics_get_the_translations_of_the_baseline(workplace):
     system(workplace, "base", [text[:20] for text in texts])
     longer = [text[:30] if i % 2 else text[:10] for i, text in enumerate(texts)]
     system(workplace, "other", longer)
+    system(workplace, "other", udhr("English", "Afrikaans").references, "Afrikaans")
     name = "own.py:Better"
     report, _, _ = evaluate("--baseline", "runs/base", "--trials", 50, name=name)
+    assert report["groups"].pop(0)["systems"][0]["scores"][name] is None, "the baseline lacks this direction"
     assert score_of(report, name)["score"] == 0.5, "against itself"
     expected = sum(len(a) > len(b[:20]) for a, b in zip(longer, texts, strict=True)) / len(texts)
     assert score_of(report, name, system=1)["score"] == pytest.approx(expected)

@@ -244,6 +244,7 @@ def test_faults_are_added_up_over_directions():
     given = with_all_marks()
     for row in given["groups"][0]["systems"]:
         row["faults"] = {"copied": 0, "wrong_language": None}
+    assert "wrong language: not determined for English to Basque" in matrix.tables(given)[-1].notes
     assert "faults" not in matrix.tables(report(given["groups"][0]))[-1].title
 
 

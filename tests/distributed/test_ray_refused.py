@@ -16,7 +16,7 @@ from topxgen.common.errors import UsageError
 from topxgen.distributed import ray_cluster, worker
 from topxgen.distributed.sampler import DistributedSampler
 from topxgen.generation import scoring
-from topxgen.inference import ModelSettings
+from topxgen.inference import ModelSettings, gpu_groups
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -165,22 +165,27 @@ def test_no_secret_leaves_the_driver(tmp_path, monkeypatch):
     assert b"sk-secret" not in pickle.dumps(built[0]) and args.api_key == "sk-secret"
 
 
-def test_a_worker_has_the_gpus_of_its_engine(monkeypatch):
-    """Those of pipeline parallelism, too; and the engine takes no more."""
+def test_a_worker_has_the_gpus_of_its_engine(monkeypatch, tiny_lm, caplog):
+    """Those of pipeline parallelism, too; without a flag as many as its weights need: here 140 GB, on up to 8 GPUs of 80 GB."""
+    caplog.set_level("INFO")
     plans = []
-    monkeypatch.setattr(
-        distributed, "start", lambda build, plan: plans.append((plan.gpus, build.args[1].tensor_parallel_size))
-    )
-    for tensor, words in (
-        (None, ()),
-        (2, ()),
-        (4, ("pipeline_parallel_size=2",)),
-        (None, ("pipeline_parallel_size=2",)),
-    ):
-        DistributedSampler(
-            "vllm", ModelSettings("m", distributed="ray", tensor_parallel_size=tensor, engine_args=words)
+
+    def start(build, plan):
+        plans.append(
+            (plan.gpus(8, 80 * 10**9) if callable(plan.gpus) else plan.gpus, build.args[1].tensor_parallel_size)
         )
-    assert plans == [(1, 1), (2, 2), (8, 4), (2, 1)]
+
+    monkeypatch.setattr(distributed, "start", start)
+    monkeypatch.setattr(gpu_groups, "_heads", lambda settings: gpu_groups.Heads(64, 8))
+    monkeypatch.setattr(gpu_groups, "file_bytes", lambda name: 280 * 10**9)  # in float32, which vLLM halves
+    pipeline = ["pipeline_parallel_size=2"]
+    for backend, tensor, words in (
+        ("vllm", None, None), ("vllm", 2, None), ("vllm", 4, pipeline), ("vllm", None, pipeline), ("hf", None, None),
+    ):  # fmt: skip
+        settings = ModelSettings(tiny_lm, distributed="ray", tensor_parallel_size=tensor, engine_args=words)
+        DistributedSampler(backend, settings)
+    assert plans == [(4, None), (2, 2), (8, 4), (4, None), (1, None)]
+    assert "a worker takes 4 of up to 8 GPUs of a node: weights of 140.0 GB take 49% of the memory" in caplog.text
 
 
 def test_a_worker_that_would_score_or_translate_otherwise(tiny_nllb, tmp_path):

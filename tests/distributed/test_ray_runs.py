@@ -171,7 +171,7 @@ class Where:
         return number, os.getppid()
 
 logging.basicConfig(level=logging.INFO)
-pool = distributed.start(Where(), Plan("ray", "test", None))
+pool = distributed.start(Where(), Plan("ray", "test", None, lambda *of_a_node: print(*of_a_node) or 1))
 print(len(pool._actors), flush=True)
 numbers = takewhile(lambda _: not os.path.exists(sys.argv[1]), count())
 calls = (Call("where", (number,)) for number in numbers)
@@ -180,8 +180,20 @@ for number, node in pool.map(calls):
 """
 
 
+TORCH_WITH_80_GB = """
+from types import SimpleNamespace
+
+class cuda:
+    device_count = lambda: 1
+    get_device_properties = lambda number: SimpleNamespace(total_memory=80_000_000_000)
+"""
+
+
 def test_a_node_that_joins_and_one_of_many_workers_that_is_lost(tmp_path):
-    """Workers start on the node that joins; when the first one is lost with its six, the second does the rest."""
+    """Workers start on the node that joins; when the first one is lost with its six, the second does the rest. The nodes measure
+    their GPUs (a module in place of torch says how large they are)."""
+    (tmp_path / "gpus").mkdir()
+    (tmp_path / "gpus" / "torch.py").write_text(TORCH_WITH_80_GB)
     with (
         running_cluster(0, RAY_AUTH_MODE="disabled", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="1") as (_, environment),
         ExitStack() as nodes,
@@ -189,7 +201,8 @@ def test_a_node_that_joins_and_one_of_many_workers_that_is_lost(tmp_path):
 
         def node(gpus: int):
             options = (f"--address={environment['RAY_ADDRESS']}", f"--num-cpus={gpus}", f"--num-gpus={gpus}")
-            return nodes.enter_context(ray_start(tmp_path / f"{gpus}", environment, *options))
+            facts = environment | {"PYTHONPATH": f"{tmp_path}/gpus:{ROOT}"}
+            return nodes.enter_context(ray_start(tmp_path / f"{gpus}", facts, *options))
 
         enough = tmp_path / "enough"
         first, words, answers = node(6), [sys.executable, "-c", ON_NODES, enough], []
@@ -197,7 +210,7 @@ def test_a_node_that_joins_and_one_of_many_workers_that_is_lost(tmp_path):
             process = subprocess.Popen(
                 words, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=log, text=True
             )
-        assert process.stdout.readline() == "6\n"
+        assert [process.stdout.readline() for _ in range(2)] == ["6 80000000000\n", "6\n"]
         node(1)
         for line in process.stdout:
             answers.append(line.split())

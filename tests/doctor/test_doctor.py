@@ -182,11 +182,17 @@ def test_what_ends_the_first_stage_at_once_is_a_problem(tmp_path):
     )
     found = of(findings(write_run(tmp_path, "org/none", tail=judged), code=1, ANTHROPIC_API_KEY=""), "inputs")
     assert len(found) == 1 and "evaluate: --inference_api anthropic needs a key: export ANTHROPIC_API_KEY" in found[0]
-    own = f"languages: Basque, paragraphs: {tmp_path}, back_translator: apertium, scorer: confidence, distributed: ray"
-    run = tmp_path / "own.yaml"
-    run.write_text(f"output_dir: {tmp_path}/out\ndatagen: {{{own}}}\n")
-    found = findings(run, code=1)
-    assert "has no Basque.txt or Basque.jsonl" in of(found, "inputs", "problem")[0]
+    own, text = tmp_path / "own.yaml", tmp_path / "texts.txt"
+    text.write_text("Itsasoa lasai zegoen.\n", encoding="utf-8")
+    own.write_text(
+        f"output_dir: {tmp_path}/out\n"
+        "datagen: {languages: Basque, back_translator: apertium, scorer: confidence, distributed: ray}\n"
+        "train: {model_name_or_path: m}\nmain: {dataset_name_or_path: udhr, src: Basque, tgt: English}\n"
+        f"seeds: [1]\nbaseline: one\nvariants: {{one: {{datagen: {{paragraphs: {text}}}}}, two: {{datagen: {{paragraphs: {tmp_path}}}}}}}\n"
+    )
+    found = findings(own, code=1)
+    [problem] = of(found, "inputs", "problem")
+    assert "has no Basque.txt or Basque.jsonl" in problem
     assert not of(found, "environments"), "COMET is not used"
 
 

@@ -121,11 +121,15 @@ def test_vllm_does_not_start_on_a_gpu_that_is_in_use(tmp_path):
     )
 
 
-def test_a_worker_of_ray_has_one_gpu_unless_a_flag_says_more(tmp_path):
+def test_a_worker_of_ray_has_as_many_gpus_as_an_engine_without_it(tmp_path):
     model = llama_8b(tmp_path / "llama")
     for more, says in (
         ("", "on 1 x 2 GPU of 17.2 GB"),
-        ("distributed: ray", "on 2 x 1 GPU of 17.2 GB, of which vLLM takes 90%: they do not fit"),
+        ("distributed: ray", "on 1 x 2 GPU of 17.2 GB"),
+        (
+            "distributed: ray\n  tensor_parallel_size: 1",
+            "on 2 x 1 GPU of 17.2 GB, of which vLLM takes 90%: they do not fit",
+        ),
         ("distributed: ray\n  tensor_parallel_size: 2", "on 1 x 2 GPU of 17.2 GB"),
     ):
         run = write_run(tmp_path, model, more=more, train="use_peft: true\n  bf16: true\n  load_in_4bit: true")

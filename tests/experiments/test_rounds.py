@@ -291,6 +291,21 @@ def test_flags_of_the_rounds_win_and_an_encoder_decoder_translates_itself(tmp_pa
     assert "--template_key" not in flags and "--prompt_style" not in flags
 
 
+@pytest.mark.parametrize("datagen", ["{demonstration_pool: udhr}", "{inference_api: hf}", "{back_translator: nllb}"])
+def test_the_paragraphs_may_be_those_of_an_api(tmp_path, tiny_lm, datagen):
+    """Which does not run the models that are trained: its flags are those of round 0 alone."""
+    own = "  inference_api: openai\n  base_url: http://127.0.0.1:9/v1\n  max_retries: 2\n  budget: 1\n  prices: [1, 1]\n  languages"
+    changed = {
+        "  inference_api: hf\n  languages": own,
+        "  dtype: float32\n": "",
+        "max_new_tokens: 48\n  request_batch_size: 8\n": "max_new_tokens: 48\n",
+    }
+    changed |= {"{demonstration_pool: udhr}": datagen}
+    _, planned = plan(tmp_path, tiny_lm, **changed)
+    assert planned[0].data[0].args.inference_api == "openai"
+    assert {one.data[0].args.inference_api for one in planned[1:]} == {"hf" if "hf" in datagen else "vllm"}
+
+
 def test_the_short_form_holds_out_the_dev_set(tmp_path, tiny_lm):
     text = write(tmp_path / "run", tiny_lm).read_text()
     short = re.sub(r"rounds:\n(  .*\n)+", "rounds: 3\n", text)

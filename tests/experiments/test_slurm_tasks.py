@@ -4,14 +4,22 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from scripts.perf import slurm_kills
 from tests.support.run_files import CHECKED, SCORED, write
-from tests.support.runs import in_process
+from tests.support.runs import ROOT, in_process
 from tests.support.slurm import NOTHING, scripts, submit
 from topxgen.experiments import slurm
+
+
+def put(program: Path, text: str) -> None:
+    """A stand-in for one of SLURM's commands."""
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{text}\n")
+    program.chmod(0o755)
 
 
 def carry_out(text: str, task: int | None = None, code: int = 0, **variables: str) -> str:
@@ -39,9 +47,7 @@ def carry_out(text: str, task: int | None = None, code: int = 0, **variables: st
 )
 def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requeued):
     """With a stand-in for scontrol that notes what it is called with."""
-    (place / "bin").mkdir()
-    (place / "bin/scontrol").write_text('#!/bin/sh\necho "$@" > called\n')
-    (place / "bin/scontrol").chmod(0o755)
+    put(place / "bin/scontrol", 'echo "$@" > called')
     monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
     line = ("stage", "bash", "-c", f"exit {code}")
     job = slurm.Job("job", "evaluate", NOTHING.command, slurm.Resources(), (line,), step=NOTHING)
@@ -60,6 +66,15 @@ def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requ
         return
     marks = [path.name for path in place.glob("out/run/slurm/done/*")]
     assert marks == ([name] if code == 0 else [])
+
+
+def test_a_training_that_fails_on_one_of_several_nodes_is_not_one_that_was_stopped(place):
+    """srun ends the other nodes by SIGTERM, and exits as they do."""
+    put(place / "bin/scontrol", "echo n1; echo n2")
+    put(place / "bin/srun", "exit 143")
+    variables = {"PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
+    text = f"bash {ROOT}/scripts/slurm/on_nodes.sh accelerate launch train.py"
+    carry_out(text, code=1, **variables)
 
 
 def test_only_what_is_missing_runs(place):

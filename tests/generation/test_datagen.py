@@ -424,6 +424,10 @@ def test_a_finished_run_again_counts_the_prompts_that_were_sent(tiny_lm, tmp_pat
     assert manifest["prompts_asked"] > manifest["counts"]["prompts"] >= 3
     assert re.search(rf"prompts sent +{manifest['prompts_asked']}\n", datagen_here(*words).stdout)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
+    for path in tmp_path.glob("manifest_*"):  # as of a run that was killed
+        path.unlink()
+    later = datagen_here(*words[: words.index("--stages")], "--stages", "score", "--scorer", "none")
+    assert re.search(rf"prompts sent +{manifest['counts']['prompts']}\n", later.stdout)
 
 
 def test_a_key_is_never_written(tiny_lm, tmp_path, datagen_here):

@@ -18,6 +18,16 @@ from topxgen.quality.metricx import MetricX
 PAIRS = udhr_pairs("Basque")[:12]
 CONFIDENCES = [0.9, 0.5, None, 0.49, 0.5, 0.2, 0.0, 0.51, 1.0, 0.3, 0.7, None]
 
+OWN_SCORER = """
+from topxgen.generation.scoring import ConfidenceScorer
+
+class Own(ConfidenceScorer):
+    id = "own"
+
+    def score(self, records, source, target):
+        return [[{value}] * len(record["translations"]) for record in records]
+"""
+
 
 def write(folder, confidences=CONFIDENCES):
     """A folder with four paragraphs of three pairs, back-translated with these confidences; the last has a long sentence."""
@@ -248,6 +258,24 @@ def test_other_weights_under_the_same_name_are_refused(run, tmp_path):
     assert refused.returncode == 2 and f"scorer_weights was '{recorded['scorer_weights']}', now '" in refused.stderr
     settings.write_text(json.dumps({name: value for name, value in recorded.items() if name != "scorer_weights"}))
     assert run(tmp_path / "run", **flags).returncode == 0
+
+
+def test_other_weights_or_code_under_the_same_name_score_again(run, tmp_path):
+    path = write(tmp_path / "run") / "t/Basque_translate.jsonl"
+
+    def scores(value: float) -> tuple[list, dict]:
+        code = tmp_path / f"own{value:g}.py"  # a module is imported once in a process
+        code.write_text(OWN_SCORER.format(value=value))
+        assert run(tmp_path / "run", scorer=("--scorer", f"{code}:Own")).returncode == 0
+        manifest = json.loads((tmp_path / "run/t/manifest_score_Basque.json").read_text())
+        return [score for record in records(path) for score in record["scores"]], manifest
+
+    assert scores(7.5)[0] == [7.5] * 12
+    first = (path.read_bytes(), path.stat().st_mtime_ns)
+    assert scores(7.5)[0] == [7.5] * 12 and (path.read_bytes(), path.stat().st_mtime_ns) == first
+    found, manifest = scores(8.5)
+    assert found == [8.5] * 12 and manifest["counts"]["mean_score"] == 8.5
+    assert path.read_bytes() == first[0].replace(b"7.5", b"8.5")
 
 
 def test_two_versions_of_metricx_have_two_names():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -249,16 +250,16 @@ def test_trained_biases_would_change_the_base_of_others(bias, tiny_lm, tmp_path)
 
 
 def test_adapters_that_cannot_be_loaded_together(tiny_lm, tmp_path):
-    """One has a copy of a module to which the other one adds."""
+    """One has a copy of a module to which the other one adds: main.py says so before it translates with the first."""
     copies = save_adapter(tiny_lm, tmp_path / "copies", modules_to_save=["lm_head"])
     adds = save_adapter(tiny_lm, tmp_path / "adds", target_modules=["q_proj", "lm_head"])
+    flags = options(tiny_lm, "--output_dir", tmp_path / "out", model_name_or_path=None)
     for first, second in ((copies, adds), (adds, copies)):
-        settings = ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(first))
-        sampler = inference.load("hf", settings)
-        with pytest.raises(
-            UsageError, match=f"adapter {second} cannot be loaded after {first} .*: pass it in a command"
-        ):
-            sampler.use_adapter(str(second))
+        result = in_process("main.py", *flags, "--model_name_or_path", first, second)
+        assert result.returncode == 2, result.stderr
+        message = f"adapter {second} cannot be loaded after {first} .*: pass it in a command"
+        assert re.search(message, result.stderr)
+    assert not any(path.stat().st_size for path in tmp_path.rglob("translate_*.jsonl"))
 
 
 def test_an_adapter_of_an_encoder_decoder(tiny_nllb, tiny_lm, tmp_path):

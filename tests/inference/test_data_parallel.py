@@ -310,7 +310,7 @@ def test_the_gpus_of_each_engine(monkeypatch, tiny_lm, caplog):
     """Four GPUs of 80 GB, by their names; what was chosen is logged with its cause."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    monkeypatch.setattr(gpu_groups, "_smallest_memory", lambda: 80 * GB)
+    monkeypatch.setattr(gpu_groups, "smallest_memory", lambda: 80 * GB)
     caplog.set_level("INFO")
     model = ModelSettings(tiny_lm)
     settings, groups = gpu_groups.plan("vllm", model)

@@ -122,11 +122,20 @@ def test_one_line_keeps_words_apart():
 def test_language_tags():
     tags = {
         name: language_tag(languages.find(name))
-        for name in ("Basque", "Ganda", "Chinese (Simplified)", "Kashmiri (Devanagari script)")
+        for name in (
+            "Basque",
+            "Ganda",
+            "Chinese (Simplified)",
+            "Chinese",
+            "Arabic (Modern Standard)",
+            "Kashmiri (Devanagari script)",
+        )
     }
     assert tags == {
         "Basque": "eu",
         "Ganda": "lg",
         "Chinese (Simplified)": "zh-Hans",
+        "Chinese": "zh-Hans",
+        "Arabic (Modern Standard)": "ar",
         "Kashmiri (Devanagari script)": "ks-Deva",
     }

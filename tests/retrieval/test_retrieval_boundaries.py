@@ -111,3 +111,13 @@ def test_bm25(name, formula, k1, b):
 
 def test_words_are_stemmed_where_a_stemmer_exists():
     assert scores("bm25s", ["animal"])[0].argmax() == 4, "animals"
+
+
+@pytest.mark.parametrize(
+    "name, word, query",
+    [("Bokmål", "husene", "huset"), ("Farsi", "کتابها", "کتاب"), ("Southern Sotho", "motho", "batho")],
+)
+def test_the_stemmer_is_that_of_the_language_by_whichever_name(name, word, query):
+    for other in languages.names_of(languages.find(name)):
+        [row] = scores("bm25s", [query], languages.find(other), ["a", "b", word, "c"])
+        assert row.argmax() == 2 and row[2] > 0, other

@@ -29,8 +29,15 @@ def test_each_stage_of_a_run_is_a_corpus(run_folder):
     assert pairs.pairs[1].score is None
 
 
-def test_a_paragraph_whose_pairs_are_all_dropped_is_no_paragraph_of_the_filtered_data(run_folder):
-    path = run_folder / "nllb" / "Basque_translate_filtered.jsonl"
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("Basque_translate_filtered.jsonl", ("filtered", "Basque", 9, 18)),
+        ("Basque_translate.jsonl", ("pairs", "Basque", 11, 22)),
+    ],
+)
+def test_a_paragraph_without_pairs_is_no_paragraph_of_the_pairs(run_folder, name, column):
+    path = run_folder / "nllb" / name
     line = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     write_jsonl(
         path,
@@ -40,7 +47,7 @@ def test_a_paragraph_whose_pairs_are_all_dropped_is_no_paragraph_of_the_filtered
         ],
     )
     (corpus,) = read_all([str(path)], Sources())
-    assert columns([corpus]) == [("filtered", "Basque", 9, 18)] and len(corpus.topics) == 9
+    assert columns([corpus]) == [column] and len(corpus.topics) == column[2]
 
 
 def test_stages_and_languages_can_be_chosen(run_folder, published_folder):

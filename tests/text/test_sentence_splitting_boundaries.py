@@ -45,6 +45,8 @@ def test_the_first_reason_counts():
             "Hori 17. mendean gertatu zen. Gero etorri zen.",
             ["Hori 17. mendean gertatu zen.", "Gero etorri zen."],
         ),
+        ("Basque", "Hura ⅩⅨ. mendean jaio zen. Gero hil zen.", ["Hura ⅩⅨ. mendean jaio zen.", "Gero hil zen."]),
+        ("Hausa", "Nisa 2-½. amma ba haka ba ne.", ["Nisa 2-½. amma ba haka ba ne."]),
         ("Basque", 'Esan zuen: "Bai. Noski." Gero joan zen.', ['Esan zuen: "Bai.', 'Noski."', "Gero joan zen."]),
         ("Basque", "Hasi da (berriz. Gero amaitu da.", ["Hasi da (berriz.", "Gero amaitu da."]),
         ("Basque", 'Esan du "bai." Gero joan da.', ['Esan du "bai."', "Gero joan da."]),

@@ -60,6 +60,21 @@ def test_an_answer_of_a_decoder_is_one_line_after_the_prompt(tiny_lm):
     assert {tokenizer.decode(id) for id in calls[0]["eos_token_id"]} == {"<eos>", "\n"}
 
 
+def test_a_tokenizer_without_line_breaks_ends_an_answer_at_eos_alone(tiny_lm):
+    """XGLM's reads one as a space, which it writes before digits, too."""
+    from tokenizers import normalizers
+    from transformers import AutoModelForCausalLM, XGLMTokenizer
+
+    words = ["<s>", "<pad>", "</s>", "<unk>", "▁", *"19"]
+    tokenizer = XGLMTokenizer(vocab=[(word, -float(i > 3)) for i, word in enumerate(words)])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\n", " ")
+    assert tokenizer.tokenize("\n")[-1] == "▁" == tokenizer.tokenize(" 19")[-3]
+    model = AutoModelForCausalLM.from_pretrained(tiny_lm).eval()
+    calls = saying(model, [4, 5, 6])
+    answers = eval_translation.translate(model, tokenizer, CausalTokenizer(tokenizer, "14", 99), PAIRS[:1])
+    assert answers == {0: "19"} and calls[0]["eos_token_id"] == [2]
+
+
 def test_an_answer_of_an_encoder_decoder_is_after_the_code_of_its_language(encoder_decoder):
     model, tokenizer, _ = encoder_decoder
     calls = saying(model, tokenizer.convert_tokens_to_ids(["z", "e", "r"]))

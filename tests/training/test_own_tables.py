@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -143,6 +144,10 @@ def test_columns_of_languages_and_groups(tmp_path):
         assert "row 2: Hausa is not among --src and --target_languages" in refusal(read, source(path, SORBIAN, BASQUE))
     write(path, {"source": "Witaj.", "target": "Kaixo.", "src": "Upper Sorbian", "tgt": "Basque"})
     assert [pair.direction for pair in load(source(path, src=SORBIAN))[0]] == ["Upper Sorbian to Basque"]
+    own = tmp_path / "languages.tsv"
+    own.write_text("name\tflores\tscript\nUpper Sorbian\thsb_Latn\tLatn\n", encoding="utf-8")
+    everything = replace(source(path), target_languages=(), languages_file=str(own))
+    assert [pair.direction for pair in load(everything)[0]] == ["Upper Sorbian to Basque"]
     write(path, {"source": "Hello.", "target": "Kaixo.", "src": None, "tgt": ""})
     assert [pair.direction for pair in load(source(path))[0]] == ["English to Basque"]
     write(path, {"source": "a", "target": "b", "src": "English", "tgt": 3})

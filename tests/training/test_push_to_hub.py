@@ -93,7 +93,7 @@ def test_a_token_that_may_not_upload_is_one_line(tmp_path, server, monkeypatch):
     with pytest.raises(UsageError, match=r"the Hub rejected the upload to me/model .* the model is complete in"):
         hub.upload(tmp_path, "me/model", "model", ["hub/*"])
     with pytest.raises(UsageError, match="--push_to_hub: the Hub does not accept your token"):
-        hub.check_token("--push_to_hub")
+        hub.check_token()
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def cannot_load(name: str, error: Exception) -> str:
     return f"cannot load {name!r}{near_folder(name)} ({reason(error)}); {remedy} ({gated})"
 
 
-def check_repository_name(flag: str, name: str) -> None:
+def check_repository_name(name: str) -> None:
     """Raise UsageError for a name that the Hub would reject."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -282,11 +282,11 @@ def check_repository_name(flag: str, name: str) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise UsageError(
-            f"{flag}: {name!r} is not a repository name ({reason(error)}); pass {flag} NAME or OWNER/NAME"
+            f"--push_to_hub: {name!r} is not a repository name ({reason(error)}); pass --push_to_hub NAME or OWNER/NAME"
         ) from None
 
 
-def check_token(flag: str) -> None:
+def check_token() -> None:
     """Raise UsageError, before any work, if the Hub would reject an upload."""
     from huggingface_hub import HfApi
 
@@ -294,7 +294,7 @@ def check_token(flag: str) -> None:
         HfApi().whoami()
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
         raise UsageError(
-            f"{flag}: the Hub does not accept your token ({reason(error)}); export HF_TOKEN with write access, or drop "
+            f"--push_to_hub: the Hub does not accept your token ({reason(error)}); export HF_TOKEN with write access, or drop "
             "the flag and upload later"
         ) from None
 

@@ -16,7 +16,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
 from topxgen.corpora import hub_sets, own_benchmarks, tables
-from topxgen.corpora.splits import SIZES, Split, check_not_english, check_order, check_size, warn_of_language
+from topxgen.corpora.splits import SIZES, Split, check_published
 from topxgen.corpora.tables import SUFFIXES, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -89,18 +89,12 @@ def load(
             raise UsageError(f"{folder} is not a folder")
         splits = loader(name, language, folder)
         filled = {split.source for split in splits if any(text.strip() for text in split.texts)}
+        has_english = folder is not None and name in SIZES and language.flores != "eng_Latn"
+        english = _english(name, loader, folder) if has_english else []
         for split in splits:
             if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
-            check_size(split, allow_partial)
-            warn_of_language(split, language)
-        if folder is not None and name in SIZES and language.flores != "eng_Latn":
-            english = _english(name, loader, folder)
-            for split in splits:
-                check_not_english(split, [text for other in english for text in other.texts])
-                for other in english:
-                    if other.name == split.name.partition(" (")[0]:
-                        check_order(split, other.texts)
+            check_published(split, language, english, allow_partial)
     except LacksLanguage:
         raise
     except UsageError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, hub_sets
-from topxgen.corpora.splits import Split, check_not_english, check_order, check_size, warn_of_language
+from topxgen.corpora.splits import Split, check_published
 from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -43,9 +43,10 @@ def _sentences_in(source: str, language: Language, option: str, allow_partial: b
             if not any(map(str.strip, lines)):
                 raise UsageError(f"{path} is empty")
             if name in flores:
-                split = benchmarks.lines_of("flores", "dev", language, lines, str(path))
-                _check_flores(split, Path(source), allow_partial)
-                warn_of_language(split, language)
+                english = languages.find("English")
+                files = [Path(source) / file for file in benchmarks.flores_files(english, "dev")]
+                others = [_dev(english, file) for file in files if file.is_file() and language.flores != english.flores]
+                check_published(_dev(language, path), language, others, allow_partial)
             return lines
     raise UsageError(
         f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
@@ -53,15 +54,8 @@ def _sentences_in(source: str, language: Language, option: str, allow_partial: b
     )
 
 
-def _check_flores(split: Split, folder: Path, allow_partial: bool) -> None:
-    """Raise UsageError if a split is not the published one."""
-    check_size(split, allow_partial)
-    english = languages.find("English")
-    for name in benchmarks.flores_files(english, split.name) if split.language != english.name else ():
-        if (folder / name).is_file():
-            texts = read_lines(folder / name)
-            check_not_english(split, texts)
-            check_order(split, texts)
+def _dev(language: Language, path: Path) -> Split:
+    return benchmarks.lines_of("flores", "dev", language, read_lines(path), str(path))
 
 
 def parallel_sentences(

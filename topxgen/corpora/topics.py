@@ -1,6 +1,7 @@
 """Files of topics to write about: text (one per line) or jsonl."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
@@ -12,16 +13,15 @@ def read_topics(path: Path) -> list[str]:
     """The distinct topics of a file, in its order.
 
     In a text file without "wiki" in its name, a line is a comma-separated word list, whose last comma
-    becomes " and ". A jsonl line is a string or an object with "topic", and perhaps "category".
+    becomes " and ". A line of a jsonl or json file is a string or an object with "topic", and perhaps "category".
     Raises UsageError when the file is missing, empty or malformed.
     """
-    lines = _lines(path)
-    if path.suffix == ".jsonl":
-        topics = [_json_topic(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if _is_json(path):
+        topics = [topic for _, topic, _ in _json_topics(path)]
     elif "wiki" in path.name.lower():
-        topics = [line.strip() for line in lines]
+        topics = [line.strip() for line in _lines(path)]
     else:
-        topics = [_word_list(line) for line in lines]
+        topics = [_word_list(line) for line in _lines(path)]
     topics = list(dict.fromkeys(topic for topic in topics if topic))
     if not topics:
         raise UsageError(f"the topics file {path} holds no topic; it needs one topic per line")
@@ -29,22 +29,40 @@ def read_topics(path: Path) -> list[str]:
 
 
 def read_categories(path: Path) -> dict[str, str]:
-    """The category of each topic of a jsonl file that has one; {} for other files. Raises UsageError as `read_topics` does."""
-    if path.suffix != ".jsonl":
-        return {}
+    """The category of each topic of a json or jsonl file that has one; {} for other files. Raises UsageError as `read_topics` does."""
     categories = {}
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path}, line {number}"
-        if line.strip() and (topic := _json_topic(line, where)) and isinstance(value := json.loads(line), dict):
-            category = value.get("category")
-            if category is not None and not isinstance(category, str):
-                raise UsageError(f'{where}: "category" is no text')
-            if category:
-                categories.setdefault(topic, category)
+    for where, topic, category in _json_topics(path) if _is_json(path) else ():
+        if category is not None and not isinstance(category, str):
+            raise UsageError(f'{where}: "category" is no text')
+        if topic and category:
+            categories.setdefault(topic, category)
     return categories
 
 
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() in (".jsonl", ".json")
+
+
+def _json_topics(path: Path) -> Iterator[tuple[str, str, object]]:
+    """(file and line, topic, category) of each line."""
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise UsageError(f"{where}: {error}; a line is a JSON string or object") from None
+            row = value if isinstance(value, dict) else {"topic": value}
+            if not isinstance(topic := row.get("topic"), str):
+                raise UsageError(f'{where}: needs a string or an object with "topic"')
+            yield where, topic.strip(), row.get("category")
+
+
 def _lines(path: Path) -> list[str]:
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        raise UsageError(
+            f'the topics file {path} is a table: write a .txt file (one topic per line), or .jsonl with "topic"'
+        )
     try:
         refuse_stand_in(path)
         return split_lines(path.read_text(encoding="utf-8-sig"))
@@ -55,17 +73,6 @@ def _lines(path: Path) -> list[str]:
             f"cannot read the topics file {path}{reason}; pass --seed_topics_path a txt (one topic per line) or "
             "jsonl file, such as topics/wikipedia_vital_topics.txt"
         ) from None
-
-
-def _json_topic(line: str, where: str) -> str:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from None
-    topic = value.get("topic") if isinstance(value, dict) else value
-    if not isinstance(topic, str):
-        raise UsageError(f'{where}: needs a string or an object with "topic"')
-    return topic.strip()
 
 
 def _word_list(line: str) -> str:

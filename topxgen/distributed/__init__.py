@@ -39,7 +39,9 @@ class Plan:
     scheduler: str
     what: str  # they do, for messages
     workers: int | None = None  # None: as many as there is room for
-    gpus: int = 1  # of each, where there are any; 0: a core each is enough
+    # Of each, where there are any; 0: a core each is enough. Or how many, by the GPUs of the largest node and the bytes of the
+    # smallest GPU (None: not known).
+    gpus: int | Callable[[int, int | None], int] = 1
     log: Path | None = field(default=None, compare=False)  # gets what they print as they load
 
 

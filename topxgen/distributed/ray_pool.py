@@ -19,12 +19,14 @@ from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
 from topxgen.distributed import CAPACITY, Call, Plan, Pool, ray_cluster
 from topxgen.distributed.worker import Worker, environment
+from topxgen.inference.gpu_groups import smallest_memory
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5  # how often a signal is looked for
 WAIT_NOTICE_S = 30.0
 NEW_NODES_S = 10.0  # how often nodes are looked for that have joined
+MEMORY_S = 60.0  # for the nodes to import torch and measure their GPUs
 MAX_LOSSES = 5  # workers, for one call or while they load: then it is the call or the model that ends them
 
 
@@ -48,7 +50,11 @@ class RayPool(Pool):
     check = staticmethod(ray_cluster.check)
 
     def __init__(self, build: Callable[[], Any], plan: Plan):
-        self._ray, self._plan = ray_cluster.connect(plan), plan
+        self._ray = ray_cluster.connect(plan)
+        if callable(plan.gpus):
+            largest = max(int(node.get("GPU", 0)) for node in self._nodes())
+            plan = replace(plan, gpus=plan.gpus(largest, self._gpu_memory()) if largest else 1)
+        self._plan = plan
         count, cpus, gpus = share(self._nodes(), plan)
         # Lost ones are replaced here: an actor that Ray restarts keeps its calls while it waits for a node and loads.
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
@@ -69,6 +75,28 @@ class RayPool(Pool):
 
     def _nodes(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _gpu_memory(self) -> int | None:
+        """Bytes of the smallest GPU of all nodes that answer in time; None if none does."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ask = self._ray.remote(num_cpus=0, num_gpus=0.01, max_retries=0)(smallest_memory)
+        nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+        on_nodes = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+        references = [ask.options(scheduling_strategy=node).remote() for node in on_nodes]
+        answered = self._finished(references, len(references), MEMORY_S)
+        with suppress(self._ray.exceptions.RayError):  # of a node that cannot run our code: its worker says so
+            return min(filter(None, self._ray.get(answered)), default=None)
+        return None
+
+    def _finished(self, references: list, number: int, seconds: float) -> list:
+        """The results that are there once so many are, or the time is over."""
+        try:
+            return self._ray.wait(references, num_returns=number, timeout=seconds)[0]
+        except KeyboardInterrupt:  # as Ray raises whatever a handler of signals has raised
+            if signals.stop_requested():
+                raise signals.Stopped from None
+            raise
 
     def _started(self, losses: int = 0) -> _Actor:
         handle = self._class.remote()
@@ -106,15 +134,9 @@ class RayPool(Pool):
         if not numbers:  # all workers were lost as the run was stopped
             self._waiting.clear()
             return []
-        try:
-            self._ray.wait(list(numbers), num_returns=1, timeout=POLL_S)
-            done, _ = self._ray.wait(list(numbers), num_returns=len(numbers), timeout=0)
-        except KeyboardInterrupt:  # as Ray raises whatever a handler of signals has raised
-            if signals.stop_requested():
-                raise signals.Stopped from None
-            raise
+        self._finished(list(numbers), 1, POLL_S)
         results = []
-        for reference in done:
+        for reference in self._finished(list(numbers), len(numbers), 0):
             actor = self._actors[numbers[reference]]
             if reference not in actor.calls:  # of a worker just found to be lost
                 continue

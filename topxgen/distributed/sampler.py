@@ -21,12 +21,11 @@ class DistributedSampler:
     def __init__(self, backend: str, settings: ModelSettings):
         self._settings, self._adapter = settings, settings.adapter_name_or_path
         log = settings.engine_log and settings.engine_log.absolute()
-        tensor = settings.tensor_parallel_size or 1
+        # Without a tensor_parallel_size an engine takes all GPUs that its worker has.
         of_worker = replace(
-            settings, distributed=None, num_workers=None, data_parallel_size=1, api_key=None, engine_log=None,
-            tensor_parallel_size=tensor,
-        )  # fmt: skip
-        gpus = tensor * gpu_groups.pipeline_size(settings)
+            settings, distributed=None, num_workers=None, data_parallel_size=1, api_key=None, engine_log=None
+        )
+        gpus = gpu_groups.gpus_of_worker(backend, settings)
         plan = Plan(settings.distributed, "generation", settings.num_workers, gpus, log)
         self._pool = distributed.start(partial(SamplerWorker, backend, of_worker), plan)
 

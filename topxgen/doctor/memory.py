@@ -85,10 +85,9 @@ def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situ
     pipeline = options.get("pipeline_parallel_size", 1)
     pipeline = pipeline if isinstance(pipeline, int) and pipeline > 0 else 1
     heads, share = attention.heads if attention else None, args.gpu_memory_utilization
-    tensor = args.tensor_parallel_size or (1 if args.distributed else None)  # Ray's workers have no others by default
     try:
-        if args.data_parallel_size or tensor or len(gpus) == 1:
-            split = gpu_groups.share_out(len(gpus), args.data_parallel_size, tensor, pipeline, heads)
+        if args.data_parallel_size or args.tensor_parallel_size or len(gpus) == 1:
+            split = gpu_groups.share_out(len(gpus), args.data_parallel_size, args.tensor_parallel_size, pipeline, heads)
         else:
             split = gpu_groups.by_memory(len(gpus), weights, memory, share, heads, pipeline)
     except UsageError as error:

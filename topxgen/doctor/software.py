@@ -251,7 +251,8 @@ def environments(situation: Situation) -> Iterator[Finding]:
 
 
 def inputs(situation: Situation) -> Iterator[Finding]:
-    """Keys and clients of APIs, and what the first command says of its flags and files, which no stage before it makes."""
+    """Keys and clients of APIs, and what commands say of their flags and files that no stage before them makes: the first one, and
+    each that generates, of which an experiment has several."""
     errors = {}
     for command, prefix in product(situation.commands, ("", "judge_")):
         flags = vars(command.args)
@@ -261,7 +262,9 @@ def inputs(situation: Situation) -> Iterator[Finding]:
                     inference.check(api, inference.ModelSettings("", base_url=flags[f"{prefix}base_url"]))
             except UsageError as error:
                 errors[command.name] = str(error)
-    for command, estimate in situation.estimates[:1]:
+    for command, estimate in situation.estimates:
+        if command is not situation.commands[0] and "generate" not in getattr(command.args, "stages", ()):
+            continue
         is_complete = not any(asset.problem for asset in situation.assets if command.stage in asset.stages)
         if is_complete and estimate.work.startswith(UNKNOWN):
             errors.setdefault(command.name, estimate.work.removeprefix(UNKNOWN))

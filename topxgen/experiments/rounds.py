@@ -36,6 +36,7 @@ HELD_OUT = {"dataset_name_or_path": "validation"}  # FLORES-200 dev
 NOT_FOR_ROUNDS = (
     *("paragraphs", "use_nllb", "nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"),
     *("tokenizer_name_or_path", "adapter_name_or_path", "lora_rank"),
+    *("base_url", "request_timeout", "max_retries", "budget"),
 )
 # Flags that a round gives to datagen.py and main.py itself.
 DECIDED = {
@@ -207,9 +208,10 @@ def _back_translation(
 ) -> Tree:
     """The section datagen of a round: the paragraphs of round 0, translated by `model`, five-shot as it was trained."""
     given = settings.datagen
+    has_api = first.data[0].args.inference_api in inference.REMOTE
     flags: Tree = {
         **own,
-        **dict.fromkeys(NOT_FOR_ROUNDS),
+        **dict.fromkeys((*NOT_FOR_ROUNDS, "inference_api") if has_api else NOT_FOR_ROUNDS),
         "stages": ["translate", "score"],
         "output_dir": str(first.folder),
         "translate_dir": f"round-{number}",

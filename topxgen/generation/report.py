@@ -20,8 +20,11 @@ def report(config: GenerationConfig) -> bool:
         if layout.translations(name).exists():
             translation[name] = funnel.translation_counts(layout, name)
     _check_unchanged(config, generation, translation)
-    asked = [language_manifest(layout, "generate", name).get("prompts_asked") or 0 for name in own]
-    table = funnel.render(sum(asked) or None, generation.values(), translation.values(), config.filter_names)
+    sent = sum(
+        language_manifest(layout, "generate", name).get("prompts_asked") or counts["prompts"]
+        for name, counts in generation.items()
+    )
+    table = funnel.render(sent or None, generation.values(), translation.values(), config.filter_names)
     show(f"\nFunnel, {', '.join(config.languages)}:\n{table}\n")
     whole = [whole_manifest(layout, stage) for stage in STAGES]
     others = sorted({name for manifest in whole for name in manifest.get("counts", {})} - config.languages.keys())

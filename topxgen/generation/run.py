@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from topxgen import distributed, inference
-from topxgen.common import flag_rules, hub, provenance, rates, shards
+from topxgen.common import checksums, flag_rules, hub, provenance, rates, shards
 from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
@@ -371,6 +371,18 @@ def score(config: GenerationConfig) -> None:
     layout, scorer, started = config.layout, config.scorer, provenance.now()
     if scorer is None:
         return
+    settings = {name: value for name, value in config.score_settings().items() if value is not None}
+    for name in config.languages:
+        if checksums.is_changed(path := layout.translations(name)):
+            logger.warning(
+                f"{path} was changed after it had been written (its digest in {checksums.NAME} is another one): its pairs keep "
+                "their scores; to score an edited line again, remove scores from it"
+            )
+        if _has_changed(language_manifest(layout, "score", name).get("settings", {}), settings):
+            logger.info(
+                f"score: {scorer.id} has other weights or code than when it scored {name}, which is scored again"
+            )
+            scoring.forget(layout, name)
     unscored = {name: scoring.count_unscored(layout, name, scorer.id) for name in config.languages}
     if unfinished := [name for name, count in unscored.items() if count]:
         total = sum(unscored.values())
@@ -388,7 +400,6 @@ def score(config: GenerationConfig) -> None:
     results = {name: scoring.truncated_texts(layout, name) | {"counts": count} for name, count in counts.items()}
     if truncated := sum(result.get("truncated_texts", 0) for result in results.values()):
         logger.warning(f"{truncated} texts are longer than the scorer reads and were scored by their beginnings")
-    settings = {name: value for name, value in config.score_settings().items() if value is not None}
     write_manifests(layout, "score", started, config.args.seed, settings, results, config.languages)
     for name in config.languages:
         # It has the count of truncated texts until the manifest has it.
@@ -400,6 +411,14 @@ def score(config: GenerationConfig) -> None:
             f"{pairs - scored} of {pairs} pairs have no score, as their translator gave no confidence (LLMs do not); choose --scorer "
             "blaser or metricx-qe"
         )
+
+
+def _has_changed(earlier: dict, settings: dict) -> bool:
+    """Whether the scorer of an earlier run has the same name, but is another one."""
+    is_same_name = earlier.get("scorer") == settings["scorer"]
+    return is_same_name and any(
+        key in earlier and earlier[key] != settings.get(key, earlier[key]) for key in ("scorer_weights", "scorer_code")
+    )
 
 
 def _drop_below_min_score(config: GenerationConfig) -> None:

@@ -259,6 +259,16 @@ def _is_unscored(record: dict, scorer_id: str) -> bool:
     return bool(scores) and all(score is None for score in scores)
 
 
+def forget(layout: Layout, language: str) -> None:
+    """Take all scores of a language out of its files."""
+    layout.score_cache(language).unlink(missing_ok=True)
+    path = layout.translations(language)
+    records = (
+        record | {"scores": [None] * len(record["translations"])} for record in read_jsonl(path, TranslationRecord)
+    )
+    write_atomic(path, (to_line({key: value for key, value in one.items() if key != "scorer"}) for one in records))
+
+
 def score(config, source: Language, progress: Progress) -> None:
     """Fill in `scores` of the records that the scorer has not scored yet.
 

@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -89,8 +89,23 @@ def _split(gpus: tuple[str, ...], settings: ModelSettings, pipeline: int) -> Spl
     wanted, tensor, count = settings.data_parallel_size, settings.tensor_parallel_size, len(gpus)
     if wanted is not None or tensor is not None or count == 1:
         return share_out(count, wanted, tensor, pipeline, _heads(settings))
-    sizes = _weights(settings), _smallest_memory(), settings.gpu_memory_utilization
-    return by_memory(count, *sizes, _heads(settings), pipeline)
+    return by_memory(
+        count, _weights(settings), smallest_memory(), settings.gpu_memory_utilization, _heads(settings), pipeline
+    )
+
+
+def gpus_of_worker(backend: str, settings: ModelSettings) -> int | Callable[[int, int | None], int]:
+    """How many the engine of a worker takes; by the GPUs of a node and the memory of each, if no flag says it. Raises UsageError."""
+    pipeline = pipeline_size(settings)
+    if backend != "vllm" or settings.tensor_parallel_size:
+        return (settings.tensor_parallel_size or 1) * pipeline
+
+    def by_node(gpus: int, memory: int | None) -> int:
+        split = by_memory(gpus, _weights(settings), memory, settings.gpu_memory_utilization, _heads(settings), pipeline)
+        logger.info(f"a worker takes {split.tensor * pipeline} of up to {gpus} GPUs of a node: {split.why}")
+        return split.tensor * pipeline
+
+    return by_node
 
 
 def tensor_sizes(most: int, heads: Heads | None) -> list[int]:
@@ -163,7 +178,7 @@ def visible_gpus() -> tuple[str, ...]:
     return names if all(name.startswith("MIG-") for name in names) else names[:count]
 
 
-def _smallest_memory() -> int | None:
+def smallest_memory() -> int | None:
     """Bytes of the smallest visible GPU, found out by another process: this one keeps no GPU memory for itself."""
     program = (
         "import json, torch; "

@@ -1,6 +1,6 @@
 """A model that is loaded when it is needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from topxgen.inference import Request, SamplingSettings
 
@@ -8,9 +8,12 @@ from topxgen.inference import Request, SamplingSettings
 class LazySampler:
     """A sampler (see topxgen.inference) whose model is loaded at the first request: not if a response cache answers them all."""
 
-    def __init__(self, load: Callable[[], object], on_ready: Callable[[], None] = lambda: None):
-        """`on_ready` is called before each batch of requests, once the model is loaded."""
-        self._load, self._on_ready, self._sampler = load, on_ready, None
+    def __init__(
+        self, load: Callable[[], object], on_ready: Callable[[], None] = lambda: None, adapters: Sequence[str] = ()
+    ):
+        """`on_ready` is called before each batch of requests, once the model is loaded. `adapters`: those to come; the engine
+        refuses one before it answers with another."""
+        self._load, self._on_ready, self._sampler, self._adapters = load, on_ready, None, adapters
         self._adapter: str | None = None
 
     def use_adapter(self, adapter: str | None) -> None:
@@ -25,8 +28,8 @@ class LazySampler:
             return
         if self._sampler is None:
             self._sampler = self._load()
-            if self._adapter is not None:
-                self._sampler.use_adapter(self._adapter)
+            for adapter in (*self._adapters, self._adapter):
+                self.use_adapter(adapter)
         self._on_ready()
         waiting = [first]
         yield from self._sampler.generate(lambda: waiting.pop() if waiting else next_request(), settings)

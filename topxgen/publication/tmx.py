@@ -10,6 +10,7 @@ from xml.sax.saxutils import XMLGenerator
 
 import topxgen
 from topxgen.publication.sources import Config, Pair
+from topxgen.text import languages
 from topxgen.text.languages import Language
 
 # What XML 1.0 (section 2.2) cannot hold, not even escaped.
@@ -20,7 +21,8 @@ PROPERTIES = ("score", "confidence", "topic", "back_translator")
 def language_tag(language: Language) -> str:
     """Its BCP 47 tag: the shortest ISO 639 code, with the script where the language table has it in another one, too."""
     tag = language.iso639_1 or language.iso639_3
-    return f"{tag}-{language.script}" if "(" in language.name else tag
+    rows = (row for row in languages.load().values() if row.flores == language.flores)
+    return f"{tag}-{language.script}" if any("(" in row.name for row in rows) else tag
 
 
 class Tmx:

@@ -8,6 +8,7 @@ import logging
 
 from topxgen.common.console import ONCE
 from topxgen.common.registry import Choice
+from topxgen.text import languages
 from topxgen.text.languages import Language
 from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 
@@ -27,9 +28,9 @@ class BM25:
         import bm25s
         import Stemmer
 
-        name = language.name.lower()
         # Stemmers have English names of languages, as the table does ("Modern Standard Arabic": arabic).
-        algorithm = next((a for a in Stemmer.algorithms() if a in name.split()), None)
+        words = {word for name in languages.names_of(language) for word in name.lower().split()}
+        algorithm = next((a for a in Stemmer.algorithms() if a in words), None)
         self._stem = Stemmer.Stemmer(algorithm).stemWords if algorithm else list
         self._tokens = tokens
         if tokens == ORIGINAL and language.script in UNSPACED_SCRIPTS:

@@ -159,7 +159,7 @@ def _read_file(path: Path, stage: str, language: Language, languages_file: str |
         return corpus
     corpus.target, corpus.pairs = languages.find(target_language_of(path.parent), languages_file), []
     for _, record in read_translations(path, ("scores",), on_cut):
-        if stage == "filtered" and not record["propositions"]:  # its pairs were all dropped
+        if not record["propositions"]:  # all its sentences were rejected, or all its pairs dropped
             continue
         corpus.paragraphs.append(record.get("sentence") or " ".join(record["propositions"]))
         corpus.topics.append(record.get("topic"))

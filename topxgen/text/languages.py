@@ -143,6 +143,12 @@ def find(name: str, extra: str | None = None) -> Language:
     )
 
 
+def names_of(language: Language, extra: str | None = None) -> set[str]:
+    """All names of a language, by whichever it was found."""
+    rows = {row.name for row in load(extra).values() if row.flores == language.flores}
+    return {language.name, *rows, *(name for name, code in other_names().items() if code == language.flores)}
+
+
 def row_id(language: Language) -> str:
     """A digest of a row of the user's own; "" for one of the table, whatever name it is used by."""
     if any(replace(row, name=language.name) == language for row in load().values()):

@@ -222,9 +222,11 @@ def _ends_clearly(paragraph: str, end: int) -> bool:
 
 def _ends_in_word(text: str) -> bool:
     """Whether the full stop at the end of `text` follows a word, not an abbreviation: one that is long or ends in a vowel."""
-    if not (match := _WORD_AT_END.search(text[-40:])):
+    match = _WORD_AT_END.search(text[-40:])
+    word = match[1] if match else ""
+    letters = [char for char in unicodedata.normalize("NFD", word) if char.isalpha()]
+    if not letters:  # ⅩⅨ, numbers to Unicode
         return False
-    word, letters = match[1], [char for char in unicodedata.normalize("NFD", match[1]) if char.isalpha()]
     is_long, ends_in_vowel = len(letters) >= 5, letters[-1] in _VOWELS
     return (is_long or ends_in_vowel) if word.islower() else (is_long and ends_in_vowel)
 

@@ -152,7 +152,7 @@ def _check_repository(args: argparse.Namespace) -> None:
             )
         args.push_to_hub, args.hub_model_id = True, args.push_to_hub
     name = args.hub_model_id or args.output_dir.resolve().name
-    hub.check_repository_name("--push_to_hub", name)
+    hub.check_repository_name(name)
 
 
 def _check_single_gpu() -> None:

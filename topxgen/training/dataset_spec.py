@@ -34,6 +34,7 @@ class DatasetSpec(Settings):
     strategy: str = "soonest"
     drop_duplicates: str = "after"
     seed: int = 122
+    languages_file: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "target_languages", tuple(dict.fromkeys(self.target_languages)))

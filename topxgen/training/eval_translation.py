@@ -105,7 +105,9 @@ def _batches(pairs: Sequence[Pair], rows: list[list[int]], size: int) -> list[li
 
 def _generate_causal(model, tokenizer, pair_tokenizer: CausalTokenizer, rows: list[list[int]], options: dict):
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pair_tokenizer.eos
-    ends = {pair_tokenizer.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
+    line_break = tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
+    # An answer is one line. Tokenizers without a line break (XGLM's) read it as the space before digits, say.
+    ends = {pair_tokenizer.eos, *(line_break if "\n" in tokenizer.decode(line_break) else ())}
     ids, mask = (made.to(model.device) for made in (pad(rows, padding, "left"), attention_mask(rows, "left")))
     output = model.generate(
         input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=padding, **options

@@ -107,7 +107,7 @@ class PairReader:
 
     def _language(self, name: str) -> str:
         """The language of that name. Raises UsageError if the command asks for others."""
-        language, spec = languages.find(name), self._spec
+        language, spec = languages.find(name, self._spec.languages_file), self._spec
         if spec.target_languages and language not in (spec.src, *spec.target_languages):
             raise UsageError(
                 f"{language.name} is not among --src and --target_languages; add it, or drop --target_languages to train on all "

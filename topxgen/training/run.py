@@ -136,7 +136,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     """
     started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
-        hub.check_token("--push_to_hub")
+        hub.check_token()
     info = model_card.RunInfo(
         args, model.is_decoder, facts, settings, provenance.command_line(()), lineage.of_training(vars(args), facts)
     )

@@ -210,6 +210,6 @@ def _load_own(spec: DatasetSpec) -> LoadedPairs:
         data.origins[name] = {"path": where, "sha256": sha256, "texts_sha256": digests}
         if pairs and pairs[0].src:
             for texts, language in zip(sides, (pairs[0].src, pairs[0].tgt), strict=True):
-                if problem := doubts(texts, known.get(language) or languages.find(language)):
+                if problem := doubts(texts, known.get(language) or languages.find(language, spec.languages_file)):
                     logger.warning(f"{where}, {name}: {problem}")
     return data

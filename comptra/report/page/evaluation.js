@@ -60,28 +60,29 @@ function report(one, isOpen) {
 
 /* A metric against training steps, a line for each direction and training, bands for 95 % intervals. */
 function panel(one) {
+  const shown = (score) => page.number(score, one.digits);
   const points = one.series.flatMap((line) => line.points.map(([step, score, low, high]) => ({ step, score, low, high, line: line.label })));
   const color = (direction) => (one.series.find((line) => line.direction === direction) || one.series[0]).label;
   const baselines = Object.entries(one.baselines).map(([direction, score]) => ({ score, line: color(direction), direction }));
   const hasBands = points.some((point) => point.low < point.high);
   const lines = one.series.map((line) => {
     const [first, last] = [line.points[0], line.points[line.points.length - 1]];
-    return `${line.label}: ${page.number(first[1], 2)} at step ${page.number(first[0])}, ${page.number(last[1], 2)} at step ${page.number(last[0])}`;
+    return `${line.label}: ${shown(first[1])} at step ${page.number(first[0])}, ${shown(last[1])} at step ${page.number(last[0])}`;
   });
   return page.chart({
     marginBottom: 36, x: { label: "step", ticks: 6 }, y: { label: one.axis, grid: true, nice: true }, color: { type: "categorical", domain: one.series.map((line) => line.label), legend: one.series.length > 1 }, height: 300,
     marks: [
       hasBands ? Plot.areaY(points, { x: "step", y1: "low", y2: "high", fill: "line", fillOpacity: 0.15 }) : null,
-      Plot.ruleY(baselines, { y: "score", stroke: "line", strokeDasharray: "4,4", title: (base) => `baseline, ${base.direction}: ${base.score.toFixed(2)}` }),
+      Plot.ruleY(baselines, { y: "score", stroke: "line", strokeDasharray: "4,4", title: (base) => `baseline, ${base.direction}: ${shown(base.score)}` }),
       Plot.lineY(points, { x: "step", y: "score", stroke: "line", marker: "dot" }),
-      Plot.tip(points, Plot.pointerX({ x: "step", y: "score", title: (point) => `${point.line}\nstep ${page.number(point.step)}: ${point.score.toFixed(2)}${point.low < point.high ? ` [${point.low.toFixed(2)}, ${point.high.toFixed(2)}]` : ""}`, fill: "var(--raised)", stroke: "var(--edge)" })),
+      Plot.tip(points, Plot.pointerX({ x: "step", y: "score", title: (point) => `${point.line}\nstep ${page.number(point.step)}: ${shown(point.score)}${point.low < point.high ? ` [${shown(point.low)}, ${shown(point.high)}]` : ""}`, fill: "var(--raised)", stroke: "var(--edge)" })),
     ],
   }, {
     title: `${one.title} against training steps`,
     description: `${lines.join("; ")}.`,
     note: [hasBands ? "bands: 95 % intervals" : "", baselines.length ? "dashed: baseline" : ""].filter(Boolean).join("; ") || null,
     table: {
-      columns: ["line", "step", { title: one.axis, value: 2, digits: 2 }, { title: "low", value: 3, digits: 2 }, { title: "high", value: 4, digits: 2 }],
+      columns: ["line", "step", ...[one.axis, "low", "high"].map((title, i) => ({ title, value: i + 2, digits: one.digits }))],
       rows: [...points.map((point) => [point.line, point.step, point.score, ...(point.low < point.high ? [point.low, point.high] : [null, null])]),
         ...baselines.map((base) => [`baseline, ${base.direction}`, null, base.score, null, null])],
     },
@@ -141,7 +142,7 @@ function text(string, runs, language, kind) {
   const nodes = runs ? runs.map(([part, isOwn]) => {
     if (!isOwn || !part.trim()) return page.marked(part);
     const end = part.match(/\s*$/)[0];
-    return [page.el("mark", { class: kind }, page.marked(part.slice(0, part.length - end.length))), end];
+    return [page.el("mark", { class: kind }, page.marked(part.slice(0, part.length - end.length))), page.marked(end)];
   }) : page.marked(string);
   return page.el("bdi", { class: "text", lang: code || null, dir }, nodes);
 }

@@ -221,9 +221,10 @@ def _group(
         by_metric.setdefault(name, values)
     metrics = []
     for name in by_metric:
-        info = metric_info({"titles": {name: METRICS[name].title} if name in METRICS else {}}, name)
-        digits = 2 if info.high - info.low >= 10 else 4
-        metrics.append({"name": name, "title": info.title, "higher": info.higher_is_better, "digits": digits})
+        reported = (one for report in reports for one in report["groups"] if name in one["titles"])
+        unreported = {"titles": {name: METRICS[name].title} if name in METRICS else {}}
+        info = metric_info(next(reported, unreported), name)
+        metrics.append({"name": name, "title": info.title, "higher": info.higher_is_better, "digits": info.digits})
     dataset, src, tgt = _title(group)
     systems = []
     for i, one in enumerate(group.systems):

@@ -58,9 +58,8 @@ class Translations:
     def statistics(self) -> "np.ndarray":
         return self.scorer.statistics(self.system.translations)
 
-    def chrf(self, count: int | None = None) -> float:
-        """The corpus score of the first `count` sentences."""
-        return float(self.scorer.scores(self.statistics[:count].sum(axis=0)[None])[0])
+    def chrf(self) -> float:
+        return float(self.scorer.scores(self.statistics.sum(axis=0)[None])[0])
 
     def score(self, metric: str, signature: str | None, count: int) -> float | None:
         """The corpus score of the first `count` sentences by a metric of strings; None if it cannot be computed here as `signature`

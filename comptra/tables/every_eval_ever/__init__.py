@@ -187,7 +187,8 @@ def _bound(value: float) -> float | str:
 def _score(value: dict, score: float, row: dict, report: dict) -> dict:
     keys = ("segments", "unscored", "difference", "p", "p_holm", "p_bootstrap", "better")
     details = {key: value[key] for key in keys if value.get(key) is not None}
-    details |= {"interference": "; ".join(value.get("interference") or ()), "missing": row.get("missing") or ""}
+    details |= {key: row.get(key) or "" for key in ("missing", "unanswered", "edited")}
+    details["interference"] = "; ".join(value.get("interference") or ())
     found: dict = {"score": score, "details": _texts(details)}
     if None not in (bounds := tuple(map(finite, value.get("interval") or (None, None)))):
         interval = {"lower": bounds[0], "upper": bounds[1], "confidence_level": 0.95, "method": "bootstrap"}

@@ -336,15 +336,20 @@ def test_what_no_table_can_be_made_of_is_said(two):
 
 def test_names_of_metrics_in_a_report_are_never_imported(two, tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nmetric = None\n")
-    report = json.loads((two / "scores.json").read_text())
+    report, name = json.loads((two / "scores.json").read_text()), f"{tmp_path}/evil.py:metric"
     for group in report["groups"]:
         for kind in ("titles", "signatures"):
-            group[kind][f"{tmp_path}/evil.py:metric"] = "evil"
+            group[kind][name] = "evil"
+        group["metrics"][name] = {"higher_is_better": False, "low": 0, "high": 1}
         for row in group["systems"]:
-            row["scores"][f"{tmp_path}/evil.py:metric"] = {"score": 1.0}
+            row["scores"][name] = {"score": 1.0}
     (two / "scores.json").write_text(json.dumps(report))
+    lines = [line | {name: 0.25} for line in records(two / "segments.jsonl")]
+    (two / "segments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     data, _ = collected(two)
     assert "evil" in json.dumps(data) and not (tmp_path / "ran").exists()
+    (own,) = (metric for metric in data["sentences"][0]["metrics"] if metric["name"] == name)
+    assert own == {"name": name, "title": "evil", "higher": False, "digits": 4}, "as the report says"
 
 
 def test_scores_against_steps(tmp_path):

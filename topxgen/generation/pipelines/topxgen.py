@@ -94,9 +94,7 @@ class TopXGen(Pipeline):
 
     def _others(self, name: str) -> list[str]:
         """The languages of example paragraphs other than `name`, by whatever name: Arabic is Modern Standard Arabic."""
-        code = self._languages[name].flores
-        rows = languages.load(self._args.languages_file).values()
-        same = {name, *(row.name for row in rows if row.flores == code)}
+        same = languages.names_of(self._languages[name], self._args.languages_file)
         return sorted(other for other in self._paragraphs if other not in same)
 
     def _draw_paragraphs(self, rng: random.Random, language: str) -> list[tuple[str, str]]:
