@@ -28,7 +28,7 @@ from pathlib import Path
 from comptra import evaluation_sets, guard
 from comptra import needs as wanted
 from comptra.scores import ensemble, gemba, original_flags
-from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
+from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags, check_judge
 from comptra.scores.systems import System, find_runs, loader_of_test_sets, read_system
 from comptra.scoring import score_groups, usable_metrics
 from comptra.significance import averages
@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         __doc__,
         section="evaluate",
         rules=RULES,
+        check=check_judge,
         incomplete="folders that could not be scored, or metrics that could not be computed",
         prog="python -m comptra.evaluate",
     )
@@ -200,6 +201,7 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
 
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
+    check_judge(args)
     flag_rules.check(RULES, args)
     names = ("csv", "json", "markdown", "latex", "plot", "segments")
     check_output_files({f"--{name}": getattr(args, name) for name in names}, BEGINNINGS)

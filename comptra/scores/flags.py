@@ -5,6 +5,7 @@ from pathlib import Path
 
 from comptra.scores import metrics
 from topxgen.common.cli import choices_help, count
+from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.common.registry import Choice
 from topxgen.flags import MODEL_FLAGS, add_language_id_flag, add_quality_flags, engine_rules
@@ -37,6 +38,13 @@ def measures(args: argparse.Namespace, *chosen: str) -> bool:
 def computed(args: argparse.Namespace) -> list[str]:
     """The metrics that score, or choose between two systems; of comptra.evaluate alone the latter."""
     return [*metric_names(args), *filter(None, [getattr(args, "ensemble_by", None)])]
+
+
+def check_judge(args: argparse.Namespace) -> None:
+    """Raise UsageError for a metric that asks an LLM, without one: a run of several days should not miss it at its last stage."""
+    for flag, names in (("metrics", args.metrics or ()), ("ensemble_by", [args.ensemble_by])):
+        if (name := next(filter(GEMBAS.__contains__, names), None)) and not args.judge_model_name_or_path:
+            raise UsageError(f"--{flag} {name} needs --judge_model_name_or_path, the LLM that judges")
 
 
 JUDGE_FLAGS = tuple(f"judge_{flag}" for flag in ("model_name_or_path", "prompt_style", "max_new_tokens", *MODEL_FLAGS))

@@ -121,7 +121,7 @@ def add_flags(add) -> None:
 class Gemba:
     """A SegmentMetric that asks an LLM, greedily. Responses are saved under --cache_dir, and no request is sent twice.
 
-    Raises UsageError without a judge, for a prompt file that lacks a part, and for what the judge lacks (a key, a tokenizer).
+    Raises UsageError for a prompt file that lacks a part, and for what the judge lacks (a key, a tokenizer).
     """
 
     files: tuple[str, ...] = ()  # prompts, in the order in which they are sent
@@ -130,8 +130,6 @@ class Gemba:
 
     def __init__(self, settings: MetricSettings):
         judge = settings.judge
-        if judge is None:
-            raise UsageError(f"--metrics {self.name} needs --{JUDGE}model_name_or_path, the LLM that judges")
         self._prompts = [self._load(file, i) for i, file in enumerate(self.files)]
         self._folder = (settings.cache_dir or default_folder()) / ANSWERS
         self._judge = replace(judge, model=replace(judge.model, engine_log=self._folder / ENGINE_LOG))

@@ -176,8 +176,7 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
         src, tgt = direction_of(folder.name, args.languages_file)
     path = folder / f"translate_{args.step}.jsonl"
     rows = _rows_to_score(path, args)
-    digest = checksums.sha256_of(path)
-    if is_edited := checksums.read(folder).get(path.name, digest) != digest:
+    if is_edited := checksums.is_changed(path):
         logger.warning(f"{path} was changed after it had been written (its digest in {checksums.NAME} is another one)")
     sentences, translations = [row[0] for row in rows], [row[1] for row in rows]
     unanswered, truncated = (frozenset(i for i, row in enumerate(rows) if row[mark]) for mark in (2, 3))

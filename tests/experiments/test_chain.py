@@ -134,6 +134,7 @@ MISTAKES = [
     (("evaluate: {dirs: in/runs, trails: 3}",), "section evaluate: unknown key trails (did you mean trials?)"),
     (("evaluate: {dirs: in/runs, trials: x}",), "argument --trials: 'x' is not a whole number"),
     (("evaluate: {dirs: in/runs, metrics: chrf, tokenize: 13a}",), "--tokenize has no effect without --metrics bleu"),
+    (("evaluate: {dirs: in/runs, metrics: [chrf, gemba-mqm]}",), "--metrics gemba-mqm needs --judge_model_name_or_path"),
     (("evaluate: {}",), "the following arguments are required: DIR (run.yaml, section evaluate)"),
     (("datagen: {languages: Basque, number_of_instructions: 5}",), "section datagen: the generate stage needs --model_name_or_path"),
     (("datagen: {languages: Basque, model_name_or_path: m}",), "section datagen: set the number of paragraphs"),

@@ -100,6 +100,19 @@ def test_a_manifest_that_names_another_language_than_its_file_is_refused(folder,
         path.write_text(whole)
 
 
+def test_scores_of_pairs_that_were_edited_are_warned_of(folder, tiny_nllb, caplog):
+    flags = ("--use_nllb", "--nllb_name_or_path", tiny_nllb, "--scorer", "confidence", "--stages", "translate", "score")
+    path = folder / "t/Basque_translate.jsonl"
+    for _ in range(2):
+        translate(folder, *flags)
+    warning = f"{path} was changed after it had been written"
+    assert warning not in caplog.text
+    pair = {"propositions": [TEXTS[0]], "translations": ["Edited."], "scores": [0.9], "scorer": "confidence"}
+    write(path, [json.loads(line) | pair for line in path.read_text().splitlines()])
+    translate(folder, *flags)
+    assert warning in caplog.text
+
+
 def test_a_scored_folder_may_be_scored_by_another_scorer(folder, tiny_nllb):
     flags = ("--use_nllb", "--nllb_name_or_path", tiny_nllb, "--stages", "translate", "score")
     for scorer in ("confidence", "none", "confidence"):

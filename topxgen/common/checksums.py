@@ -98,6 +98,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_changed(path: Path) -> bool:
+    """Whether a file is another one than its entry says; False without an entry."""
+    entry = read(path.parent).get(path.name)
+    return entry is not None and sha256_of(path) != entry
+
+
 def existing(folder: Path, paths: Iterable[Path]) -> list[str]:
     """The names, relative to `folder`, of those of `paths` that exist, sorted: for KEY of a manifest."""
     return sorted({path.relative_to(folder).as_posix() for path in paths if path.is_file()})

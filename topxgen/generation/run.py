@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from topxgen import distributed, inference
-from topxgen.common import flag_rules, hub, provenance, rates, shards
+from topxgen.common import checksums, flag_rules, hub, provenance, rates, shards
 from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
@@ -373,6 +373,11 @@ def score(config: GenerationConfig) -> None:
         return
     settings = {name: value for name, value in config.score_settings().items() if value is not None}
     for name in config.languages:
+        if checksums.is_changed(path := layout.translations(name)):
+            logger.warning(
+                f"{path} was changed after it had been written (its digest in {checksums.NAME} is another one): its pairs keep "
+                "their scores; to score an edited line again, remove scores from it"
+            )
         if _has_changed(language_manifest(layout, "score", name).get("settings", {}), settings):
             logger.info(
                 f"score: {scorer.id} has other weights or code than when it scored {name}, which is scored again"

@@ -142,7 +142,7 @@ function text(string, runs, language, kind) {
   const nodes = runs ? runs.map(([part, isOwn]) => {
     if (!isOwn || !part.trim()) return page.marked(part);
     const end = part.match(/\s*$/)[0];
-    return [page.el("mark", { class: kind }, page.marked(part.slice(0, part.length - end.length))), end];
+    return [page.el("mark", { class: kind }, page.marked(part.slice(0, part.length - end.length))), page.marked(end)];
   }) : page.marked(string);
   return page.el("bdi", { class: "text", lang: code || null, dir }, nodes);
 }
