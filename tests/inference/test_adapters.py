@@ -1,5 +1,6 @@
 """Adapters that do not fit their base are rejected before anything is generated, by every script and local engine."""
 
+import contextlib
 import json
 import math
 import re
@@ -296,6 +297,22 @@ def test_a_dry_run_names_what_vllm_does_not_support(part, tiny_lm, tmp_path):
     inference.check("hf", settings)
     with pytest.raises(UsageError, match=f"vLLM does not support {part}"):
         inference.check("vllm", settings)
+
+
+def test_an_adapter_of_latent_attention_of_which_vllm_ignores_a_part(tmp_path):
+    """vLLM 0.32 multiplies the base's kv_b_proj into its neighbours when it loads."""
+    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+
+    sizes = dict(vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    sizes |= dict(q_lora_rank=None, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16)
+    base = str(tmp_path / "base")
+    DeepseekV2ForCausalLM(DeepseekV2Config(**sizes, first_k_dense_replace=1)).save_pretrained(base)
+    for name, is_ignored in (("o_proj", False), ("kv_b_proj", True)):
+        folder = save_adapter(base, tmp_path / name, target_modules=[name])
+        settings = ModelSettings(base, adapter_name_or_path=str(folder))
+        inference.check("hf", settings)
+        with pytest.raises(UsageError, match="not support kv_b_proj") if is_ignored else contextlib.nullcontext():
+            inference.check("vllm", settings)
 
 
 @pytest.mark.slow

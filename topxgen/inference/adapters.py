@@ -80,6 +80,8 @@ def read_adapter(folder: str) -> dict:
 
 def check_vllm_supports(folder: str) -> None:
     """Raise UsageError if the adapter has parts that vLLM does not support."""
+    from peft import load_peft_weights
+
     settings = read_adapter(folder)
     unsupported = {
         "DoRA": settings.get("use_dora"),
@@ -88,6 +90,8 @@ def check_vllm_supports(folder: str) -> None:
         "biases of its own (lora_bias)": settings.get("lora_bias"),
         # The engine of vLLM 0.32 dies at the first request with those of Qwen3-MoE, even with enable_mixed_moe_lora_format.
         "target_parameters (of experts)": settings.get("target_parameters"),
+        # Its latent attention (DeepSeek V2 and V3) silently goes on with the base's.
+        "kv_b_proj": any(".kv_b_proj." in name for name in load_peft_weights(folder, device="cpu")),
     }
     if names := [name for name, used in unsupported.items() if used]:
         raise UsageError(
