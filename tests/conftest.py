@@ -1,5 +1,6 @@
 """Fixtures: small models, scripts run in this process, evaluation data of this machine."""
 
+import atexit
 import gc
 import os
 import shutil
@@ -88,11 +89,20 @@ os.environ["SPT_NOENV"] = "1"  # vLLM's processes, which rename themselves, woul
 gc.set_threshold(50_000, 20, 100)  # collecting the tests makes millions of objects, none of them garbage
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_garbage_collection() -> None:
+def freeze_survivors(phase: str, info: dict[str, int]) -> None:
     """Each model that is closed calls gc.collect(), which otherwise looks at all of torch and of the tests: a third of the time."""
-    gc.collect()
-    gc.freeze()
+    if phase == "stop" and info["generation"] == 2:
+        gc.freeze()
+
+
+def thaw() -> None:
+    """Or what is left at the end is reported as leaked."""
+    gc.callbacks.remove(freeze_survivors)
+    gc.unfreeze()
+
+
+gc.callbacks.append(freeze_survivors)
+atexit.register(thaw)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -121,10 +131,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {f"tests/{file}": number for number, file in enumerate(LONGEST)}
     order = {file: (rank.get(file, len(rank)), -tests[file], file) for file in tests}
     items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or what is left at the end is reported as leaked
 
 
 @pytest.hookimpl(wrapper=True)

@@ -99,9 +99,9 @@ def _add_intervals(
     places = [(i, name) for name, order in ranked.items() for i in order]
     stats, functions = [statistics[i][name] for i, name in places], [scorers[name].scores for _, name in places]
     if places:
-        intervals = resampling.bootstrap_intervals(stats, functions, args.bootstrap, args.seed)
-        for (i, name), interval in zip(places, intervals, strict=True):
-            rows[i][name]["interval"] = list(interval)
+        drawn = resampling.resampled_scores(stats, functions, args.bootstrap, args.seed)
+        for (i, name), scores in zip(places, drawn, strict=True):
+            rows[i][name]["interval"] = list(resampling.interval(scores))
 
 
 def _bootstrap(rows: list[dict], pairs: dict[tuple[str, int, int], Pair], args: argparse.Namespace) -> None:

@@ -77,18 +77,8 @@ def resampled_scores(
     return drawn
 
 
-def bootstrap_intervals(
-    statistics: list[np.ndarray], scores: list[Scores], samples: int = 1000, seed: int = SEED
-) -> list[tuple[float, float]]:
-    """The 95% interval of each metric's score over test sets drawn from this one with replacement (Koehn 2004).
-
-    `statistics` are those of one system by each metric: (segments, m).
-    """
-    return [interval(drawn) for drawn in resampled_scores(statistics, scores, samples, seed)]
-
-
 def interval(drawn: np.ndarray) -> tuple[float, float]:
-    """The middle 95 percent."""
+    """The middle 95 percent: of resampled scores, their bootstrap interval (Koehn 2004)."""
     low, high = np.nanpercentile(drawn, (2.5, 97.5))
     return float(low), float(high)
 

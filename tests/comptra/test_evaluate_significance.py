@@ -97,7 +97,9 @@ def test_bootstrap_intervals_are_sacrebleus(ntrex):
     test = metrics.Test(languages.find("English"), languages.find("Basque"), sources, references)
     for name, metric in (("bleu", BLEU(tokenize="13a")), ("chrf", CHRF(word_order=2))):
         scorer = metrics.create(name, test, metrics.MetricSettings(tokenize="13a"))
-        ((low, high),) = resampling.bootstrap_intervals([scorer.statistics(texts)], [scorer.scores], 1000)
+        low, high = resampling.interval(
+            resampling.resampled_scores([scorer.statistics(texts)], [scorer.scores], 1000)[0]
+        )
         expected = metric.corpus_score(texts, [references], n_bootstrap=1000)
         assert (high - low) / 2 == pytest.approx(expected._ci, rel=0.1)
         assert (high + low) / 2 == pytest.approx(expected._mean, abs=0.1)
@@ -151,7 +153,7 @@ def test_bootstrap_intervals_are_percentiles_of_resampled_scores(monkeypatch, bl
     stats, samples = random_statistics(9, 1), 40
     drawn = np.random.default_rng(5).integers(9, size=(samples, 9))
     expected = np.percentile([100 * stats[rows, 0].mean() for rows in drawn], (2.5, 97.5))
-    ((low, high),) = resampling.bootstrap_intervals([stats], [metrics.mean_scores], samples, seed=5)
+    low, high = resampling.interval(resampling.resampled_scores([stats], [metrics.mean_scores], samples, seed=5)[0])
     assert (low, high) == pytest.approx(tuple(expected)) and low < 100 * stats[:, 0].mean() < high
 
 

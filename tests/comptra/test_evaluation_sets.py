@@ -119,7 +119,7 @@ def test_out_of_domain(flores, tico):
     assert found.sources == ["test one", "test two"] and found.pool == [("Dev one.", "Dev rimwe.")]
 
 
-@pytest.mark.parametrize("name", ["Basque", "Nepali", "Urdu", "Swahili", "Hausa"])
+@pytest.mark.parametrize("name", ["Basque", "Urdu"])
 def test_ntrex(ntrex, name):
     language = languages.find(name)
     files = [ntrex / f"newstest2019-{name}.txt" for name in ("src.eng", f"ref.{language.ntrex.split('_')[0]}")]

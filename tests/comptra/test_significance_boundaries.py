@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from comptra.significance.resampling import bootstrap_intervals, holm
+from comptra.significance.resampling import holm, interval, resampled_scores
 from tests.support.significance import randomization_p_values
 
 
@@ -60,5 +60,5 @@ def test_intervals_are_the_middle_95_percent():
     values = np.arange(50.0)
     draws = np.random.default_rng(12345).integers(50, size=(1000, 50))
     expected = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
-    (interval,) = bootstrap_intervals([statistics(values)], [mean])
-    assert interval == pytest.approx(tuple(expected))
+    (drawn,) = resampled_scores([statistics(values)], [mean], 1000)
+    assert interval(drawn) == pytest.approx(tuple(expected))

@@ -48,9 +48,9 @@ SACREBLEUS = {
 }
 
 
-@pytest.mark.parametrize("code, language", [("eus", "Basque"), ("hau", "Hausa"), ("nep", "Nepali"), ("urd", "Urdu")])
+@pytest.mark.parametrize("code, language", [("hau", "Hausa"), ("nep", "Nepali"), ("urd", "Urdu")])
 def test_corpora_and_segments_have_sacrebleus_scores(code, language, ntrex: Path, pieces):
-    references = (ntrex / f"newstest2019-ref.{code}.txt").read_text(encoding="utf-8").split("\n")[:60]
+    references = (ntrex / f"newstest2019-ref.{code}.txt").read_text(encoding="utf-8").split("\n")[:40]
     chance = random.Random(code)
     translations = worse(references, 0.3, seed=4)
     translations[5], translations[6] = "", references[6]
@@ -58,7 +58,7 @@ def test_corpora_and_segments_have_sacrebleus_scores(code, language, ntrex: Path
         words = references[i].split()
         cut = chance.randrange(len(words))
         translations[i] = " ".join(words[cut:] + words[:cut])
-    sources = (ntrex / "newstest2019-src.eng.txt").read_text(encoding="utf-8").split("\n")[:60]
+    sources = (ntrex / "newstest2019-src.eng.txt").read_text(encoding="utf-8").split("\n")[:40]
     test = metrics.Test(languages.find("English"), languages.find(language), sources, references)
     for name, make in SACREBLEUS.items():
         scorer, theirs = metrics.create(name, test, MetricSettings()), make()

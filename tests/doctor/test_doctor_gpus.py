@@ -306,7 +306,7 @@ def test_parameters_are_those_of_transformers_and_peft(tmp_path, name, config, a
         is_decoder=True, args=SimpleNamespace(**arguments, load_in_8bit=False, load_in_4bit=False)
     )
     adapted = TrainableModel._with_adapters(trainable, model)
-    assert own.adapter_parameters(8) == count_parameters(adapted)[0]
+    assert own.adapter_parameters(8) == own.adapter_parameters(8, ["all-linear"]) == count_parameters(adapted)[0]
 
 
 @pytest.mark.parametrize(

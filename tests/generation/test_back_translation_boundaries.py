@@ -11,8 +11,8 @@ BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
 LONG = "This sentence is long enough to be kept here"
 
 
-def translation(text: str, error=None, segments=1):
-    return Translation(text, 0.5, segments, error)
+def translation(text: str, **more):
+    return Translation(text, 0.5, **more)
 
 
 def pairs(*translations) -> tuple[dict, list[dict]]:
@@ -59,10 +59,11 @@ def test_a_full_stop_is_that_of_the_target_language(name, kept, dropped):
     assert reasons == [None] * len(kept) + ["no_full_stop"] * len(dropped)
 
 
-def test_segments_are_recorded_when_a_sentence_was_divided():
-    assert "segments" not in pairs(translation(f"{LONG}."), translation(f"{LONG}."))[0]
-    assert pairs(translation(f"{LONG}."), translation(f"{LONG}.", segments=2))[0]["segments"] == [1, 2]
-    assert pairs(translation(LONG, segments=2))[1][0]["segments"] == 2
+@pytest.mark.parametrize(("key", "usual", "other"), [("segments", 1, 2), ("truncated", False, True)])
+def test_segments_and_cuts_at_the_limit_are_recorded(key, usual, other):
+    assert key not in pairs(translation(f"{LONG}."), translation(f"{LONG}."))[0]
+    assert pairs(translation(f"{LONG}."), translation(f"{LONG}.", **{key: other}))[0][key] == [usual, other]
+    assert pairs(translation(LONG, **{key: other}))[1][0][key] == other
 
 
 def test_a_block_ends_when_it_has_so_many_sentences():

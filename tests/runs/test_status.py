@@ -47,8 +47,11 @@ def test_a_run_at_work_and_killed_and_stopped_and_finished(begun):
     assert Watcher(begun).look().processes[0]["state"] == "killed"
     (begun / ".lock-Basque").unlink()
     assert look(begun)["translate"].state == "stopped" and not Watcher(begun).look().processes
-    (begun / "manifest_generate_Basque.json").write_text('{"complete": false}')
-    assert look(begun)["generate"].state == "incomplete"
+    words = "datagen.py --languages Basque --number_of_instructions 12 --number_of_instructions_per_language 4"
+    manifest = json.dumps({"complete": False, "command": words.split()})
+    (begun / "manifest_generate_Basque.json").write_text(manifest)
+    generate = look(begun)["generate"]
+    assert (generate.state, generate.of) == ("incomplete", 12), "both numbers have to be reached"
 
 
 def test_what_has_failed_and_what_was_interrupted(begun):

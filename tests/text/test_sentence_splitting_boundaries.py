@@ -81,6 +81,7 @@ def test_the_first_reason_counts():
         ("Hausa", "Ya gaya min. “na dauka wasa ne.”", ["Ya gaya min.", "“na dauka wasa ne.”"]),
         ("Hausa", "Jaridar Washington DC. A safiyar nan.", ["Jaridar Washington DC.", "A safiyar nan."]),
         ("English", "He left Washington, D.C. A day later.", ["He left Washington, D.C. A day later."]),
+        ("English", "He left Washington DC. A day later.", ["He left Washington DC. A day later."]),
         ("Hausa", "Dan meye? ta tambaya. Mai kyau!", ["Dan meye? ta tambaya.", "Mai kyau!"]),
         (
             "Hausa",

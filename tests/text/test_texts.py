@@ -49,7 +49,7 @@ def test_splitting_loses_no_character():
     for path in sorted(benchmarks.UDHR.glob("*.tsv")):
         language = languages.find(path.stem)
         text = " ".join(udhr_texts(path.stem))
-        for splitter in (sentence_splitting.Sentencex(language), sentence_splitting.Punkt(language, [text])):
+        for splitter in (sentence_splitting.Sentencex(language), sentence_splitting.Punkt(language, [text[:500]])):
             assert "".join("".join(splitter.split(text)).split()) == "".join(text.split()), path.stem
 
 

@@ -111,6 +111,9 @@ def test_smol_of_a_folder(tmp_path):
     assert f"{path}, row 1: no columns src and trg, only src, trgs" in refusal(load, source("smol", data_dir=tmp_path))
     write(path, {"src": "One.", "trg": ["Bat."]})
     assert f"{path}, row 1: src and trg hold no texts" in refusal(load, source("smol", data_dir=tmp_path))
+    path = write(tmp_path / "smoldoc/en_eu.jsonl", {"srcs": ["One.", 2], "trgs": ["Bat.", "Bi."]})
+    refused = refusal(load, source("smol", data_dir=tmp_path, subset="smoldoc"))
+    assert f"{path}, row 1: srcs and trgs hold no texts" in refused
     path = write(tmp_path / "smolsent/en_crh.jsonl", {"src": "One book.", "trg": "Бир китап."})
     message = f"{path} is in another script than Crimean Tatar (crh_Latn)"
     assert message in refusal(load, source("smol", languages.find("crh_Latn"), data_dir=tmp_path))

@@ -99,7 +99,7 @@ class Checkpoint:
             sum(shape) + (shape[0] if EXPERT in name and name.endswith(GATE_AND_UP) else 0)
             for name, shape in self._linear().items()
             if not any(part in name for part in PARTS)
-            if not modules or name.removesuffix(".weight").rpartition(".")[2] in modules
+            if modules in (None, ["all"], ["all-linear"]) or name.removesuffix(".weight").rpartition(".")[2] in modules
         )
 
     def _linear(self) -> dict[str, tuple[int, ...]]:

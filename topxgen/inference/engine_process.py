@@ -7,7 +7,6 @@ is gone, and this one ends with all that it started.
 import os
 import signal
 import struct
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -223,7 +222,3 @@ def serve() -> None:
     os.close(nothing)
     os.dup2(2, 1)  # what libraries print must not get between the messages
     _Engine(incoming, outgoing).run()
-
-
-if __name__ == "__main__":
-    sys.exit(serve())

@@ -14,7 +14,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.weights import load_weights
 from topxgen.inference.tokenizer import plain_ids
-from topxgen.quality.mt5 import refuse_adapter, tokenizer_of
+from topxgen.quality.mt5 import BATCH_TOKENS, refuse_adapter, tokenizer_of
 from topxgen.quality.replicas import Replicas, check_finite, default_dtype
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 DEFAULT = "google/metricx-24-hybrid-large-v2p6"
 SCORE_TOKEN = 250089  # <extra_id_10>
 WORST = 25.0
-BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # rows times longest row
 MAX_TOKENS = {23: 1024, 24: 1536}  # with the </s> that is removed
 
 

@@ -9,6 +9,7 @@ from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 
 TOKENIZER = "google/mt5-xl"  # that of all sizes
+BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # rows times longest row
 
 
 def needs(name: str) -> list[Need]:

@@ -12,7 +12,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import listed, local_folder
 from topxgen.common.weights import load_tensors
 from topxgen.inference.tokenizer import plain_ids
-from topxgen.quality.mt5 import refuse_adapter, tokenizer_of
+from topxgen.quality.mt5 import BATCH_TOKENS, refuse_adapter, tokenizer_of
 from topxgen.quality.replicas import Replicas, check_finite, default_dtype
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT = "ibraheemmoosa/mt-ranker-large"
 MAX_TOKENS = 1536  # with </s>; the authors set no limit, and mT5 has none
-BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # rows times longest row
 _ENCODER = "encoder.encoder."  # the authors' name of the encoder's parts
 _EMBEDDINGS = (f"{_ENCODER}embed_tokens.weight", "encoder.shared.weight")  # one tensor; a file may have either
 _HEAD = ("classifier.weight", "classifier.bias")

@@ -435,12 +435,12 @@ def _paragraphs_asked(manifest: _Manifest, language: str) -> int | None:
         values_of_flag(manifest.get("command") or [], flag)
         for flag in ("--languages", "--number_of_instructions_per_language", "--number_of_instructions")
     )
-    numbers = [int(value) for value in each if value.isdigit()]
+    numbers, total = ([int(value) for value in values if value.isdigit()] for values in (each, together))
+    if len(languages) == 1:
+        return max(total[:1] + numbers[:1], default=None)
     if len(numbers) == len(languages) and language in languages:
         return numbers[languages.index(language)]
-    total = [int(value) for value in together if value.isdigit()]
-    alone = max(total[:1] + numbers[:1], default=None) if len(languages) == 1 else None
-    return numbers[0] if len(numbers) == 1 and len(languages) > 1 and not total else alone
+    return numbers[0] if len(numbers) == 1 and not total else None
 
 
 def _name(holder: Holder) -> str:
