@@ -5,7 +5,7 @@ import json
 import pytest
 
 from topxgen.common.errors import UsageError
-from topxgen.common.records import FilteredLayout, read_translations, target_language_of
+from topxgen.common.records import FilteredLayout, Layout, read_translations, target_language_of
 
 RECORD = {
     "sentence": "Bat. Bi.",
@@ -75,3 +75,9 @@ def test_a_report_has_two_files_however_it_is_named(name, tmp_path):
     (tmp_path / "folder.d").mkdir()
     of_folder = FilteredLayout(tmp_path).reports(tmp_path / "folder.d", audit=True)
     assert [path.name for path in of_folder] == ["decontamination_audit.json", "decontamination_audit.md"]
+
+
+def test_responses_of_a_judge_in_the_folder_of_a_run_are_not_the_runs(tmp_path):
+    for name in ("Basque_answers.jsonl", "topic_judge_answers.jsonl"):
+        (tmp_path / name).touch()
+    assert Layout(tmp_path, "t").all_responses()["generate"] == [tmp_path / "Basque_answers.jsonl"]

@@ -61,6 +61,7 @@ def test_all_that_a_cache_made_by_hand_lacks_is_said_at_once(run_file, tmp_path)
         "flores_plus (for datagen, decontamination, main): README.md is not there, where a link points",
     ):
         assert line in result.stdout, result.stdout
+    assert "-" in next(line for line in result.stdout.split("\n") if "org/nllb" in line).split()  # no "0.0 MB"
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ BAT, BI = "Mendiak oso altuak dira.", "Itsasoa urdina da (eta handia)."
         "1. «{}»\n2. «{}»",
         "1. {}\n\n2. {}\n\n(Bi testu dira, jatorrizkoak.)",
         "1. {}\n\n2. {} (Note: original text)",
+        "1. {} (14 words)\n\n2. {} [approx. 120 words]",
         "1. {}\n\n2. {}\n\n**Oharra:** bi testu idatzi ditut.",
         "1. {}\n\n2. {}\n\nनोट: दुई पाठ।",
         "1. {}\n\n2. {}\n\nنوٹ: یہ متن اصلی ہیں۔",

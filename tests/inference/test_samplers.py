@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from transformers import AutoTokenizer
@@ -316,6 +317,26 @@ def vllm_run(gemma, folder):
         "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 3,
         "--number_of_instructions", 40, "--max_new_tokens", 64, "--temperature", 0.7, "--stages", "generate",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_an_engine_that_died_while_nothing_was_in_flight(num_beams):
+    """It says so when it gets the next request."""
+    sampler = VLLMSampler.__new__(VLLMSampler)
+    sampler._settings, sampler._dead, sampler.capacity, sampler._max_model_len = (
+        ModelSettings("m"),
+        BrokenPipeError,
+        4,
+        512,
+    )
+    sampler.encode, sampler._params, sampler._lora, sampler._eos = lambda prompt: [1], lambda *_: None, None, frozenset
+    sampler._llm = SimpleNamespace(get_tokenizer=lambda: None)
+    sampler._vllm = SimpleNamespace(SamplingParams=lambda **_: None)
+    sampler._engine = SimpleNamespace(
+        add_request=mock.Mock(side_effect=BrokenPipeError), abort_request=lambda *_, **__: None
+    )
+    with pytest.raises(UsageError, match=r"vLLM's engine has died .*re-run the same command"):
+        next(sampler.generate(from_list(REQUESTS), SamplingSettings(max_new_tokens=8, num_beams=num_beams)))
 
 
 def test_vllm_loading_an_adapter_notes_that_its_engine_dies():

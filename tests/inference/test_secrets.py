@@ -18,6 +18,7 @@ from topxgen.inference import REMOTE, ModelSettings
         "http://127.0.0.1:1/v1?version=1&access_token=S3CRET",
         "http://127.0.0.1:1/v1#key=S3CRET",
         "http://127.0.0.1:1/v1;api_key=S3CRET",
+        "http://127.0.0.1:1/v1?x=1&to%6ben%3DS3CRET",
         "ftp://127.0.0.1/v1;x=S3CRET",
         "http://user:S3CRET@127.0.0.1:1/v1",
         "user:S3CRET@127.0.0.1:1/v1",

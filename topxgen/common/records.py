@@ -15,6 +15,7 @@ from topxgen.common.id_counts import IdCounts
 from topxgen.common.schemas import fields
 
 SHARED_RESPONSES = "translate_answers.jsonl"
+JUDGE_RESPONSES = "topic_judge_answers.jsonl"  # of scripts/data_stats.py, whose folder may be that of the run
 # Fields of one item per sentence.
 PARALLEL = ("propositions", "translations", "scores", "confidences", "segments", "pieces", "truncated")
 
@@ -293,7 +294,7 @@ class Layout:
     def all_responses(self) -> dict[str, list[Path]]:
         """The files of the responses of LLMs by stage: of all languages and back-translators of the folder."""
         return {
-            "generate": sorted(self.output_dir.glob("*_answers.jsonl")),
+            "generate": sorted({*self.output_dir.glob("*_answers.jsonl")} - {self.output_dir / JUDGE_RESPONSES}),
             "translate": sorted(self.output_dir.glob(f"*/*{SHARED_RESPONSES}")),
         }
 

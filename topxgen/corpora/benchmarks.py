@@ -109,8 +109,8 @@ def check(name: str) -> None:
     if name not in LOADERS:
         _own_loader(name, ())
         path = tables.split_source(name)[0]
-        if path.suffix.lower() in SUFFIXES and (problem := own_benchmarks.absence(path)):
-            raise UsageError(f"benchmark {name!r}: {problem}")
+        if path.suffix.lower() in SUFFIXES and not path.exists():
+            raise UsageError(f"benchmark {name!r}: there is no file or folder {path}")
 
 
 def needs(name: str, chosen: Iterable[Language], folder: Path | None = None) -> list[Need]:

@@ -21,15 +21,10 @@ class Part(NamedTuple):
     columns: list[Column]
 
 
-def absence(path: Path) -> str:
-    """Why nothing can be read of a path; "" if it exists."""
-    return "" if path.exists() else f"there is no file or folder {path}"
-
-
 def file_parts(path: Path, cut: Slice, mapping: dict[str, list[str]], known: tuple[Language, ...]) -> Iterator[Part]:
     """The file, or all files of the folder. Raises UsageError for what is not a table or text."""
-    if problem := absence(path):
-        raise UsageError(problem)
+    if not path.exists():
+        raise UsageError(f"there is no file or folder {path}")
     if path.is_dir() and cut != ALL:
         raise UsageError(f"{path}{cut} is a slice of a folder; name a file in it")
     files = {str(file.relative_to(path)): file for file in files_below(path)} if path.is_dir() else {path.name: path}

@@ -84,7 +84,9 @@ _NOTE_WORDS = (
 )
 _NOTE = re.compile(rf"[\s>*_(\[（]*(?:{_NOTE_WORDS})(?![^\W\d_])[^:：\n]{{0,30}}[*_]*\s*[:：]", re.I)
 _NOTE_AT_END = re.compile(
-    rf"\s*[*_]*[(\[（]\s*(?:{_NOTE_WORDS})(?![^\W\d_])[^:：()\n]{{0,30}}[:：][^()\n]*[)\]）][*_]*\s*\Z", re.I
+    rf"\s*[*_]*[(\[（]\s*(?:(?:{_NOTE_WORDS})(?![^\W\d_])[^:：()\n]{{0,30}}[:：][^()\n]*|[^()\n]{{0,15}}\d+ words)[)\]）]"
+    r"[*_]*\s*\Z",
+    re.I,
 )
 _PARENTHESIS = re.compile(r"[\s*_]*[(\[（].*[)\]）][\s*_]*")
 # A sentence to the user, in English, about the texts

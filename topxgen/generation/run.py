@@ -378,7 +378,9 @@ def score(config: GenerationConfig) -> None:
                 f"{path} was changed after it had been written (its digest in {checksums.NAME} is another one): its pairs keep "
                 "their scores; to score an edited line again, remove scores from it"
             )
-        if _has_changed(language_manifest(layout, "score", name).get("settings", {}), settings):
+        earlier = language_manifest(layout, "score", name).get("settings", {})
+        changed = {key for key, value in settings.items() if earlier.get(key, value) != value}
+        if changed and changed <= {"scorer_weights", "scorer_code"}:
             logger.info(
                 f"score: {scorer.id} has other weights or code than when it scored {name}, which is scored again"
             )
@@ -411,14 +413,6 @@ def score(config: GenerationConfig) -> None:
             f"{pairs - scored} of {pairs} pairs have no score, as their translator gave no confidence (LLMs do not); choose --scorer "
             "blaser or metricx-qe"
         )
-
-
-def _has_changed(earlier: dict, settings: dict) -> bool:
-    """Whether the scorer of an earlier run has the same name, but is another one."""
-    is_same_name = earlier.get("scorer") == settings["scorer"]
-    return is_same_name and any(
-        key in earlier and earlier[key] != settings.get(key, earlier[key]) for key in ("scorer_weights", "scorer_code")
-    )
 
 
 def _drop_below_min_score(config: GenerationConfig) -> None:

@@ -260,13 +260,13 @@ def _is_unscored(record: dict, scorer_id: str) -> bool:
 
 
 def forget(layout: Layout, language: str) -> None:
-    """Take all scores of a language out of its files."""
+    """Have all pairs of a language scored again."""
     layout.score_cache(language).unlink(missing_ok=True)
     path = layout.translations(language)
-    records = (
-        record | {"scores": [None] * len(record["translations"])} for record in read_jsonl(path, TranslationRecord)
+    records = read_jsonl(path, TranslationRecord)
+    write_atomic(
+        path, (to_line({**one, "scores": [None] * len(one["translations"]), "scorer": None}) for one in records)
     )
-    write_atomic(path, (to_line({key: value for key, value in one.items() if key != "scorer"}) for one in records))
 
 
 def score(config, source: Language, progress: Progress) -> None:

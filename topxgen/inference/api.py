@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from queue import SimpleQueue
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from topxgen.common import signals
 from topxgen.common.console import ONCE
@@ -169,7 +169,7 @@ class RemoteSampler:
             raise UsageError(
                 f"--base_url contains a user name or password; remove them and export the key as {cls.key_variables[0]}"
             )
-        parameters = re.findall(r"([^/&;?#=]+)=", url)
+        parameters = re.findall(r"([^/&;?#=]+)=", unquote(url))
         if secrets := [name for name in parameters if _SECRET.search(name)]:
             raise UsageError(
                 f"--base_url contains a key ({secrets[0]}=…), which would be recorded with the results; remove it and export the "

@@ -181,9 +181,10 @@ class VLLMSampler:
         return tokens
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
-        if settings.num_beams > 1:
-            yield from self._beam_search(next_request, settings)
-            return
+        with self._reporting_death():
+            yield from (self._beam_search if settings.num_beams > 1 else self._decode)(next_request, settings)
+
+    def _decode(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         engine, in_flight = self._engine, {}
         try:
             while True:
@@ -199,7 +200,7 @@ class VLLMSampler:
                         in_flight[request.id] = engine.add_request(request.id, prompt, params, lora_request=self._lora)
                 if not in_flight:
                     return
-                for output in self._step():
+                for output in self._engine.step():
                     if output.finished:
                         del in_flight[output.request_id]
                         begun = begun_thoughts(self._llm.get_tokenizer(), output.prompt_token_ids)
@@ -224,10 +225,11 @@ class VLLMSampler:
         finally:
             self._abort(list(in_flight.values()))
 
-    def _step(self) -> list:
-        """What the engine has finished. Raises UsageError if it has died, as by a lack of memory."""
+    @contextlib.contextmanager
+    def _reporting_death(self) -> Iterator[None]:
+        """Turn the death of the engine, as by a lack of memory, into a UsageError."""
         try:
-            return self._engine.step()
+            yield
         except self._dead as error:
             log = self._settings.engine_log
             raise UsageError(
@@ -297,7 +299,7 @@ class VLLMSampler:
                         extend(request.id)
                 if not searches:
                     return
-                for output in self._step():
+                for output in self._engine.step():
                     _, key, beam = in_flight.pop(output.request_id)
                     if output.outputs[0].finish_reason in ("abort", "error"):
                         raise UsageError("vLLM's engine was stopped; re-run the same command to resume")

@@ -16,6 +16,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import refuse_stand_in
 from topxgen.common.provenance import weights_id
+from topxgen.common.records import JUDGE_RESPONSES as RESPONSES
 from topxgen.inference import ModelSettings, Request, SamplingSettings
 from topxgen.inference.costs import Meter
 from topxgen.inference.lazy_sampler import LazySampler
@@ -26,7 +27,6 @@ from topxgen.statistics.corpus import Corpus
 from topxgen.text.thoughts import without_thoughts
 
 PROMPTS = Path(__file__).parent / "prompts"
-RESPONSES = "topic_judge_answers.jsonl"
 STAGE = "judge"  # in counts of tokens
 _VERDICT = re.compile(r"\W*(yes|no)(?!\w)(?!(?:\W+(?:and|or)\W+|\s*/\s*)(?:yes|no)\b)", re.IGNORECASE)
 
