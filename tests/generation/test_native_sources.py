@@ -4,6 +4,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
+import datasets
 import pytest
 
 from tests.support.native_runs import UDHR, kept, refusal, rejects, run, write
@@ -21,8 +22,11 @@ def configured(folder: Path, **splits: list[str]) -> Path:
     return folder
 
 
-def test_a_folder_that_datasets_reads(tmp_path):
+def test_a_folder_that_datasets_reads(tmp_path, monkeypatch):
+    """Its columns are those of today, whatever `datasets` has in its cache of a folder with this name."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = configured(tmp_path / "texts", train=UDHR[:4], test=UDHR[4:])
+    datasets.load_dataset(str(folder), "eu")
     run(tmp_path / "out", f"{folder}:eu")
     assert [(record["text"], record["topic"]) for record in kept(tmp_path / "out")] == [
         (t, "itsasoa") for t in UDHR[:4]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from topxgen.common.errors import UsageError
@@ -166,8 +167,9 @@ def _dataset(name: str, repository: str, rest: str) -> TextSource:
     config, column, split = (*rest.split(":", 2), "", "")[:3]
     wanted = column or COLUMN
     if Path(repository).is_dir():
-        with tables.readable(f"--paragraphs {name}"):
-            splits = datasets.load_dataset(repository, config or None, streaming=True)
+        # In its cache `datasets` knows a folder by its last name and config alone: another one's columns would be expected.
+        with tables.readable(f"--paragraphs {name}"), TemporaryDirectory() as cache:
+            splits = datasets.load_dataset(repository, config or None, streaming=True, cache_dir=cache)
         revision = ""
     else:
         folder, revision = dataset_revision(repository)
