@@ -19,7 +19,7 @@ from topxgen.text import languages, leak_guard
 # Flags that say where files are, how fast to run and what to show.
 NOT_PART_OF_THE_RESULT = (
     "output_dir", "metadata_dir", "num_shards", "shard_index", "shard", "benchmark_dir", "allow_partial_benchmark", "data_dir", "cache_dir", "comet_python", "verbose", "dry_run",
-    "max_samples", "api_key", "request_timeout", "max_retries", "request_batch_size", "max_concurrent_requests",
+    "max_samples", "api_key", "base_url", "request_timeout", "max_retries", "request_batch_size", "max_concurrent_requests",
     "prices", "budget", "accept_unanswered", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
     "data_parallel_size", "trust_remote_code", "distributed", "num_workers",
 )  # fmt: skip
@@ -30,7 +30,7 @@ RECORDED_BY_CONTENT = (
     "comet_name_or_path", "nllb_name_or_path", "nllb_engine", "nllb_compute_type",
 )  # fmt: skip
 LLM_FLAGS = (
-    "inference_api", "base_url", "dtype", "spacy_model", "retriever_type", "retriever_tokens", "max_new_tokens", "top_p", "repetition_penalty",
+    "inference_api", "dtype", "spacy_model", "retriever_type", "retriever_tokens", "max_new_tokens", "top_p", "repetition_penalty",
     "num_return_sequences", "num_beams", "selection_method",
 )  # fmt: skip
 DIVISION_FLAGS = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")

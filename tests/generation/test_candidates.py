@@ -15,6 +15,7 @@ from tests.support.tiny_metricx import build_metricx
 from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar
 from topxgen import translation
+from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
 from topxgen.generation import candidates
 from topxgen.generation.candidates import choose
@@ -380,6 +381,23 @@ def test_a_translator_of_ones_own_needs_a_confidence_to_select_by(models, tmp_pa
         (folder / "t" / name).unlink()
     datagen(*command, *models["blaser"])
     assert {len(line["others"]) for line in records(folder / "t/Basque_translate_others.jsonl")} == {2}
+
+
+def test_paragraphs_without_candidates_do_not_hide_that_the_selector_gives_no_score():
+    block = [
+        {"sentences": ["a"], "candidates": [[{"translation": "b"}, {"translation": "c", **more}]]}
+        for more in ({}, {"reason": "translation_too_short"})
+    ]
+    block[1]["candidates"][0][0]["reason"] = "translation_too_short"
+
+    class NoScores:
+        id = "mine"
+
+        def score(self, records, source, target):
+            return [[None] * len(record["translations"]) for record in records]
+
+    with pytest.raises(UsageError, match="no candidate has a score by mine"):
+        candidates._scores(NoScores(), block, BASQUE, ENGLISH)
 
 
 def test_a_dry_run_counts_the_candidates(tiny_lm, tmp_path):

@@ -296,7 +296,8 @@ def test_vllm_killed_while_it_loads_leaves_no_process(gemma, tmp_path, seconds):
 def test_vllm_gets_the_signal_as_well(gemma, tmp_path, number, code):
     """Ctrl-C at a terminal and the signals of a scheduler reach the engine's processes, too: one line, no half answer, no process left."""
     answers = tmp_path / "Basque_answers.jsonl"
-    command = [sys.executable, "datagen.py", *map(str, vllm_run(gemma, tmp_path))]
+    flags = *vllm_run(gemma, tmp_path), "--max_concurrent_requests", 4  # the rest is left when the signal comes
+    command = [sys.executable, "datagen.py", *map(str, flags)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while lines_in(answers) < 3:
         assert process.poll() is None

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 
 import pytest
 
+from tests.inference.test_adapters import save_adapter
 from tests.support.runs import in_process
 from tests.support.training_runs import flags
 from topxgen import inference
@@ -88,7 +89,17 @@ def parameter_names(model) -> list[str]:
     return [name for name, _ in model.named_parameters()]
 
 
-def names_and_answers(folder: str, torchvision: str) -> tuple[list[str], dict[str, list[str]]]:
+def with_and_without(adapter: str, sampler) -> list[dict[str, list[str]]]:
+    """The greedy answers with an adapter and without it."""
+    answers = []
+    for name in (adapter, None):
+        sampler.use_adapter(name)
+        answers.append(greedy(sampler))
+    sampler.close()
+    return answers
+
+
+def names_and_answers(folder: str, adapter: str, torchvision: str) -> tuple[list[str], list[dict[str, list[str]]]]:
     """The parameters of the model in vLLM, and what it answers; in a process of its own, as it declares operators."""
     import torch
 
@@ -99,15 +110,15 @@ def names_and_answers(folder: str, torchvision: str) -> tuple[list[str], dict[st
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    sampler = inference.load("vllm", ModelSettings(folder, dtype="float32", max_model_len=256))
+    registry = import_module("vllm.model_executor.models.registry")
+    registry._run_in_subprocess = lambda inspect: inspect()  # where there is no torchvision
+    sampler = inference.load("vllm", ModelSettings(folder, dtype="float32", max_model_len=256, reserve_lora=True))
     [names] = sampler._llm.apply_model(parameter_names)
-    found = greedy(sampler)
-    sampler.close()
-    return names, found
+    return names, with_and_without(adapter, sampler)
 
 
 @pytest.mark.slow
-def test_vllm_loads_no_vision_tower(multimodal, monkeypatch):
+def test_vllm_loads_no_vision_tower(multimodal, tmp_path, monkeypatch):
     """vLLM's class of Gemma 3 with images imports torchvision, whose build on PyPI would break transformers in this environment:
     pip install --no-deps --target FOLDER torchvision==0.28.0, and TORCHVISION=FOLDER."""
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
@@ -116,11 +127,14 @@ def test_vllm_loads_no_vision_tower(multimodal, monkeypatch):
         pytest.skip("torchvision is not installed here")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in that process,
     monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "fork")  # and its worker with the operators declared there
+    adapter = str(save_adapter(multimodal, tmp_path / "adapter", target_modules=r".*language_model.*(q|v|up)_proj"))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        names, found = pool.submit(names_and_answers, multimodal, torchvision).result()
+        names, found = pool.submit(names_and_answers, multimodal, adapter, torchvision).result()
     assert names and not [name for name in names if any(part in name for part in PARTS)]
     assert all("language_model" in name for name in names)
-    transformers = inference.load("hf", ModelSettings(multimodal, dtype="float32"))
+    expected = with_and_without(adapter, inference.load("hf", ModelSettings(multimodal, dtype="float32")))
     # At the end of a text vLLM leaves out bytes of an unfinished character, for which transformers writes U+FFFD.
-    assert found == {name: [text.rstrip("\ufffd") for text in texts] for name, texts in greedy(transformers).items()}
-    transformers.close()
+    expected = [
+        {name: [text.rstrip("\ufffd") for text in texts] for name, texts in found.items()} for found in expected
+    ]
+    assert found == expected and expected[0] != expected[1]
