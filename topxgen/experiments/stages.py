@@ -172,6 +172,10 @@ EXISTING = ("languages_file", "seed_topics_path", "benchmark_dir", "test_files")
 def check(args: Parsed, folder: Path) -> None:
     """Raise UsageError for languages and benchmarks that are not known, and for files of the user that are not there, before a stage that runs
     days later does. What is in `folder`, that of the run, may be yet to come."""
+    if getattr(args, "num_shards", None) is not None:
+        raise UsageError(
+            "--num_shards is a flag of single commands: no stage of a run file reads a shard; its section slurm has shards"
+        )
     values = {
         flag: value if isinstance(value, list) else [value] for flag, value in vars(args).items() if value is not None
     }

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -169,12 +170,20 @@ def _checked_labels(labels: object, where: str) -> Labels:
 
 
 def _checked(row: object, needed: tuple[str, ...], known: tuple[str, ...], where: str) -> dict[str, str]:
-    if not isinstance(row, dict) or not set(needed) <= row.keys() <= set(known):
-        raise UsageError(f"{where}: needs {', '.join(sorted(needed))}, may have {', '.join(sorted(known))}")
+    fields = {*row} if isinstance(row, dict) else set()
+    missing, unknown = {*needed} - fields, fields - {*known}
+    if missing or unknown:
+        raise UsageError(
+            f"{where}: missing: {_list(missing)}, unknown: {_list(unknown)}; the fields are {_list(known)}, those required {_list(needed)}"
+        )
     for part, text in row.items():
         if not isinstance(text, str):
             raise UsageError(f"{where}: {part} is {text!r}, not a string in quotation marks")
     return row
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def trained_template(model: str) -> str | None:
