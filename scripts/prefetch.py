@@ -73,16 +73,8 @@ def report(rows: list[Asset], problems: dict[str, str]) -> int:
         problem = problems.get(asset.name) or asset.problem
         users = ", ".join(dict.fromkeys(asset.stages))
         state = "optional" if asset.fallback else "missing" if problem else "ok"
-        table.append(
-            [
-                state,
-                asset.kind,
-                asset.name,
-                users,
-                f"{asset.size / 1e6:,.1f}" if asset.size else "-",
-                asset.revision[:8],
-            ]
-        )
+        size = f"{asset.size / 1e6:,.1f}" if asset.size else "-"
+        table.append([state, asset.kind, asset.name, users, size, asset.revision[:8]])
         if problem:
             remedy = f"; {asset.remedy}" if asset.remedy and asset.name not in problems else ""
             without = f"; {asset.fallback}" if asset.fallback else ""
