@@ -92,11 +92,11 @@ def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
     try:
         for group in by_base.values():
             progress = StageProgress(counts=first.meter.shown, responses=first.meter.responses)
-            adapters = [model.adapter for model in group if model.adapter]
-            sampler = LazySampler(lambda base=group[0]: load_model(first, base), progress.open, adapters)
+            to_come = [model.adapter for model in group]
+            sampler = LazySampler(lambda base=group[0]: load_model(first, base), progress.open, to_come)
             try:
                 for model in group:
-                    sampler.use_adapter(model.adapter)
+                    sampler.use_adapter(to_come.pop(0))
                     retrieve(model, configs)
                     for number, config in enumerate(configs, start=1):
                         if config.several:
@@ -176,7 +176,7 @@ def translate_with(
                 "finished": provenance.now(),
                 "command": command,
                 "model": model.path,
-                "settings": {**settings, "max_samples": args.max_samples},
+                "settings": {**settings, "max_samples": args.max_samples, "base_url": args.base_url},
                 "test_set": config.test_set.facts,
                 "undivided": [count(UNDIVIDED, divisions / f"divide_{r}.jsonl") for r in range(1, plan.steps + 1)],
                 **outcome(levels, translations, plan, client),

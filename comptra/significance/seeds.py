@@ -13,7 +13,7 @@ from topxgen.common.provenance import TRANSLATE_MANIFEST, weights_id
 from topxgen.common.schemas import fields
 
 _OF_THE_WEIGHTS = ("model", "base_model", "weights")  # in the settings of main.py; another seed gives others
-_NO_RESULT = ("max_samples", "lines_from_original")
+_NO_RESULT = ("max_samples", "base_url", "lines_from_original")
 
 
 # What is read of the manifest of train.py.

@@ -303,6 +303,7 @@ def _means_table(classes: Sequence[tuple[str, list[dict]]], systems: Systems, re
     """Means of all metrics, from English, into English and over all directions."""
     groups = [group for _, own in classes for group in own]
     columns: Columns = {}
+    notes = ["in parentheses: the number of directions in the mean"]
     for name in _names_with_scores(groups):
         title = next(metric_info(group, name).title for group in groups if name in group["titles"])
         for direction, own in [*classes, ("all", groups)]:
@@ -310,7 +311,7 @@ def _means_table(classes: Sequence[tuple[str, list[dict]]], systems: Systems, re
             if (count := len(_scored(own, name))) > 1:  # that of one direction is in its own table
                 columns[f"{title} {direction} ({count})"] = _means(own, name, systems, averages)
         columns |= {f"{title} {heading}": column for heading, column in _wins(averages).items()}
-    notes = ["in parentheses: the number of directions in the mean"]
+        notes += _mixed(groups, name, title)
     return _table(f"means, {_test_set(groups)}", columns, groups, systems, notes)
 
 
@@ -368,8 +369,7 @@ def _notes(
         for text, own in targets.items():
             where = f" into {', '.join(own)}" if several else ""
             lines.append(f"{title}{where}: {text}")
-        if len(targets) > 1:
-            lines.append(f"{title}: the mean is over scores of different signatures, which are not comparable")
+        lines += _mixed(groups, name, title)
         infos = {metric_info(group, name).higher_is_better for group in groups}
         if infos == {False}:
             lines.append(f"{title}: lower is better")
@@ -400,6 +400,12 @@ def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]
     for why, names in languages.items():
         named = ", ".join(dict.fromkeys(names))
         yield f"~ {title} for {named}: {why.removeprefix(f'{named}: ')}"
+
+
+def _mixed(groups: Sequence[dict], name: str, title: str) -> list[str]:
+    signatures = {group["signatures"].get(name) for group in _scored(groups, name)}
+    several = f"{title}: the mean is over scores of different signatures, which are not comparable"
+    return [several] if len(signatures) > 1 else []
 
 
 def _parts(groups: Sequence[dict]) -> Iterator[str]:

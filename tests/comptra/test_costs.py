@@ -122,6 +122,8 @@ def test_a_budget_ends_the_run_and_a_larger_one_resumes_it(served, tmp_path):
         assert run().returncode == 0
         assert len(server.bodies) == 5 and [line["sentence"] for line in records(path)] == udhr(10).sources
         assert run().returncode == 0
+    recorded = json.loads((path.parent / "manifest_translate.json").read_text())["settings"]
+    assert recorded["base_url"] == server.url("openai"), "records of Every Eval Ever tell it from the provider's"
 
 
 def usage(prompt=0, cached=0, new=0) -> dict:

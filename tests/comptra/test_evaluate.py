@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 from comptra import evaluation_sets
 from comptra.scores import metrics, surface
-from tests.support.evaluations import UDHR, ntrex_sides, original, settings, udhr, worse, write
+from tests.support.evaluations import RUN, UDHR, ntrex_sides, original, settings, udhr, worse, write
 from tests.support.runs import ROOT, records
 from topxgen.text import languages
 
@@ -291,7 +291,13 @@ def test_tokenizers_of_scripts_without_spaces(tmp_path, score):
     original(tmp_path, "m", tgt="Hausa")
     _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu")
     assert "tok:char" in shown and "tok:zh" in shown and "BLEU into Basque, Hausa: " in shown
-    assert shown.count("BLEU: the mean is over scores of different signatures, which are not comparable") == 1
+    several = "BLEU: the mean is over scores of different signatures, which are not comparable"
+    assert shown.count(several) == 1
+    original(tmp_path / "other", "m", src="Chinese (Simplified)", tgt="English")
+    shown = score(
+        tmp_path / "m" / RUN.format("English", "Chinese (Simplified)"), tmp_path / "other", *UDHR, "--metrics", "bleu"
+    )[1]
+    assert shown.count(several) == 1, "from and into English together"
     assert [said.count(f"tokenizer {name}") for name in ("char", "zh", "13a")] == [1, 1, 1]
     _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu", "--tokenize", "13a")
     assert shown.count("tok:13a") == 1 and "BLEU: nrefs" in shown and "not comparable" not in shown and not said

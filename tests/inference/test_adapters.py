@@ -261,6 +261,8 @@ def test_adapters_that_cannot_be_loaded_together(tiny_lm, tmp_path):
         message = f"adapter {second} cannot be loaded after {first} .*: pass it in a command"
         assert re.search(message, result.stderr)
     assert not any(path.stat().st_size for path in tmp_path.rglob("translate_*.jsonl"))
+    for adapters in ([adds], [adds, copies]):  # what an earlier command has done is not loaded
+        assert in_process("main.py", *flags, "--model_name_or_path", *adapters).returncode == 0
 
 
 def test_an_adapter_of_an_encoder_decoder(tiny_nllb, tiny_lm, tmp_path):

@@ -9,7 +9,10 @@ class LazySampler:
     """A sampler (see topxgen.inference) whose model is loaded at the first request: not if a response cache answers them all."""
 
     def __init__(
-        self, load: Callable[[], object], on_ready: Callable[[], None] = lambda: None, adapters: Sequence[str] = ()
+        self,
+        load: Callable[[], object],
+        on_ready: Callable[[], None] = lambda: None,
+        adapters: Sequence[str | None] = (),
     ):
         """`on_ready` is called before each batch of requests, once the model is loaded. `adapters`: those to come; the engine
         refuses one before it answers with another."""
@@ -28,7 +31,7 @@ class LazySampler:
             return
         if self._sampler is None:
             self._sampler = self._load()
-            for adapter in (*self._adapters, self._adapter):
+            for adapter in (self._adapter, *self._adapters, self._adapter):
                 self.use_adapter(adapter)
         self._on_ready()
         waiting = [first]
