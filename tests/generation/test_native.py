@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -189,6 +190,18 @@ def test_several_languages(tmp_path):
     assert "has 3 sources for 2 languages" in refusal(tmp_path / "new", [folder] * 3, languages=both)
     write(folder / "Basque.jsonl", UDHR)
     assert "has Basque.txt and Basque.jsonl; pass one" in refusal(tmp_path / "new", folder)
+
+
+def test_the_progress_counts_the_sentences_of_all_languages(tmp_path):
+    folder = tmp_path / "texts"
+    write(folder / "Basque.txt", UDHR)
+    write(folder / "Hausa.txt", udhr_texts("Hausa")[:2])
+    translator = ("--back_translator", number_translator.NAME, "--translate_dir", "numbers")
+    result = run(
+        tmp_path, folder, *translator, languages=("Basque", "Hausa"), stages=("--stages", "generate", "translate")
+    )
+    shown = int(re.findall(r"translate: .* (\d+) sentences \(", result.stderr)[-1])
+    assert shown > len(UDHR)
 
 
 def test_a_finished_run_again_changes_no_file(tmp_path):

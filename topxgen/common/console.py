@@ -200,6 +200,11 @@ class Progress:
         elif time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._line()
 
+    def count(self, **more: int) -> None:
+        """Add to extra counts, which the next update shows."""
+        for name, n in more.items():
+            self._counts[name] = self._counts.get(name, 0) + n
+
     def write(self, text: str) -> None:
         """Print a line without breaking the bar."""
         text = printable(text)

@@ -1,7 +1,7 @@
 """Paragraphs into sentence pairs: split, filter, back-translate, filter, as in the TopXGen paper."""
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -125,11 +125,6 @@ def translated_blocks(
     paragraphs = list(read_paragraphs(config.layout, language))
     if all(paragraph.id in done for paragraph in paragraphs):
         return
-    translated = Counter()
-
-    def show(paragraphs: int) -> None:
-        progress.update(paragraphs, **translated)
-
     waiting: deque[tuple[list[SplitParagraph], Callable[[int], None]]] = deque()  # blocks that are being translated
 
     def lists() -> Iterator[list[str]]:
@@ -139,11 +134,11 @@ def translated_blocks(
             if todo := [item for item in block if item.paragraph.id not in done]:
                 # What else is in a batch can change a translation, so a block is translated as a whole, after a kill as before it.
                 sentences = [sentence for item in block for sentence in item.sentences]
-                waiting.append((block, by_steps(show, len(todo), len(sentences))))
+                waiting.append((block, by_steps(progress.update, len(todo), len(sentences))))
                 yield sentences
 
     def on_done(n: int) -> None:
-        translated["sentences"] += n
+        progress.count(sentences=n)
         waiting[0][1](n)
 
     results = translate_lists(config.translator, method, lists(), language, config.target_language, on_done)
