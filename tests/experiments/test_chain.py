@@ -74,8 +74,9 @@ def test_evaluation_prints_its_table_each_time_and_changes_no_file(place, capfd)
 
 
 def test_the_run_stops_at_the_first_failure(place, capfd):
-    write(place, CHECKED, SCORED)
-    (place / "in/bench.tsv").write_bytes(b"\x1f\x8b\x00")
+    write(place, CHECKED.replace("in/bench.tsv", "in/damaged"), SCORED)
+    (place / "in/damaged").mkdir()
+    (place / "in/damaged/bench.tsv").write_bytes(b"\x1f\x8b\x00")
     result = run()
     assert result.returncode == 2 and set(ran(result)) == {"decontamination"}
     assert (
@@ -91,11 +92,12 @@ def failures(place: Path) -> list[dict]:
 def test_a_failure_is_shown_until_the_next_start(place):
     """The stage's own last error, without secrets; of one that was killed, the signal."""
     key = "sk-" + "a1B2" * 12
-    (place / f"in/{key}.tsv").write_bytes(b"\x1f\x8b\x00")
-    write(place, CHECKED.replace("in/bench.tsv", f"in/{key}.tsv"))
+    (place / "in/damaged").mkdir()
+    (place / f"in/damaged/{key}.tsv").write_bytes(b"\x1f\x8b\x00")
+    write(place, CHECKED.replace("in/bench.tsv", "in/damaged"))
     assert run().returncode == 2
     (failure,) = failures(place)
-    assert failure["exit_code"] == 2 and "in/***.tsv" in failure["error"], failure
+    assert failure["exit_code"] == 2 and "in/damaged/***.tsv" in failure["error"], failure
     shown = in_process("scripts/status.py", place / "out").stdout
     assert "out: decontamination failed with exit code 2, 20" in shown and failure["error"] in shown
     assert key not in shown + (place / "out/run/failed/decontamination.json").read_text()
@@ -178,6 +180,7 @@ def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
             "section decontamination: benchmark 'in/other.jsonl': there is no file or folder in/other.jsonl",
         ),
         ("udhrr", "benchmark 'udhrr' does not exist; choose one of flores, ntrex"),
+        ("my.tsv:Basque", "section decontamination: my.tsv has 2 columns (column 1, column 2); name one as in my.tsv:"),
     ],
 )
 def test_what_is_no_benchmark_is_found_before_anything_runs(place, benchmark, message):

@@ -278,6 +278,25 @@ def test_other_weights_or_code_under_the_same_name_score_again(run, tmp_path):
     assert path.read_bytes() == first[0].replace(b"7.5", b"8.5")
 
 
+def test_another_version_of_the_scorer_after_a_kill_keeps_no_score_of_the_first(run, tmp_path):
+    """Published scores, which name no scorer, are kept."""
+    basque = write(tmp_path / "run") / "t/Basque_translate.jsonl"
+    hausa = basque.with_name("Hausa_translate.jsonl")
+    first, rest = basque.read_text().split("\n", 1)
+    hausa.write_text(json.dumps(json.loads(first) | {"scores": [9.0] * 3}) + "\n" + rest)
+
+    def scores(value: str) -> list[list[float]]:
+        (code := tmp_path / f"own_{value[0]}.py").write_text(OWN_SCORER.format(value=value))
+        flags = ("--languages", "Basque", "Hausa")
+        run(tmp_path / "run", *flags, scorer=("--scorer", f"{code}:Own"))
+        return [[score for record in records(path) for score in record["scores"]] for path in (basque, hausa)]
+
+    killed = '7.5 if source.name == "Basque" else exec("raise KeyboardInterrupt")'
+    assert scores(killed) == [[7.5] * 12, [9.0] * 3 + [None] * 9]
+    assert scores("8.5") == [[8.5] * 12, [9.0] * 3 + [8.5] * 9]
+    assert scores("6.5") == [[6.5] * 12, [9.0] * 3 + [6.5] * 9]
+
+
 def test_two_versions_of_metricx_have_two_names():
     """Else pairs that one has scored would pass for the other's."""
     names = ("google/metricx-24-hybrid-large-v2p6", "/m/metricx-24/large", "/m/metricx-23-qe/large/")

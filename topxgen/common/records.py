@@ -105,6 +105,7 @@ class ScoreRecord(TypedDict, total=False):
     scorer: Required[str]
     scores: Required[list[float | None]]
     pairs: str
+    version: str  # of the scorer: a digest of its weights and code
     truncated: int
 
 

@@ -104,13 +104,17 @@ def load(
     return splits
 
 
-def check(name: str) -> None:
-    """Raise UsageError if `name` names no benchmark, or a file or folder that is not there; nothing is read."""
-    if name not in LOADERS:
-        _own_loader(name, ())
-        path = tables.split_source(name)[0]
-        if path.suffix.lower() in SUFFIXES and not path.exists():
+def check(name: str, languages_file: str | None = None) -> None:
+    """Raise UsageError if `name` names no benchmark, a file or folder that is not there, or columns that its file does not have."""
+    if name in LOADERS:
+        return
+    known = tuple(languages.load(languages_file).values())
+    loader, (path, _, mapping) = _own_loader(name, known), tables.split_source(name)
+    if path.suffix.lower() in SUFFIXES:
+        if not path.exists():
             raise UsageError(f"benchmark {name!r}: there is no file or folder {path}")
+        for code in tables.parse_mapping(mapping, known) or ("English",):
+            loader(name, languages.find(code, languages_file), None)
 
 
 def needs(name: str, chosen: Iterable[Language], folder: Path | None = None) -> list[Need]:

@@ -147,7 +147,10 @@ def _column(columns: list[Column], wanted: str, where: str) -> Column:
     if not wanted and len(columns) == 1:
         return columns[0]
     what = f"no column {wanted}" if wanted else f"{len(columns)} columns"
-    raise UsageError(f"{where} has {what} ({_labels(columns)}); name one as in {where}:Basque=COLUMN")
+    raise UsageError(
+        f"{where} has {what} ({_labels(columns)}); name one as in {where}:Basque=COLUMN, or pass {where} alone if the columns "
+        "are named after their languages"
+    )
 
 
 def _labels(columns: list[Column]) -> str:

@@ -185,7 +185,7 @@ def check(args: Parsed, folder: Path) -> None:
                 raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
     for name in values.get("benchmarks", ()):
         if folder.absolute() not in Path(name).absolute().parents and name not in args.allow_missing:
-            benchmarks.check(name)
+            benchmarks.check(name, args.languages_file)
     for flag in LANGUAGES:
         for name in values.get(flag, ()):
             languages.find(name, args.languages_file)

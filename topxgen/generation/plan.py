@@ -301,11 +301,15 @@ class GenerationConfig:
         """What decides the scores, and which pairs they drop."""
         return {
             "scorer": "none" if self.scorer is None else self.scorer.id,
-            **_weights_of("scorer", self.scorer),
-            **provenance.code_of(scorer=[self.scorer_name]),
+            **self.scorer_version,
             "min_score": self.args.min_score,
             **self.shard_setting,
         }
+
+    @cached_property
+    def scorer_version(self) -> dict:
+        """Digests of its weights and code, which its id does not name."""
+        return {**_weights_of("scorer", self.scorer), **provenance.code_of(scorer=[self.scorer_name])}
 
     @cached_property
     def translator(self):

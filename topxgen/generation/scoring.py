@@ -259,14 +259,28 @@ def _is_unscored(record: dict, scorer_id: str) -> bool:
     return bool(scores) and all(score is None for score in scores)
 
 
-def forget(layout: Layout, language: str) -> None:
-    """Have all pairs of a language scored again."""
+def was_another(layout: Layout, language: str, scorer_id: str, version: dict) -> bool:
+    """Whether an unfinished stage has scores of the same scorer with other weights or code."""
+    now, saved = _id(version), read_jsonl(layout.score_cache(language), ScoreRecord, on_cut=lambda _: None)
+    return any(one["scorer"] == scorer_id and one.get("version", now) != now for one in saved)
+
+
+def _id(version: dict) -> str:
+    return digest([f"{name} {value}" for name, value in version.items()])
+
+
+def forget(layout: Layout, language: str, scorer_id: str) -> None:
+    """Have the pairs of a language that the scorer has scored scored again; published scores are not its own."""
     layout.score_cache(language).unlink(missing_ok=True)
     path = layout.translations(language)
-    records = read_jsonl(path, TranslationRecord)
-    write_atomic(
-        path, (to_line({**one, "scores": [None] * len(one["translations"]), "scorer": None}) for one in records)
-    )
+
+    def lines() -> Iterator[str]:
+        for record in read_jsonl(path, TranslationRecord):
+            if record.get("scorer") == scorer_id:
+                record |= {"scores": [None] * len(record["translations"]), "scorer": None}
+            yield to_line(record)
+
+    write_atomic(path, lines())
 
 
 def score(config, source: Language, progress: Progress) -> None:
@@ -280,6 +294,7 @@ def score(config, source: Language, progress: Progress) -> None:
     path = layout.translations(source.name)
     cache = ResponseCache(layout.score_cache(source.name), schema=ScoreRecord)
     scores: dict[str, list] = {}
+    version = _id(config.scorer_version)
     waiting: deque[dict[str, str]] = deque()  # blocks that are being scored: the digests of their records by id
 
     def lists() -> Iterator[list[dict]]:
@@ -298,7 +313,8 @@ def score(config, source: Language, progress: Progress) -> None:
         for (record_id, pairs), record_scores in zip(digests.items(), values, strict=True):
             # How many texts were truncated is noted with the first record of the block.
             counted, truncated = {"truncated": truncated} if truncated else {}, 0
-            cache.add({"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": record_scores} | counted)
+            line = {"id": record_id, "pairs": pairs, "scorer": scorer.id, "version": version, "scores": record_scores}
+            cache.add(line | counted)
             scores[record_id] = record_scores
         cache.sync()
         progress.update(len(digests))
