@@ -30,7 +30,7 @@ def _check_tables(audit: Audit, path: Path, report: dict) -> None:
         if not table.is_file():
             audit.problem(table, f"is missing beside {path.name}")
         elif make(report) != table.read_text(encoding="utf-8", errors="replace"):
-            audit.problem(table, f"is not the table of {path.name}")
+            audit.problem(table, f"is not the table of {path.name} (of an earlier version? write it again)")
         else:
             audit.checked["scores"] += 1
 

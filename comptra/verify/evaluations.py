@@ -195,7 +195,7 @@ def _check_table(audit: Audit, path: Path, reports: dict[Path, dict]) -> None:
     if any(make(report) == text for report in reports.values()):
         audit.checked["scores"] += 1
     elif own in reports:
-        audit.problem(path, f"is not the table of {own.name}")
+        audit.problem(path, f"is not the table of {own.name} (of an earlier version? write it again)")
     else:
         audit.skip(path, "it is the table of no report beside it")
 

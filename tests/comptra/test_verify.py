@@ -272,7 +272,7 @@ EDITED = [
     ("scores.json", '"wrong_language": ', '"wrong_language": 1', "faults of"),
     ("scores.json", '"references_digest": "', '"references_digest": "0', "references_digest of udhr"),
     ("scores.csv", "udhr,English,Basque,0,", "udhr,English,Basque,0,x", "scores.csv: row 1, system, by scores.json"),
-    ("scores.md", "udhr", "uDHR", "scores.md: is not the table of scores.json"),
+    ("scores.md", "udhr", "uDHR", "scores.md: is not the table of scores.json (of an earlier version? write it again)"),
     ("segments.jsonl", '"chrf": ', '"chrf": 1', "segments.jsonl: row 1, chrf"),
     ("translations/**/manifest_translate.json", '"sentences": ', '"sentences": 1', "manifest_translate.json: sentences: claimed 1"),
     ("translations/**/manifest_translate.json", '"empty_translations": ', '"empty_translations": 1', "empty_translations: claimed 1"),
