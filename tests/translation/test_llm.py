@@ -98,8 +98,8 @@ def test_thoughts_are_no_translation():
     "text, message",
     [
         ("[1]\nprefix = ", "cannot read"),
-        ('[1]\nprefix = "a"', r"\[1\]: needs middle, prefix"),
-        ('[1]\nprefix = "a"\nmiddle = "b"\nsufix = "c"', r"\[1\]: needs middle, prefix, may have header"),
+        ('[1]\nprefix = "a"', r"\[1\]: missing: middle, unknown: none"),
+        ('[1]\nprefix = "a"\nmiddle = "b"\nsufix = "c"', r"\[1\]: missing: none, unknown: sufix"),
     ],
 )
 def test_a_mistake_in_the_template_file_is_named(tmp_path, monkeypatch, text, message):
