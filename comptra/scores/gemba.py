@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from comptra.prompts import FOLDER
 from comptra.scores.metrics import JUDGE, MetricSettings, Segment
@@ -23,7 +22,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import refuse_stand_in
 from topxgen.common.lines import split_lines
 from topxgen.common.locks import OutputLock
-from topxgen.common.provenance import digest, weights_id
+from topxgen.common.provenance import digest, name_with_weights, weights_id
 from topxgen.inference import ENGINE_LOG, Answer, Request, SamplingSettings
 from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.lazy_sampler import LazySampler
@@ -146,7 +145,7 @@ class Gemba:
         self._asked = digest(json.dumps(decided))
         self.fingerprint = f"{self._asked}-{READING}"
         self.signature = (
-            f"{self.title}|judge:{f'{Path(name).name}|weights:{weights}' if weights else name}|api:{judge.inference_api}|style:{self._style}"
+            f"{self.title}|judge:{name_with_weights(name)}|api:{judge.inference_api}|style:{self._style}"
             f"|tokens:{judge.max_new_tokens}|prompts:{digest(json.dumps(self._prompts))[:8]}"
         )
         self._sampler = LazySampler(lambda: inference.load(self._judge.inference_api, self._judge.model))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from comptra.scores.metrics import MetricSettings, Scorer, Test, mean_scores
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.provenance import weights_id
+from topxgen.common.provenance import name_with_weights
 from topxgen.retrieval import ngram_similarity
 from topxgen.text import language_id
 from topxgen.text.languages import Language
@@ -108,11 +108,9 @@ def lang(test: Test, settings: MetricSettings) -> Scorer | None:
         return np.column_stack([np.array(right, float), np.ones(len(right))])
 
     model = settings.lid_model
-    if package := {"cld2": "pycld2", "langid": "py3langid"}.get(model):
-        model += f"|version:{metadata.version(package)}"
-    elif weights := weights_id(model):
-        model = f"{Path(model).name}|weights:{weights}"
-    return Scorer("lang %", f"lid:{model}", statistics, mean_scores)
+    package = {"cld2": "pycld2", "langid": "py3langid"}.get(model)
+    named = f"{model}|version:{metadata.version(package)}" if package else name_with_weights(model)
+    return Scorer("lang %", f"lid:{named}", statistics, mean_scores)
 
 
 def bleu_scores(sums: "np.ndarray", effective_order: bool = False) -> "np.ndarray":

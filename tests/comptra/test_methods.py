@@ -274,14 +274,9 @@ def test_a_draft_is_kept_with_its_marks_when_no_other_translation_comes_back(met
 
     def answer(prompt):
         text = last(prompt)
-        drafts = "Zubia itx" if "bridge" in text else "Euria ari du.\n\nA no"
-        return (
-            refined
-            if "better" in text or text.startswith("Below")
-            else "major, style: bad"
-            if "MQM" in text
-            else drafts
-        )
+        if "better" in text or text.startswith("Below"):
+            return refined
+        return "major, style: bad" if "MQM" in text else "Zubia itx" if "bridge" in text else "Euria ari du.\n\nA no"
 
     client = LLMClient(CutPlayer(answer), "chat", tmp_path / "answers.jsonl", 1)
     sentences, task = [SENTENCES[0], SENTENCES[3]], task_for(client)

@@ -394,11 +394,9 @@ def test_bad_input_is_one_line(tiny_lm, back, tmp_path, change, message, datagen
     else:
         assert dry.returncode == 2 and message in dry.stderr, dry.stderr
     result = datagen_here(*[word for pair in arguments.items() for word in pair])
-    assert result.returncode == 2
-    assert message in result.stderr, result.stderr
+    assert result.returncode == 2 and message in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
-    line = [line for line in result.stderr.splitlines() if "error:" in line]
-    assert len(line) == 1
+    assert len([line for line in result.stderr.splitlines() if "error:" in line]) == 1
     assert not list(tmp_path.glob("out/**/settings_*.json")), "a mistake must not stay on record"
 
 
@@ -408,11 +406,9 @@ def test_more_prompts_than_topics_reuses_them_and_says_so(tiny_lm, tmp_path, dat
     arguments = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 8, "--stages", "generate")
     result = datagen_here(*arguments, "--seed_topics_path", topics)
     assert "all 3 topics have been used once; they are used again" in result.stderr
-    topics_used = [record["topic"] for record in records(tmp_path / "out" / "Basque_answers.jsonl")]
-    ordered = [
-        record["topic"] for record in sorted(records(tmp_path / "out" / "Basque_answers.jsonl"), key=lambda r: r["id"])
-    ]
-    assert set(topics_used) == {"Wine", "Bread", "Milk"} and len(set(ordered[:3])) == len(set(ordered[3:6])) == 3
+    responses = sorted(records(tmp_path / "out" / "Basque_answers.jsonl"), key=lambda one: one["id"])
+    used = [one["topic"] for one in responses]
+    assert set(used) == {"Wine", "Bread", "Milk"} and len(set(used[:3])) == len(set(used[3:6])) == 3
 
 
 def test_a_finished_run_again_counts_the_prompts_that_were_sent(tiny_lm, tmp_path, datagen_here):

@@ -54,6 +54,12 @@ def weights_id(name_or_path: str | Path) -> str:
     return _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
+def name_with_weights(name: str) -> str:
+    """How a signature names a model: local weights by the last part of their path and their digest."""
+    weights = weights_id(name)
+    return f"{Path(name).name}|weights:{weights}" if weights else name
+
+
 def weights_of(**models: str | None) -> dict[str, str]:
     """{"{role}_weights": id} of the models in local folders, by their roles: other weights under one name are other settings."""
     ids = {role: weights_id(name) for role, name in models.items() if name}

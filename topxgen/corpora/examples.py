@@ -4,6 +4,7 @@ Sentences: FLORES-200 dev. Paragraphs: the 240 parallel contexts of XQuAD. Both:
 Declaration of Human Rights in data/udhr/; its test part is an evaluation set and is never shown in a prompt.
 """
 
+from functools import partial
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
@@ -43,19 +44,16 @@ def _sentences_in(source: str, language: Language, option: str, allow_partial: b
             if not any(map(str.strip, lines)):
                 raise UsageError(f"{path} is empty")
             if name in flores:
-                english = languages.find("English")
+                english, dev = languages.find("English"), partial(benchmarks.lines_of, "flores", "dev")
                 files = [Path(source) / file for file in benchmarks.flores_files(english, "dev")]
-                others = [_dev(english, file) for file in files if file.is_file() and language.flores != english.flores]
-                check_published(_dev(language, path), language, others, allow_partial)
+                files = [file for file in files if file.is_file() and language.flores != english.flores]
+                others = [dev(english, read_lines(file), str(file)) for file in files]
+                check_published(dev(language, lines, str(path)), language, others, allow_partial)
             return lines
     raise UsageError(
         f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
         f"that holds one of {', '.join(names)}"
     )
-
-
-def _dev(language: Language, path: Path) -> Split:
-    return benchmarks.lines_of("flores", "dev", language, read_lines(path), str(path))
 
 
 def parallel_sentences(
