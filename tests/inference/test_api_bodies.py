@@ -304,17 +304,29 @@ def test_the_lines_of_filtered_cut_and_unreadable_translations_are_marked(tmp_pa
 
 
 @pytest.mark.parametrize("api", REMOTE)
-def test_a_small_body_that_unpacks_to_a_huge_one(api, monkeypatch):
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "gzip, cut", "br"])
+def test_a_small_body_that_unpacks_to_a_huge_one(api, encoding, monkeypatch):
+    """Or to nothing. Brotli and gzip in gzip hold gigabytes in kilobytes, which httpx would inflate at once."""
     monkeypatch.setattr(http, "MAX_BODY_BYTES", 1 << 20)
     attempts = Counter()
 
     def edit(name, body):
         attempts[name] += 1
-        padding = " " * (4 << 20) if attempts[name] == 1 else ""
-        return gzip.compress((json.dumps(body) + padding).encode()), {"Content-Encoding": "gzip"}
+        whole = json.dumps(body).encode()
+        if attempts[name] > 1:
+            return gzip.compress(whole), {"Content-Encoding": "gzip"}
+        packed = gzip.compress(whole + b" " * (4 << 20))
+        bodies = {
+            "gzip": packed,
+            "gzip, gzip": gzip.compress(packed),
+            "gzip, cut": gzip.compress(whole)[:-9],
+            "br": packed,
+        }
+        return bodies[encoding], {"Content-Encoding": encoding.removesuffix(", cut")}
 
     with ApiServer(edit=edit) as server:
         answers, ending, retries = run(api, server, chats(2))
+        assert {headers["accept-encoding"] for headers in server.headers} == {"gzip"}
     assert ending is None and len(answers) == 2 and all(answer.texts for answer in answers)
     assert retries == {"malformed answer": 2}
 
