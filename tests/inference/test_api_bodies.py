@@ -13,7 +13,7 @@ from tests.support.api_runs import chats, load, run
 from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import in_process, records
 from topxgen import inference, translation
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, http
 from topxgen.inference.response_cache import CachedSampler, read_responses
 from topxgen.text import languages
@@ -340,6 +340,14 @@ def test_prompts_follow_no_redirect_to_another_host(api, status):
         answers, ending, _ = run(api, server, chats(3))
         assert not answers and not other.bodies and type(ending) is UsageError
         assert f"redirects to http://127.0.0.1:{other.port}" in str(ending) and "--base_url" in str(ending)
+
+
+@pytest.mark.parametrize("api", REMOTE)
+@pytest.mark.parametrize("location", ["http://[::1", "http://a\x1bb/", "/loop"])
+def test_redirects_that_lead_nowhere(api, location):
+    with ApiServer(edit=lambda name, body: (b"", {"Location": location, "status": 307})) as server:
+        answers, ending, _ = run(api, server, chats(2), max_retries=1)
+    assert not answers and isinstance(ending, APIUnavailable)
 
 
 class VLLM(ApiServer):

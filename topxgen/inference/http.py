@@ -66,6 +66,10 @@ async def _bounded_body(response) -> bytes:
 async def _refuse_redirect(response) -> None:
     if "location" not in response.headers or not 300 <= response.status_code < 400:
         return
-    here, there = response.request.url, response.request.url.join(response.headers["location"])
+    here, location = response.request.url, response.headers["location"]
+    try:
+        there = here.join(location)
+    except Exception as error:  # the InvalidURL of the provider's variant of httpx
+        raise MalformedResponse(f"a redirect to {location[:60]!r}: {error}") from None
     if (here.host, here.port) != (there.host, there.port) or (here.scheme, there.scheme) == ("https", "http"):
         raise Redirected(f"{there.scheme}://{there.netloc.decode('ascii', 'replace')}")
