@@ -133,7 +133,7 @@ def _needs(found: list[Command]) -> dict[Need, list[str]]:
     wanted: dict[Need, list[str]] = {}
     names: list[str] = []
     for command in found:
-        for need in stages.STAGES[command.stage].needs.load()(command.args, names):
+        for need in stages.STAGES[command.stage].function("needs")(command.args, names):
             if not _is_made(need.name, made):
                 wanted.setdefault(need, []).append(command.stage)
         for flag in NAMES_LANGUAGES:

@@ -279,7 +279,7 @@ class _Builder:
     def _data(self, name: str, tree: dict) -> tuple[Job, ...]:
         """The jobs that make a variant's pairs; names their folders in `tree`, after the flags that decide them."""
         given = self._file(name, tree).stage("datagen", self._flags["datagen"])[0]
-        parser = stages.STAGES["datagen"].parser.load()()
+        parser = stages.STAGES["datagen"].parser()
         late = {
             action.dest for group in parser._action_groups if group.title in AFTER_GENERATION for action in group._group_actions
         }  # fmt: skip
@@ -366,7 +366,7 @@ class _Builder:
 
     def _merge(self, train: Job) -> Job:
         words = (str(train.command.args.output_dir), str(train.folder / "merged"))
-        args = stages.STAGES["merge"].parser.load()().parse_args(list(words))
+        args = stages.STAGES["merge"].parser().parse_args(list(words))
         return Job(train.folder, Command("merge", "merge", words, args), (train.id,))
 
     def scoring(self) -> argparse.Namespace:
