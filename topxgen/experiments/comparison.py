@@ -52,6 +52,10 @@ class Job:
     def id(self) -> str:
         return f"{self.folder}/{self.command.name}"
 
+    @property
+    def output(self) -> Path:
+        return self.command.args.output_dir
+
 
 @dataclass(frozen=True)
 class Run:
@@ -116,15 +120,11 @@ class Experiment:
                 for place, (other, _) in enumerate(found)
                 if other.id in job.needs
                 or other.folder == job.folder
-                or (job.command.stage == other.command.stage == "datagen" and _output(job) == _output(other))
+                or (job.command.stage == other.command.stage == "datagen" and job.output == other.output)
                 or (job.command.stage == "train" and other in data)
             ]
             found.append((job, needs))
         return found
-
-
-def _output(job: Job) -> Path:
-    return job.command.args.output_dir
 
 
 def _once(jobs: Iterable[Job]) -> list[Job]:
