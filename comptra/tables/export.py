@@ -196,18 +196,18 @@ def _latex(text: str) -> str:
 
 def _other_text(found: re.Match) -> str:
     """What every engine has as it is; the rest with its codes, for engines that have no letters for it."""
-    parts = itertools.groupby(found[0], _is_common)
-    return "".join("".join(part) if is_common else _with_codes("".join(part)) for is_common, part in parts)
+    written = []
+    for is_common, part in itertools.groupby(found[0], _is_common):
+        text = "".join(part)
+        codes = " ".join(f"U+{ord(char):04X}" for char in text)
+        written.append(text if is_common else rf"\othertext{{{text}}}{{{{[}}{codes}{{]}}}}")
+    return "".join(written)
 
 
 def _is_common(char: str) -> bool:
     parts = unicodedata.normalize("NFD", char)
     is_accented = "À" <= char <= "ž" and len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS
     return is_accented or char in _COMMON
-
-
-def _with_codes(text: str) -> str:
-    return rf"\othertext{{{text}}}{{{{[}}{' '.join(f'U+{ord(char):04X}' for char in text)}{{]}}}}"
 
 
 def _latex_score(cell: Cell) -> str:
