@@ -102,7 +102,7 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def flags_by_section() -> dict[str, list[str]]:
-    return {section: list(stages.STAGES[section].parser.load()().flags()) for section in SECTIONS}
+    return {section: list(stages.STAGES[section].parser().flags()) for section in SECTIONS}
 
 
 def folder_of(file: RunFile) -> Path:
@@ -120,7 +120,7 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
     folder, found = folder_of(file), []
-    parsers = {section: stages.STAGES[section].parser.load()() for section in SECTIONS}
+    parsers = {section: stages.STAGES[section].parser() for section in SECTIONS}
     flags = {flag for parser in parsers.values() for flag in parser.flags()}
     if unused_is_error:  # before stages miss what a misspelt section has
         file.check_shared(flags, mappings=True)
@@ -229,10 +229,10 @@ class Chain:
 
     def check_results(self, command: Command) -> None:
         """Raise UsageError for a command that has to run, and will refuse what other flags have left in its folder."""
-        check = stages.STAGES[command.stage].check_results
+        check = stages.STAGES[command.stage].function("check_results")
         if check is not None and self.reason_to_run(command):
             try:
-                check.load()(command.args)
+                check(command.args)
             except UsageError as error:
                 raise UsageError(f"{command.name}: {error}") from None
 

@@ -11,7 +11,6 @@ from topxgen.common import checksums, flag_rules, hub, provenance, rates, shards
 from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
-from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import Layout, target_language_of
 from topxgen.generation import back_translation, deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.candidates import collect, collected_ids, select
@@ -127,8 +126,6 @@ def _progress(config: GenerationConfig, stage: str, total: int, done: int = 0) -
 
 def repair_files(config: GenerationConfig) -> None:
     """Drop torn last lines, which a killed run leaves, before any stage reads the files."""
-    with wait_for_lock(config.layout.output_dir):
-        repair_tail(config.layout.shared_translation_responses)
     for name in config.languages:
         for path in config.layout.jsonl_files(name):
             repair_tail(path)

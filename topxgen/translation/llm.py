@@ -87,7 +87,7 @@ class LLM(WithCandidates):
             return self._sampler
         if source.name not in self._cached:
             path, paid = settings.response_cache(source.name), settings.inference_api in inference.REMOTE
-            self._cached[source.name] = CachedSampler(self._sampler, path, paid, settings.earlier_responses)
+            self._cached[source.name] = CachedSampler(self._sampler, path, paid)
         return self._cached[source.name]
 
     @property
