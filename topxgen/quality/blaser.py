@@ -46,12 +46,7 @@ def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languag
     checkpoint = read_checkpoint(sonar)
     for language in languages:
         checkpoint.check(language)
-    check_fit(weight_file(blaser), checkpoint)
-
-
-def check_fit(file: Path, checkpoint: sonar_encoder.Checkpoint) -> None:
-    """Raise UsageError if `file` is not BLASER-2.0-QE for vectors of this encoder."""
-    _weights(file, checkpoint)
+    read_weights(weight_file(blaser), checkpoint)
 
 
 class Blaser:
@@ -74,7 +69,7 @@ class Blaser:
         cache_bytes: int = CACHE_BYTES,
     ):
         checkpoint = read_checkpoint(sonar)
-        weights = _weights(weight_file(blaser), checkpoint)
+        weights = read_weights(weight_file(blaser), checkpoint)
         self._name, self._dtype = f"BLASER ({blaser}, {sonar})", dtype
         self._encoder = SonarEncoder(checkpoint, dtype=dtype, batch_tokens=batch_tokens)
         self._weights = [
@@ -223,8 +218,8 @@ def _download(name: str) -> Path:
             raise error from None
 
 
-def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Tensor"]:
-    """BLASER's tensors, with the shapes that SONAR's width requires."""
+def read_weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Tensor"]:
+    """The tensors of BLASER-2.0-QE for vectors of this encoder. Raises UsageError for another file."""
     weights = load_tensors(path)
     if set(weights) != set(_KEYS):
         raise UsageError(
