@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _models_of(link: lineage.Link) -> Iterator[str]:
 
 
 def _hub_name(name: str, link: lineage.Link | None, depth: int) -> str | None:
-    folder = Path(name).expanduser()
+    folder = Path(expanduser(name))
     if cached := next((match for part in folder.parts if (match := _CACHED.fullmatch(part))), None):
         return f"{cached[1]}/{cached[2]}"
     if not folder.exists():
