@@ -26,6 +26,7 @@ from topxgen.common import hub, hub_files, needs
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, replacing, write_atomic, write_json
+from topxgen.common.schemas import fields
 from topxgen.experiments.assets import Asset, assets, hub_cache, sentencepiece_file
 from topxgen.experiments.chain import Command
 
@@ -42,20 +43,13 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 class File(TypedDict):
     """A file as the Hub lists it. `digest`: sha256:… of what it keeps with Git LFS, git:… (of a blob) of the others."""
 
-    size: Required[Count]
-    digest: Required[str]
+    size: Count
+    digest: str
 
 
-class Repository(TypedDict):
-    commit: Required[str]
-    files: Required[dict[str, File]]
-
-
-class Record(TypedDict, total=False):
-    """What has been verified: repositories by "models/org/name" or "datasets/org/name", other files by their path in the folder."""
-
-    repositories: dict[str, Repository]
-    files: dict[str, File]
+Repository = fields(commit=Required[str], files=Required[dict[str, File]])
+# What has been verified: repositories by "models/org/name" or "datasets/org/name", other files by their path in the folder.
+Record = fields(repositories=dict[str, Repository], files=dict[str, File])
 
 
 @dataclass(frozen=True)

@@ -95,16 +95,13 @@ class Result(TypedDict):
 # What is read of rounds.json.
 _Ended = fields(patience=int, metric=str, stopped=str | None, rounds=list[dict])
 _System = fields(path=Required[str], scores=Required[dict[str, fields(score=Required[float]) | None]])
-_Metric = fields(higher_is_better=bool)
-
-
-class _Group(TypedDict, total=False):
-    metrics: dict[str, _Metric]  # older versions had none that falls
-    src: Required[str]
-    tgt: Required[str]
-    systems: Required[list[_System]]
-
-
+# `metrics`: missing in older versions, which had none that falls.
+_Group = fields(
+    metrics=dict[str, fields(higher_is_better=bool)],
+    src=Required[str],
+    tgt=Required[str],
+    systems=Required[list[_System]],
+)
 # What is read of comptra.evaluate's --json.
 Report = fields(groups=Required[list[_Group]])
 
