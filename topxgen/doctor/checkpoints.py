@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from topxgen.common import hub_files, schemas
 from topxgen.common.files import read_json
-from topxgen.common.text_only import PARTS
+from topxgen.common.weights import PARTS
 from topxgen.doctor.arithmetic import Attention
 from topxgen.experiments.assets import Asset
 from topxgen.inference.gpu_groups import Heads

@@ -274,7 +274,8 @@ class Chain:
             stat = path.stat()
             key = str(path), stat.st_size, stat.st_mtime_ns
             if key not in self._digests:
-                self._digests[key] = _digest(path)
+                of_file = provenance.weights_id(path) if path.suffix in WEIGHTS else checksums.sha256_of(path)
+                self._digests[key] = of_file[:16]
             found[str(path)] = {"size": key[1], "modified_ns": key[2], "sha256": self._digests[key]}
         return found
 
@@ -286,12 +287,6 @@ class Chain:
             if name not in now or name not in recorded or now[name]["sha256"] != recorded[name]["sha256"]:
                 return name
         return ""
-
-
-def _digest(path: Path) -> str:
-    if path.suffix in WEIGHTS:
-        return provenance.weights_id(path)
-    return checksums.sha256_of(path)[:16]
 
 
 @contextmanager

@@ -118,7 +118,10 @@ class Fetcher:
                 )
             if info.gated:
                 HfApi().auth_check(asset.name, **options)
-            found = {file.rfilename: _as_listed(file) for file in info.siblings}
+            found: dict[str, File] = {}
+            for file in info.siblings:
+                digest = f"git:{file.blob_id}" if file.lfs is None else f"sha256:{file.lfs.sha256}"
+                found[file.rfilename] = {"size": file.size, "digest": digest}
             card = ""
             if any(need.configs for need in asset.needs) and hub_files.CARD in found:
                 options |= {"revision": info.sha, "cache_dir": hub_cache(self.folder)}
@@ -229,16 +232,9 @@ class Fetcher:
         try:
             yield
         except Exception as error:
-            self.problems[asset.name] = explained(error, asset)
-
-
-def explained(error: Exception, asset: Asset) -> str:
-    """Why a repository cannot be had, and what to do, in one line."""
-    if refusal := hub.refusal(error, asset.name, asset.repo_type):
-        return "; ".join(refusal)
-    if isinstance(error, UsageError):
-        return str(error)
-    return f"{reason(error)}; re-run to continue"
+            refusal = hub.refusal(error, asset.name, asset.repo_type)
+            why = str(error) if isinstance(error, UsageError) else f"{reason(error)}; re-run to continue"
+            self.problems[asset.name] = "; ".join(refusal) if refusal else why
 
 
 def _check_connection() -> None:
@@ -251,11 +247,6 @@ def _check_connection() -> None:
             f"{constants.ENDPOINT} cannot be reached ({why}); run this on a machine with internet, such as the login node; "
             "--check lists what is missing without a network"
         )
-
-
-def _as_listed(file) -> File:
-    digest = f"git:{file.blob_id}" if file.lfs is None else f"sha256:{file.lfs.sha256}"
-    return {"size": file.size, "digest": digest}
 
 
 def has_size(path: Path, file: File) -> bool:

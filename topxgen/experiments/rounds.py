@@ -375,15 +375,11 @@ def _scores(found: Sequence[Command], model: Path) -> Iterator[tuple[str, dict[s
                 yield f"{group['src']} to {group['tgt']}", values
 
 
-def rounds_since_best(scores: Sequence[float]) -> int:
-    """How many rounds have ended since the first of those with the highest score."""
-    return len(scores) - 1 - scores.index(max(scores))
-
-
 def reason_to_stop(results: Collection[Result], settings: Settings) -> str:
     """Why no further round begins; "" if one does. The same results give the same reason."""
     scores = [one["held_out"] for one in results]
-    if scores and (since := rounds_since_best(scores)) > settings.patience:
+    since = len(scores) - 1 - scores.index(max(scores)) if scores else 0  # the first of the highest
+    if since > settings.patience:
         return f"held-out {settings.metric} has not risen for {since} round{'s' if since > 1 else ''} (patience {settings.patience})"
     return ""
 
