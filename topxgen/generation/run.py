@@ -14,7 +14,7 @@ from topxgen.common.files import Appender, check_output_directory, read_jsonl, r
 from topxgen.common.records import Layout, target_language_of
 from topxgen.generation import back_translation, deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.candidates import collect, collected_ids, select
-from topxgen.generation.checks import RULES, check_candidates, check_scorer
+from topxgen.generation.checks import RULES, check_candidates
 from topxgen.generation.manifests import STAGES, language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
@@ -66,7 +66,6 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         yield lambda: check_candidates(args, config.translator)
-        yield lambda: check_scorer(args)
         if config.selector is not None:
             yield lambda: config.selector.preflight(languages, config.target_language)
         source = config.whole if config.layout.translates_taken else config.layout
