@@ -205,7 +205,7 @@ def text(report: dict) -> str:
 def markdown(report: dict) -> str:
     parts = [f"# {export.markdown_text(report['experiment'])}"]
     for title, rows in tables(report):
-        parts.append(f"## {export.markdown_text(title)}\n\n{export.markdown_table(Table(title, rows[0], rows[1:]))}")
+        parts.append(f"## {export.markdown_text(title)}\n\n{export.markdown_of(Table(title, rows[0], rows[1:]))}")
     parts.append("\n".join(export.markdown_items(notes(report))))
     return "\n\n".join(parts) + "\n"
 

@@ -133,6 +133,6 @@ def _check_data(audit: Audit, path: Path, manifest: dict) -> None:
 def _parsed(words: list[str]) -> argparse.Namespace | None:
     try:
         with redirect_stderr(io.StringIO()):
-            return stages.STAGES["train"].parser.load()().parse_args(words)
+            return stages.STAGES["train"].parser().parse_args(words)
     except SystemExit:  # of another version, or a file that it names is gone
         return None

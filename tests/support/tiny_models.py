@@ -283,7 +283,7 @@ def build_madlad(folder: Path, texts: list[str]) -> str:
         eos_id=2,
         unk_id=0,
         bos_id=-1,
-        user_defined_symbols=["<2en>", "<2eu>", "<2ne>"],
+        user_defined_symbols=["<2en>", "<2eu>", "<2ne>", "<2fil>", "<2din>", "<2kr_Arab>"],
     )
     tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
     torch.manual_seed(0)

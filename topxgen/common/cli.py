@@ -118,8 +118,8 @@ def check_filename(name: str, flag: str) -> str:
     """`name`, if it is a bare file name. Raises UsageError if it is empty or a path."""
     if not name:
         raise UsageError(f"{flag} is empty; is a shell variable unset?")
-    if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise UsageError(f"{flag} {name!r} must be a plain name without slashes")
+    if name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
+        raise UsageError(f"{flag} {name!r} must be a plain name without slashes and control characters")
     return name
 
 

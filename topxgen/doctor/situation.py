@@ -67,14 +67,14 @@ class Situation:
         return found
 
     def _estimates_of(self, command: Command) -> list[Estimate]:
-        row = stages.STAGES[command.stage].estimates
-        if row is None:
+        estimates = stages.STAGES[command.stage].function("estimates")
+        if estimates is None:
             return [Estimate(command.stage, "")]
         lacking = [one for one in self.assets if one.kind == DATASET and command.stage in one.stages and one.problem]
         if command.stage == "main" and lacking:
             return [Estimate(command.stage, f"{UNKNOWN}{lacking[0].name} is not here")]
         try:
-            return row.load()(copy(command.args))
+            return estimates(copy(command.args))
         except UsageError as error:
             made = [str(one.args.output_dir) for one in self.stage("train") if f"'{one.args.output_dir}'" in str(error)]
             return [Estimate(command.stage, f"{UNKNOWN}{f'{made[0]} is not trained yet' if made else error}")]

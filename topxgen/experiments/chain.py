@@ -102,7 +102,7 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def flags_by_section() -> dict[str, list[str]]:
-    return {section: list(stages.STAGES[section].parser.load()().flags()) for section in SECTIONS}
+    return {section: list(stages.STAGES[section].parser().flags()) for section in SECTIONS}
 
 
 def folder_of(file: RunFile) -> Path:
@@ -120,7 +120,7 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
     folder, found = folder_of(file), []
-    parsers = {section: stages.STAGES[section].parser.load()() for section in SECTIONS}
+    parsers = {section: stages.STAGES[section].parser() for section in SECTIONS}
     flags = {flag for parser in parsers.values() for flag in parser.flags()}
     if unused_is_error:  # before stages miss what a misspelt section has
         file.check_shared(flags, mappings=True)
@@ -149,7 +149,9 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     trained = [command.args.output_dir for command in found if command.stage == "train"]
     if len(set(trained)) < len(trained):
         raise UsageError(f"{file.path}: two entries of train have the same output_dir; give each one of its own")
-    _check_translations([command for command in found if command.stage == "main"], file)
+    mains = [command for command in found if command.stage == "main"]
+    _check_translations(mains, file)
+    _check_adapters(mains, [command for command in found if command.stage == "train"], file)
     return [command for command in found if not chosen or {command.stage, command.name} & {*chosen}]
 
 
@@ -163,6 +165,20 @@ def _check_translations(found: Iterable[Command], file: RunFile) -> None:
                 raise UsageError(
                     f"{file.path}: {other} and {command.name} have the same folder for their translations; give one of them a "
                     "metadata_dir, the name of a folder of its own"
+                )
+
+
+def _check_adapters(mains: Iterable[Command], trains: Iterable[Command], file: RunFile) -> None:
+    """Raise UsageError for an entry of main whose lora_rank is below that of an adapter which is yet to be trained."""
+    trained = {command.args.output_dir.absolute(): command for command in trains if command.args.use_peft}
+    for command in mains:
+        for name in command.args.model_name_or_path or ():
+            path = Path(name).absolute()
+            made_by = trained.get(path) or trained.get(path.parent)  # checkpoint-N
+            if made_by is not None and made_by.args.lora_r > command.args.lora_rank:
+                raise UsageError(
+                    f"{file.path}: lora_rank {command.args.lora_rank} of {command.name} is less than lora_r {made_by.args.lora_r} of "
+                    f"{made_by.name}, which makes {name}: give {command.name} lora_rank: {made_by.args.lora_r}"
                 )
 
 
@@ -213,10 +229,10 @@ class Chain:
 
     def check_results(self, command: Command) -> None:
         """Raise UsageError for a command that has to run, and will refuse what other flags have left in its folder."""
-        check = stages.STAGES[command.stage].check_results
+        check = stages.STAGES[command.stage].function("check_results")
         if check is not None and self.reason_to_run(command):
             try:
-                check.load()(command.args)
+                check(command.args)
             except UsageError as error:
                 raise UsageError(f"{command.name}: {error}") from None
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -338,13 +339,9 @@ def job_name(title: str, name: str) -> str:
 
 def _ranges(numbers: Sequence[int]) -> str:
     """0-3,7 for 0, 1, 2, 3, 7."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
-        else:
-            parts.append([number])
-    return ",".join("-".join(map(str, part)) for part in parts)
+    found = groupby(enumerate(numbers), key=lambda place: place[1] - place[0])
+    runs = ([str(number) for _, number in run] for _, run in found)
+    return ",".join(f"{run[0]}-{run[-1]}" if run[1:] else run[0] for run in runs)
 
 
 def _shown(line: Sequence[str]) -> str:

@@ -327,11 +327,7 @@ class Watcher:
         return self._tallies.setdefault((path, kind), Tally(path, kind)).read()
 
     def _manifest(self, layout: Layout, stage: str, language: str) -> dict:
-        """Of a language, or in older versions the one of all languages, if it has this one."""
-        if own := read_file(layout.manifest(stage, language), _Manifest, self._problems):
-            return own
-        whole = read_file(layout.manifest(stage), _Manifest, self._problems)
-        return whole if language in whole.get("counts", {}) else {}
+        return read_file(layout.manifest(stage, language), _Manifest, self._problems)
 
     def _stage(
         self, name: str, folder: Path, language: str, manifest: dict, holder: Holder | None, settings: Path
