@@ -134,10 +134,10 @@ class MetricXScorer(_PairScorer):
 
     @property
     def _dtype(self) -> str:
-        from topxgen.quality import metricx
+        from topxgen.quality.replicas import default_dtype
 
         is_given = "scorer_dtype" in getattr(self._args, "given", ())
-        return self._args.scorer_dtype if is_given else metricx.default_dtype()
+        return self._args.scorer_dtype if is_given else default_dtype()
 
     @property
     def weights(self) -> str:
