@@ -91,10 +91,8 @@ class CandidatesRecord(TypedDict):
     rejected: list[RejectedPair]
 
 
-class OthersRecord(TypedDict):
-    """A line of {Language}_translate_others.jsonl, as far as it is read."""
-
-    id: str
+# A line of {Language}_translate_others.jsonl, as far as it is read.
+OthersRecord = fields(id=Required[str])
 
 
 class ScoreRecord(TypedDict, total=False):

@@ -5,7 +5,6 @@ A part of a run, an experiment or rounds makes models and data that later parts 
 
 import logging
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os.path import expanduser
@@ -19,6 +18,7 @@ from topxgen.common.run_files import RunFile, read_changed
 from topxgen.experiments import comparison, rounds, stages
 from topxgen.experiments.chain import Chain, Command, commands
 from topxgen.quality import comet_models
+from topxgen.translation import apertium
 
 logger = logging.getLogger(__name__)
 NAMES_LANGUAGES = ("languages", "target_languages", "src", "tgt")
@@ -237,5 +237,4 @@ def _elsewhere(need: Need, path: Path | None) -> tuple[str, str]:
     remedy = f"apt install apertium apertium-{need.name}, or 'apt-cache search apertium'"
     if shutil.which("apertium") is None:
         return "apertium is not installed", remedy
-    listed = subprocess.run(["apertium", "-l"], capture_output=True, encoding="utf-8").stdout.split()
-    return ("", "") if need.name in listed else ("not installed", remedy)
+    return ("", "") if need.name in apertium.installed_pairs() else ("not installed", remedy)
