@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.memory import free_memory
+from topxgen.common.weights import free_memory
 from topxgen.quality.blaser import PairScorer
 from topxgen.quality.sonar import BATCH_TOKENS, torch_device
 from topxgen.text.languages import Language
