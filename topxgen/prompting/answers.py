@@ -327,7 +327,7 @@ def unwrapped(line: str, source: str = "", brackets: bool = False) -> str:
     if (
         quoted
         and not {source[:1], source[-1:]} & _QUOTE_MARKS
-        and (line[0] not in "'‘" or inner.endswith((".", "!", "?")))
+        and (line[0] not in "'‘" or inner.endswith(tuple(".!?।۔።。")))
     ):
         return unwrapped(inner, source, brackets)
     closing = _BRACKETS.get(line[:1]) if brackets else None
