@@ -8,7 +8,6 @@ from pathlib import Path
 
 from comptra.verify import Audit, beginning
 from topxgen.common import shards
-from topxgen.common.checksums import NAME
 from topxgen.common.files import read_jsonl, to_line
 from topxgen.common.records import PARALLEL, FilteredLayout
 from topxgen.common.shards import Shard
@@ -146,8 +145,6 @@ def _check_report(audit: Audit, path: Path) -> None:
     markdown = path.with_suffix(".md")
     if not markdown.is_file():
         return audit.problem(markdown, f"is missing beside {path.name}")
-    if not (path.parent / NAME).is_file():
-        return audit.skip(markdown, f"of an older version: not compared with {path.name}")
     text = "".join(report.as_markdown(content, {name: partial(iter, found) for name, found in hits.items()}))
     if text != (there := markdown.read_text(encoding="utf-8", errors="replace")):
         _first_difference(audit, markdown, f"what {path.name} says", text, there)

@@ -92,8 +92,7 @@ def _check_run(audit: Audit, path: Path, manifest: dict) -> None:
     audit.equal(path, "steps", manifest["steps"], max(entry["step"] for entry in history))
     best = path.parent / manifest["best_checkpoint"]
     step = checkpoints.step_of(best)
-    claimed = manifest.get("best_metric")
-    if claimed is not None and "metric_for_best_model" in manifest:  # older versions had other names
+    if (claimed := manifest.get("best_metric")) is not None:
         key = f"eval_{manifest['metric_for_best_model']}"
         scores = [entry[key] for entry in history if entry["step"] == step and key in entry]
         audit.equal(path, f"best_metric by {log.name}", claimed, scores[-1] if scores else None, "scores")
@@ -134,6 +133,6 @@ def _check_data(audit: Audit, path: Path, manifest: dict) -> None:
 def _parsed(words: list[str]) -> argparse.Namespace | None:
     try:
         with redirect_stderr(io.StringIO()):
-            return stages.STAGES["train"].parser.load()().parse_args(words)
+            return stages.STAGES["train"].parser().parse_args(words)
     except SystemExit:  # of another version, or a file that it names is gone
         return None

@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _ANNEX_POINTER = re.compile(rb"(?:[./]*git)?/annex/objects/")
-MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete, such as fals or a \u escape
+# What a cut leaves of a JSON token that cannot be read: of a literal, of an escape in a string; of a number behind its digits.
+_CUT_TOKEN = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-|-?I[a-z]{0,6}|\\?u[0-9A-Fa-f]{0,4}|")
+_CUT_NUMBER = re.compile(r"(?:\.|[eE][+-]?)")
 
 
 def refuse_stand_in(path: Path) -> None:
@@ -163,8 +165,12 @@ def _begins_json_object(line: bytes) -> bool:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        # Everything up to the cut is well-formed: a string is open, or the error is in the last few characters.
-        return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - MAX_CUT_TOKEN_CHARS
+        if error.msg.startswith("Unterminated string"):
+            return True
+        # Up to the cut it is JSON; {"a": 1}, or {"a": True} is somebody's own, and no beginning.
+        rest, is_number = text[error.pos : error.pos + 20].rstrip(), text[error.pos - 1].isdecimal()
+        is_whole = error.msg.startswith("Extra data")
+        return not is_whole and bool(_CUT_TOKEN.fullmatch(rest) or (is_number and _CUT_NUMBER.fullmatch(rest)))
     except RecursionError:
         return False
     return True

@@ -97,14 +97,15 @@ def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
         raise kind(cannot_load(name, error)) from None
 
 
-# By the kind of what no Hub has: whether the one of a name is installed, and the command that installs it.
-_INSTALLED: dict[str, tuple[Callable[[str], object], str]] = {
-    SPACY: (
-        lambda name: Path(name).expanduser().exists() or find_spec(name.replace("-", "_")),
-        "python -m spacy download {}",
-    ),
-    COMET_PYTHON: (shutil.which, "scripts/setup.sh --comet"),
-}
+# By the kind of what no Hub has: the command that installs it.
+_INSTALL = {SPACY: "python -m spacy download {}", COMET_PYTHON: "scripts/setup.sh --comet"}
+
+
+def is_installed(need: Need) -> bool:
+    """Whether a spaCy pipeline or an interpreter is there."""
+    if need.kind == COMET_PYTHON:
+        return shutil.which(need.name) is not None
+    return need.is_local or find_spec(need.name.replace("-", "_")) is not None
 
 
 def require(needs: Iterable[Need], others: Iterable[Need] = ()) -> None:
@@ -131,9 +132,9 @@ def require(needs: Iterable[Need], others: Iterable[Need] = ()) -> None:
         options = {"model": "", "dataset": " --repo-type dataset"}
         commands = "; ".join(dict.fromkeys(f"hf download {name}{options[kind]}" for kind, name, _ in shown))
         for need in every:  # so that they are not missed next
-            is_there, command = _INSTALLED.get(need.kind, (lambda _: True, ""))
-            if not is_there(need.name):
-                names, commands = f"{names}, {need.kind} {need.name}", f"{commands}; {command.format(need.name)}"
+            if need.kind in _INSTALL and not is_installed(need):
+                names = f"{names}, {need.kind} {need.name}"
+                commands = f"{commands}; {_INSTALL[need.kind].format(need.name)}"
         without = "".join(f", or {flag}" for flag in dict.fromkeys(need.instead for need, _ in missing if need.instead))
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "

@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, Required
 
 import msgspec
 
 from topxgen.common.errors import UsageError
 from topxgen.common.provenance import command_line
-from topxgen.common.schemas import decode
+from topxgen.common.schemas import decode, fields
 
 logger = logging.getLogger(__name__)
 
@@ -161,24 +161,17 @@ class _Held:
             self._heartbeat.stop()
 
 
-class Note(TypedDict, total=False):
-    """What a run records about itself in its lock; a note that does not fit is ignored."""
-
-    command: list[str]
-    stages: list[str]
-    translate_dir: str | None
-    paragraphs: int | None
-    paragraphs_of_all: int | None
-    steps: int | None
-    sentences: int | None
-    prices: list[float] | None
-
-
-class _Owner(TypedDict):
-    host: str
-    process: Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]
-    token: str
-    note: NotRequired[dict[str, Any]]
+# What a run records about itself in its lock; a note that does not fit is ignored.
+Note = fields(
+    command=list[str], stages=list[str], translate_dir=str | None, paragraphs=int | None, paragraphs_of_all=int | None,
+    steps=int | None, sentences=int | None, prices=list[float] | None,
+)  # fmt: skip
+_Owner = fields(
+    host=Required[str],
+    process=Required[Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]],
+    token=Required[str],
+    note=dict[str, Any],
+)
 
 
 class _Heartbeat:

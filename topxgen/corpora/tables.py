@@ -199,20 +199,16 @@ def read_columns(
         by_label = any(name and not name.isdecimal() for names in (mapping or {}).values() for name in names)
         labels = rows.pop(0)[1] if rows and (by_label or _is_header(rows[0][1], known)) else []
         return _table(path, labels, list(part.of(rows, str(path))))
-    if kind == ".json":
-        content = read_json(path)
-        content = content if isinstance(content, list) else [content]
-        rows = list(part.of(enumerate(content, start=1), str(path)))
-        return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
-    if kind == ".parquet":
-        rows = list(part.of(enumerate(parquet_rows(path), start=1), str(path)))
-        return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
-    numbered = enumerate(lines(path), start=1)
+    content = parquet_rows(path) if kind == ".parquet" else read_json(path) if kind == ".json" else lines(path)
+    numbered = enumerate(content if kind != ".json" or isinstance(content, list) else [content], start=1)
     if kind == ".jsonl":
-        numbered = part.of(((number, line) for number, line in numbered if line.strip()), str(path))
-        rows = [(number, _json(line, f"{path}, line {number}")) for number, line in numbered]
-        return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
-    return [("", [(str(number), line) for number, line in part.of(numbered, str(path))])]
+        numbered = ((number, line) for number, line in numbered if line.strip())
+    rows = list(part.of(numbered, str(path)))
+    if kind not in TABLE_SUFFIXES:
+        return [("", [(str(number), line) for number, line in rows])]
+    if kind == ".jsonl":
+        rows = [(number, _json(line, f"{path}, line {number}")) for number, line in rows]
+    return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
 
 
 def _is_header(cells: list[str], known: tuple[Language, ...]) -> bool:

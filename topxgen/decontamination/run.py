@@ -29,13 +29,13 @@ SETTINGS = ("ngram_size", "tokenizer", "near_duplicate_threshold", "short_text_r
 SETTINGS += ("drop_on_sentence_overlap", "drop_on_translation_overlap")
 
 
-def _uses_copies(args: argparse.Namespace) -> bool:
-    return not benchmarks.SIZES.keys().isdisjoint([*args.benchmarks, *args.demonstration_pool])
-
-
-PUBLISHED = f"one of {', '.join(benchmarks.SIZES)} in --benchmarks or --demonstration_pool"
 RULES = (
-    Rule(("benchmark_dir", "allow_partial_benchmark"), PUBLISHED, _uses_copies, harmless=True),
+    Rule(
+        ("benchmark_dir", "allow_partial_benchmark"),
+        f"one of {', '.join(benchmarks.SIZES)} in --benchmarks or --demonstration_pool",
+        lambda args: not benchmarks.SIZES.keys().isdisjoint([*args.benchmarks, *args.demonstration_pool]),
+        harmless=True,
+    ),
     Rule(("short_text_rule",), "--ngram_size above 1", lambda args: args.ngram_size > 1),
     Rule(
         ("output_dir",),

@@ -57,7 +57,8 @@ def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -
     with endonyms or labels in the language itself. Raises UsageError for an unknown template, an invalid file, or a missing
     endonym or label.
     """
-    number, row, labels = _from_file(str(key)) if _is_path(key) else _built_in(str(key))
+    key = str(key)
+    number, row, labels = (_from_file if key.lower().endswith(".toml") or "/" in key else _built_in)(key)
     names = {"src": src, "tgt": tgt}
 
     def value(placeholder: re.Match) -> str:
@@ -70,7 +71,7 @@ def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -
     return MTTemplate(number, **{part: _PLACEHOLDER.sub(value, text) for part, text in row.items()})
 
 
-def _endonym(language: languages.Language, key: int | str) -> str:
+def _endonym(language: languages.Language, key: str) -> str:
     if not language.endonym:
         raise UsageError(
             f"--template_key {key} needs the endonym of {language.name}, which the table lacks: fill the column endonym of its "
@@ -79,7 +80,7 @@ def _endonym(language: languages.Language, key: int | str) -> str:
     return language.endonym
 
 
-def _label(language: languages.Language, labels: Labels, key: int | str) -> dict[str, str]:
+def _label(language: languages.Language, labels: Labels, key: str) -> dict[str, str]:
     if language.name not in labels:
         raise UsageError(
             f"--template_key {key} needs labels in {language.name}, which are missing: add a line "
@@ -87,10 +88,6 @@ def _label(language: languages.Language, labels: Labels, key: int | str) -> dict
             "choose another template"
         )
     return labels[language.name]
-
-
-def _is_path(key: int | str) -> bool:
-    return str(key).lower().endswith(".toml") or "/" in str(key)
 
 
 def _built_in(key: str) -> tuple[str, Row, Labels]:

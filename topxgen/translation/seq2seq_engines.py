@@ -22,9 +22,8 @@ from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, replacing_folder, write_json
 from topxgen.common.hub import hub_call
 from topxgen.common.locks import wait_for_lock
-from topxgen.common.memory import free_memory
 from topxgen.common.provenance import digest, weights_id
-from topxgen.common.weights import load_weights
+from topxgen.common.weights import free_memory, load_weights
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.translation import TranslatorSettings
 

@@ -1,6 +1,5 @@
 """What the pairs share with test sets: hits by benchmark, split and side, with both texts, and what was not checked."""
 
-import hashlib
 import heapq
 import unicodedata
 from collections import Counter
@@ -12,6 +11,7 @@ from comptra.evaluation_sets import DATASETS
 from comptra.report import Options
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
+from topxgen.common.provenance import hash64
 from topxgen.common.records import FilteredLayout
 from topxgen.common.schemas import fields
 from topxgen.runs import overlaps
@@ -80,7 +80,7 @@ class HitSample:
 
 def order(seed: int, paragraph_id: str) -> int:
     """A number that decides which paragraphs the page shows if it cannot show all: those with the lowest."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {paragraph_id}".encode("utf-8", "replace"), digest_size=8).digest())
+    return hash64(f"{seed} {paragraph_id}")
 
 
 class _Found:
