@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def hub_name(name: str, link: lineage.Link | None = None, depth: int = MAX_DEPTH
     A local folder is followed by the manifests of ours (`link`: its lineage, if it is known already), the configuration of an
     adapter, and what a copied or quantized folder brought along: its card's `base_model`, its configuration's `_name_or_path`.
     """
-    folder = Path(name).expanduser()
+    folder = Path(expanduser(name))
     if cached := next((match for part in folder.parts if (match := _CACHED.fullmatch(part))), None):
         return f"{cached[1]}/{cached[2]}"
     if not folder.exists():

@@ -36,6 +36,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.console import ONCE
@@ -66,16 +67,16 @@ def split_source(name: str) -> tuple[Path, Slice, str]:
     of the name. Raises UsageError for a slice that cannot be.
     """
     cuts = [*(match.start() for match in re.finditer(":", name)), len(name)]
-    sources = {cut: Path(name[:cut]).expanduser() for cut in cuts if name[:cut]}
+    sources = {cut: Path(expanduser(name[:cut])) for cut in cuts if name[:cut]}
     existing = [cut for cut, source in sources.items() if source.exists()][-1:]
     for cut in () if existing else sources:
         source, rows = split_slice(name[:cut])
         if source != name[:cut]:
-            return Path(source).expanduser(), rows, name[cut + 1 :]
+            return Path(expanduser(source)), rows, name[cut + 1 :]
     like_files = [cut for cut, source in sources.items() if source.suffix.lower() in SUFFIXES]
     for cut in (*existing, *like_files):
         return sources[cut], ALL, name[cut + 1 :]
-    return Path(name).expanduser(), ALL, ""
+    return Path(expanduser(name)), ALL, ""
 
 
 def parse_mapping(text: str, known: tuple[Language, ...] = ()) -> dict[str, list[str]]:

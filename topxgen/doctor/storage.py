@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.lines import split_lines
@@ -25,7 +26,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def existing(path: Path) -> Path:
     """The nearest folder that is there."""
-    path = path.expanduser().absolute()
+    path = Path(expanduser(path)).absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 

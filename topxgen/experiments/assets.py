@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common import hub, hub_files, needs
@@ -199,7 +200,7 @@ def _place(need: Need, home: Path | None) -> Path | None:
         return Path(need.name)
     if need.kind not in needs.ON_HUB:
         return None
-    return snapshot(need.repo_type, need.name, hub_cache(home)) if need.is_on_hub else Path(need.name).expanduser()
+    return snapshot(need.repo_type, need.name, hub_cache(home)) if need.is_on_hub else Path(expanduser(need.name))
 
 
 def state(need: Need, folder: Path | None, home: Path | None = None) -> tuple[str, str]:

@@ -1,8 +1,7 @@
 """What decontaminations have left: their manifests, reports and hits."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Required
+from typing import Required
 
 import msgspec
 
@@ -71,12 +70,12 @@ Manifest = fields(settings=Rules, counts=dict[str, int], input=fields(bytes=int 
 def report(back_translation: BackTranslation, problems: Problems) -> Report | None:
     """The report beside the filtered files; None if there is none."""
     folder = back_translation.filtered
-    return _read(folder / "decontamination_report.json", Report, problems) if folder else None
+    return read_file(folder / "decontamination_report.json", Report, problems) or None if folder else None
 
 
 def audit(back_translation: BackTranslation, problems: Problems) -> Audit | None:
     """The report of decontamination.py --audit beside the pairs; None if there is none."""
-    return _read(back_translation.folder / "decontamination_audit.json", Audit, problems)
+    return read_file(back_translation.folder / "decontamination_audit.json", Audit, problems) or None
 
 
 def manifest(back_translation: BackTranslation, language: str, problems: Problems) -> Manifest:
@@ -90,11 +89,3 @@ def hits(back_translation: BackTranslation, language: str, problems: Problems) -
     if back_translation.filtered:
         path = FilteredLayout(back_translation.filtered).hits(language)
         yield from (hit for _, hit in read_lines(path, FullHit, problems))
-
-
-def _read(path: Path, schema: type, problems: Problems) -> Any:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=schema) if path.exists() else None
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
-        problems.add(path, f" cannot be read: {error}")
-        return None
