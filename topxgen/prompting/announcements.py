@@ -61,10 +61,14 @@ _EXCUSES = re.compile(r"\b(?:the user|language model|sorry|apologi[sz]e|i can(?:
 
 
 @cache
+def _rows(target: str) -> list[languages.Language]:
+    return [row for row in languages.load().values() if target in languages.names_of(row)]
+
+
+@cache
 def _names(target: str) -> frozenset[str]:
     """Words by which a language is called: its English name, its own one, its codes."""
-    rows = [row for row in languages.load().values() if target in languages.names_of(row)]
-    names = {name for row in rows for name in (row.endonym, row.iso639_1, row.iso639_3, row.flores)}
+    names = {name for row in _rows(target) for name in (row.endonym, row.iso639_1, row.iso639_3, row.flores)}
     return frozenset(word for name in {target, *names} for word in _words(name))
 
 
@@ -121,6 +125,15 @@ def is_talk(line: str, source: str, target: str) -> bool:
     frequent = [word for word in words if word in _ENGLISH]
     is_english = len(frequent) >= _MIN_ENGLISH * len(words) or excuses(line) or _TRANSLATION_WORD.search(line)
     return bool(_THINKS.match(line)) or (len(words) > 1 and is_english and not _ENGLISH_ONLY.isdisjoint(frequent))
+
+
+def is_in_another_script(line: str, source: str, target: str) -> bool:
+    """Whether a line is neither in the script of `target` nor a part of `source`, such as a name."""
+    from topxgen.text.language_id import is_in_script
+
+    known = any(map(str.isalpha, line)) and line.strip(" .*_") not in source
+    rows = _rows(target) if known else ()
+    return bool(rows) and not any(is_in_script(line, row.script) for row in rows)
 
 
 def thinks(line: str) -> bool:
