@@ -199,6 +199,7 @@ def test_what_is_no_benchmark_is_found_before_anything_runs(place, benchmark, me
         (("--stages", "trian"), "--stages 'trian' does not exist; choose one of decontamination"),
         (("--set", "decontamination.ngram=3"), "unknown key ngram (did you mean ngram_size?)"),
         (("--set", "ngram_size"), "is not name=value"),
+        (("--set", "train.api_key=S3cret"), "--set 'train.api_key=***' is not name=value"),
         (("--set", "train.seed=1"), "is not name=value or section.flag=value with a section of run.yaml"),
         (("--set", "output_dir=null"), "needs output_dir at the top"),
     ],

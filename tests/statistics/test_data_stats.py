@@ -128,6 +128,7 @@ def test_an_empty_file_is_a_column_of_dashes(run_folder):
         (["{run}", "--sample", "1"], "'1' is not a whole number of 2 or more"),
         (["{run}", "--seed_topics_path", "nowhere.txt"], "cannot read the topics file nowhere.txt"),
         (["{run}", "--tokenizer", "{run}"], "run"),
+        (["{run}", "--tokenizer", "~nobody-here/x"], "~nobody-here/x"),
         (["{run}", "--csv", "{run}"], "is a directory; pass the name of a file"),
         (["{run}", "--csv", "{run}/x", "--json", "{run}/x"], "--csv and --json name the same file"),
         (["{run}", "--judge_sample", "3"], "--judge_sample has no effect without --judge_model_name_or_path"),

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
 from importlib.util import find_spec
+from os.path import expanduser
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,7 +85,7 @@ def offline() -> Iterator[None]:
 
 def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
     """`load()`, which gets `name` from a folder or the Hub. Raises UsageError, in one line, whatever goes wrong in it."""
-    if not Path(name).expanduser().exists():
+    if not Path(expanduser(name)).exists():
         check_connection()
     try:
         return load()
@@ -161,7 +162,7 @@ def dataset_revision(name: str) -> tuple[str, str]:
 def local_folder(name: str) -> Path:
     """The folder (or file) `name`, or of a Hub id that of its files in the cache, downloaded if necessary: tokenizer,
     configuration, and the weights in one format. Raises UsageError if it does not exist or cannot be downloaded."""
-    path = Path(name).expanduser()
+    path = Path(expanduser(name))
     if path.exists():
         return path
     if _looks_local(name):
@@ -257,14 +258,14 @@ def _looks_local(name: str) -> bool:
 
 def near_folder(name: str) -> str:
     """A hint for a Hub id that is more likely a misspelt path: another folder in the one that it begins with; else ""."""
-    path = Path(name).expanduser()
+    path = Path(expanduser(name))
     return did_you_mean(str(path), map(str, path.parent.glob("*/"))) if len(path.parts) > 1 else ""
 
 
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
     if _looks_local(name):
-        if not Path(name.split(", ")[0]).expanduser().exists():  # data sets are named with their configuration
+        if not Path(expanduser(name.split(", ")[0])).exists():  # data sets are named with their configuration
             return f"cannot load {name!r}: it does not exist{near_folder(name)}; pass an existing folder or a Hub id"
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
     gated = "a gated repository needs its terms accepted and HF_TOKEN exported"

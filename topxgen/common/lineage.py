@@ -125,11 +125,6 @@ def _or_end(kind: str, name: str, make: Callable[[], Link]) -> Link:
         return {"kind": kind, "name": name, "ends": str(error)}
 
 
-def _gone(path: Path) -> str:
-    where = "" if path.is_absolute() else " (by its path from the folder where the command ran)"
-    return f"{path} is not there any more{where}"
-
-
 # Models
 
 
@@ -247,7 +242,8 @@ def _of_filtered(path: Path) -> Link:
     link: Link = {"kind": "data", "name": str(path.parent), "stage": "decontaminate", "languages": [language]}
     file = layout.manifest(language)
     if not path.is_file():
-        return link | {"ends": _gone(path)}
+        where = "" if path.is_absolute() else " (by its path from the folder where the command ran)"
+        return link | {"ends": f"{path} is not there any more{where}"}
     manifest = read_json(file, _Decontamination)
     if not manifest:
         here = path.with_name(translations_name(language))

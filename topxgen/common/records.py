@@ -91,10 +91,8 @@ class CandidatesRecord(TypedDict):
     rejected: list[RejectedPair]
 
 
-class OthersRecord(TypedDict):
-    """A line of {Language}_translate_others.jsonl, as far as it is read."""
-
-    id: str
+# A line of {Language}_translate_others.jsonl, as far as it is read.
+OthersRecord = fields(id=Required[str])
 
 
 class ScoreRecord(TypedDict, total=False):
@@ -326,8 +324,7 @@ class Layout:
 def other_language(path: Path, manifest: Mapping) -> str | None:
     """What is wrong with a manifest_{stage}_{Language}.json that says it is of another language than its name; None if nothing is."""
     name = re.fullmatch(r"manifest_(?:generate|translate|score)_(.+)\.json", path.name)
-    language = manifest.get("language")
-    if name is None or language in (None, name[1]):
+    if name is None or (language := manifest.get("language")) in (None, name[1]):
         return None
     return f"field language: expected {name[1]!r}, as in its name, got {language!r}"
 

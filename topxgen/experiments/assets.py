@@ -5,9 +5,9 @@ A part of a run, an experiment or rounds makes models and data that later parts 
 
 import logging
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common import hub, hub_files, needs
@@ -18,6 +18,7 @@ from topxgen.common.run_files import RunFile, read_changed
 from topxgen.experiments import comparison, rounds, stages
 from topxgen.experiments.chain import Chain, Command, commands
 from topxgen.quality import comet_models
+from topxgen.translation import apertium
 
 logger = logging.getLogger(__name__)
 NAMES_LANGUAGES = ("languages", "target_languages", "src", "tgt")
@@ -199,7 +200,7 @@ def _place(need: Need, home: Path | None) -> Path | None:
         return Path(need.name)
     if need.kind not in needs.ON_HUB:
         return None
-    return snapshot(need.repo_type, need.name, hub_cache(home)) if need.is_on_hub else Path(need.name).expanduser()
+    return snapshot(need.repo_type, need.name, hub_cache(home)) if need.is_on_hub else Path(expanduser(need.name))
 
 
 def state(need: Need, folder: Path | None, home: Path | None = None) -> tuple[str, str]:
@@ -236,5 +237,4 @@ def _elsewhere(need: Need, path: Path | None) -> tuple[str, str]:
     remedy = f"apt install apertium apertium-{need.name}, or 'apt-cache search apertium'"
     if shutil.which("apertium") is None:
         return "apertium is not installed", remedy
-    listed = subprocess.run(["apertium", "-l"], capture_output=True, encoding="utf-8").stdout.split()
-    return ("", "") if need.name in listed else ("not installed", remedy)
+    return ("", "") if need.name in apertium.installed_pairs() else ("not installed", remedy)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Required, TypedDict
+from typing import Annotated, Required
 
 import msgspec
 
@@ -22,6 +22,7 @@ from topxgen.common.cli import EXIT_INCOMPLETE, FLAG
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
+from topxgen.common.schemas import fields
 from topxgen.experiments import stages
 
 logger = logging.getLogger(__name__)
@@ -33,27 +34,14 @@ REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class File(TypedDict):
-    """A file as it was, with a digest of its content."""
-
-    size: Required[Count]
-    modified_ns: Required[Count]
-    sha256: Required[str]
-
-
+# A file as it was, with a digest of its content.
+File = fields(size=Required[Count], modified_ns=Required[Count], sha256=Required[str])
 Files = dict[str, File]  # by path
-
-
-class Record(TypedDict, total=False):
-    """run/{name}.json: a stage that has finished."""
-
-    words: Required[list[str]]
-    inputs: Required[Files]
-    outputs: Required[Files]
-    exit_code: Required[int]
-    started: str
-    finished: str
-    hours: float
+# run/{name}.json: a stage that has finished.
+Record = fields(
+    words=Required[list[str]], inputs=Required[Files], outputs=Required[Files], exit_code=Required[int], started=str,
+    finished=str, hours=float,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -290,7 +278,8 @@ class Chain:
             stat = path.stat()
             key = str(path), stat.st_size, stat.st_mtime_ns
             if key not in self._digests:
-                self._digests[key] = _digest(path)
+                of_file = provenance.weights_id(path) if path.suffix in WEIGHTS else checksums.sha256_of(path)
+                self._digests[key] = of_file[:16]
             found[str(path)] = {"size": key[1], "modified_ns": key[2], "sha256": self._digests[key]}
         return found
 
@@ -302,12 +291,6 @@ class Chain:
             if name not in now or name not in recorded or now[name]["sha256"] != recorded[name]["sha256"]:
                 return name
         return ""
-
-
-def _digest(path: Path) -> str:
-    if path.suffix in WEIGHTS:
-        return provenance.weights_id(path)
-    return checksums.sha256_of(path)[:16]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from topxgen import inference
 from topxgen.common import failures
@@ -352,15 +352,6 @@ def _shown(line: Sequence[str]) -> str:
     return text.strip()
 
 
-class Submitted(TypedDict):
-    """A job in run/slurm/jobs.json, which is for people."""
-
-    id: int
-    name: str
-    tasks: list[int]
-    submitted: str
-
-
 def queued(folder: Path) -> list[str]:
     """The user's jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also
     those count that were submitted by hand. Raises UsageError."""
@@ -370,12 +361,12 @@ def queued(folder: Path) -> list[str]:
     return [job for job, _, path in jobs if Path(path).parent.resolve() == own]
 
 
-def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[Submitted]:
-    """Write the scripts and submit them, each to start when those that it needs have succeeded.
+def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[dict]:
+    """Write the scripts and submit them, each to start when those that it needs have succeeded; the jobs, as jobs.json has them for people.
 
     Raises UsageError with what sbatch says, after cancelling what was submitted before.
     """
-    done: list[Submitted] = []
+    done: list[dict] = []
     texts = [script(one, folder, title, allow_incomplete) for one in planned]
     (place(folder) / "logs").mkdir(parents=True, exist_ok=True)
     for one, text in zip(planned, texts, strict=True):

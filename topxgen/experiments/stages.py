@@ -46,16 +46,9 @@ def _decontaminated(args: Parsed) -> Iterator[Path]:
         yield from (*layout.files(name), layout.manifest(name))
 
 
-CARD = "README.md"
-
-
-def _trained(args: Parsed) -> Iterator[Path]:
-    """The best model; checkpoints may be removed, and scores added to its card."""
-    yield from (path for path in args.output_dir.glob("*.*") if path.name != CARD)
-
-
-def _merged(args: Parsed) -> Iterator[Path]:
-    yield from (path for path in args.output.glob("*.*") if path.name != CARD)
+def _model(folder: Path) -> Iterator[Path]:
+    """The (best) model; checkpoints may be removed, and scores added to its card."""
+    return (path for path in folder.glob("*.*") if path.name != "README.md")
 
 
 def translation_folders(args: Parsed) -> list[str]:
@@ -99,10 +92,6 @@ def _runs_in(room: Path, args: Parsed) -> Iterator[Path]:
                 yield run
 
 
-def _scored(args: Parsed) -> Iterator[Path]:
-    yield from (path for path in (args.csv, args.json) if path is not None)
-
-
 class Stage(NamedTuple):
     """A script, as the words that start it, with its parser and what it loads; `writes` gives the files of its result that may be there.
 
@@ -133,17 +122,19 @@ STAGES = {
     "decontamination": Stage(
         ("decontamination.py",), _decontaminated, {"input_dir": PAIRS[:1]}, ("output_dir", "report")
     ),
-    "train": Stage(("train.py",), _trained, {"data_dir": PAIRS}, ("output_dir", "export_dir")),
+    "train": Stage(
+        ("train.py",), lambda args: _model(args.output_dir), {"data_dir": PAIRS}, ("output_dir", "export_dir")
+    ),
     "main": Stage(("main.py",), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir")),
     "evaluate": Stage(
         ("-m", "comptra.evaluate"),
-        _scored,
+        lambda args: filter(None, (args.csv, args.json)),
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
         ("csv", "json", "model_card"),
         always=True,
     ),
     # No section of run files; of comparisons (merge_adapters).
-    "merge": Stage(("scripts/merge_lora.py",), _merged, no_input=("output",)),
+    "merge": Stage(("scripts/merge_lora.py",), lambda args: _model(args.output), no_input=("output",)),
 }
 MODEL_FILES = ("*.safetensors", "*.bin", "*.pt", "*config.json", "tokenizer*", "*.model", "vocab*", "*.jinja", "*.txt")
 

@@ -6,7 +6,7 @@ has all languages of the folder, however they were run: one by one, together, or
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, Required, TypedDict
+from typing import Required
 
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
@@ -26,24 +26,12 @@ REMEDY = "remove it: it is made again"
 _Counts = fields(rejected=Required[dict[str, int]])
 
 
-class Manifest(TypedDict):
-    """Of a stage for a language, as far as it is read."""
-
-    language: str
-    started: str
-    finished: str
-    command: list
-    seed: int
-    settings: dict
-    versions: dict
-    counts: _Counts
-    complete: NotRequired[bool]
-    checksums: NotRequired[list[str]]
-    prompts_asked: NotRequired[int | None]
-    truncated_texts: NotRequired[int]
-    dedup_recall: NotRequired[dict[str, int]]
-
-
+# Of a stage for a language, as far as it is read.
+Manifest = fields(
+    language=Required[str], started=Required[str], finished=Required[str], command=Required[list], seed=Required[int],
+    settings=Required[dict], versions=Required[dict], counts=Required[_Counts], complete=bool, checksums=list[str],
+    prompts_asked=int | None, truncated_texts=int, dedup_recall=dict[str, int],
+)  # fmt: skip
 # Of a stage for all languages of a directory, as far as it is read.
 WholeManifest = fields(counts=Required[dict[str, _Counts]], prompts_asked=int | None)
 

@@ -275,7 +275,9 @@ def translate(config: GenerationConfig) -> bool:
     settings, identifier = config.translate_settings(), _language_identifier(config)
     for language in languages if layout.translates_taken else ():
         paragraphs = list(back_translation.read_paragraphs(config.whole, language))
-        sharded.take_paragraphs(config, language, back_translation.blocks_of(config, language, identifier, paragraphs))
+        sharded.take_paragraphs(
+            config, language, back_translation.split_blocks(config, language, identifier, paragraphs)
+        )
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
         back_translation.check_translated(layout, language)

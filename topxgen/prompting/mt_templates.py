@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
@@ -101,7 +102,7 @@ def _built_in(key: str) -> tuple[str, Row, Labels]:
 
 
 def _from_file(key: str) -> tuple[str, Row, Labels]:
-    path = Path(key).expanduser()
+    path = Path(expanduser(key))
     if not path.is_file():
         raise UsageError(
             f"--template_key {key} does not exist; topxgen/prompting/mt_templates.toml describes its fields"

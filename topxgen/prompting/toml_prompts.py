@@ -4,6 +4,7 @@ name are text."""
 import re
 import tomllib
 from collections.abc import Collection
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
@@ -12,7 +13,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 def find(folder: Path, name: str, flag: str | None = None) -> Path:
     """The file with that name in `folder`; if a `flag` sets `name`, also a path. Raises UsageError if it does not exist."""
     if flag and name.endswith(".toml"):
-        path = Path(name).expanduser()
+        path = Path(expanduser(name))
         if not path.is_file():
             choices = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
             raise UsageError(f"{flag} {name} does not exist; choose one of {choices}, or the path of a .toml file")

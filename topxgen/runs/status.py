@@ -11,7 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from topxgen.common import lineage
 from topxgen.common.failures import Failure
@@ -55,20 +55,12 @@ SETTINGS = {stage: f"settings_{stage}.json" for stage in ("generate", "translate
 SETTINGS["main"] = TRANSLATE_SETTINGS
 
 
-class _Manifest(TypedDict, total=False):
-    """What is read of the manifest of any stage."""
-
-    complete: bool
-    command: list[str] | None
-    counts: dict[str, Any]
-    sentences: int
-    unanswered_prompts: int
-
-
+# What is read of the manifest of any stage.
+_Manifest = fields(
+    complete=bool, command=list[str] | None, counts=dict[str, Any], sentences=int, unanswered_prompts=int
+)
 # Of the settings of a training, and of the state in its checkpoints.
 _Steps = fields(max_steps=int | None)
-
-
 # What is read of the settings of main.py.
 _RunSettings = fields(method_translate=str, steps=int, number_of_refining_steps=int)
 _Record = fields(exit_code=int, hours=float, finished=str)
