@@ -25,10 +25,10 @@ from topxgen.inference import ENGINE_LOG
 from topxgen.text import languages
 
 # The flags that decide what overlaps and what is dropped.
-SETTINGS = ("ngram_size", "tokenizer", "near_duplicate_threshold", "short_text_rule")
-SETTINGS += ("drop_on_sentence_overlap", "drop_on_translation_overlap")
-
-
+SETTINGS = (
+    *("ngram_size", "tokenizer", "near_duplicate_threshold", "short_text_rule"),
+    *("drop_on_sentence_overlap", "drop_on_translation_overlap"),
+)
 RULES = (
     Rule(
         ("benchmark_dir", "allow_partial_benchmark"),
