@@ -8,7 +8,9 @@ A selector takes (sentences, candidates of each) and returns the best of each; "
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from comptra.scores.metrics import MetricSettings, Segment
@@ -27,8 +29,8 @@ SELECTORS: dict[str, Choice] = {
     "greedy": Choice("comptra.candidate_selection:greedy", "the first candidate"),
     "bleu": Choice("comptra.candidate_selection:by_bleu", "highest summed BLEU against the other candidates (MBR)"),
     "chrf": Choice("comptra.candidate_selection:by_chrf", "highest summed chrF against the other candidates (MBR)"),
-    "blaser": Choice("comptra.candidate_selection:ByBlaser", "best BLASER-2.0-QE score"),
-    "comet-qe": Choice("comptra.candidate_selection:ByComet", "best COMET QE score, in a separate environment"),
+    "blaser": Choice("comptra.candidate_selection:by_blaser", "best BLASER-2.0-QE score"),
+    "comet-qe": Choice("comptra.candidate_selection:by_comet", "best COMET QE score, in a separate environment"),
 }
 BY_QUALITY = ("blaser", "comet-qe")  # these load another model, and free it after each call
 KIWI = "cometkiwi"  # the metric of METRICS that comet-qe is
@@ -64,21 +66,13 @@ def greedy(src: Language, tgt: Language, settings: SelectionSettings) -> None:
 
 def by_bleu(src: Language, tgt: Language, settings: SelectionSettings) -> Selector:
     tokenize = ngram_similarity.bleu_tokenizer(tgt)
-
-    def read(texts: list[str]) -> ngram_similarity.Sequences:
-        return ngram_similarity.words(texts, tokenize, {})
-
-    def select(sentences: list[str], candidates: list[list[str]]) -> list[str]:
-        return consensus(candidates, read, ngram_similarity.bleu, ngram_similarity.BLEU_ORDER)
-
-    return select
+    how = lambda texts: ngram_similarity.words(texts, tokenize, {}), ngram_similarity.bleu, ngram_similarity.BLEU_ORDER
+    return lambda sentences, candidates: consensus(candidates, *how)
 
 
 def by_chrf(src: Language, tgt: Language, settings: SelectionSettings) -> Selector:
-    def select(sentences: list[str], candidates: list[list[str]]) -> list[str]:
-        return consensus(candidates, ngram_similarity.characters, ngram_similarity.chrf, ngram_similarity.CHRF_ORDER)
-
-    return select
+    how = ngram_similarity.characters, ngram_similarity.chrf, ngram_similarity.CHRF_ORDER
+    return lambda sentences, candidates: consensus(candidates, *how)
 
 
 def consensus(candidates: list[list[str]], read: Callable, score: Callable, order: int) -> list[str]:
@@ -134,51 +128,35 @@ def _most_similar(candidates: list[list[str]], read: Callable, score: Callable, 
     return np.where(usable, sums, -1).argmax(axis=1).tolist()
 
 
-class ByBlaser:
+def by_blaser(src: Language, tgt: Language, settings: SelectionSettings) -> Selector:
     """The candidate with the best BLASER-2.0-QE score; the model is loaded for a call and freed after it."""
+    from topxgen.quality import blaser
 
-    def __init__(self, src: Language, tgt: Language, settings: SelectionSettings):
-        from topxgen.quality import blaser
+    names = settings.blaser_name_or_path, settings.sonar_name_or_path
+    blaser.preflight(*names, (src, tgt))
 
-        blaser.preflight(settings.blaser_name_or_path, settings.sonar_name_or_path, (src, tgt))
-        self._src, self._tgt, self._settings = src, tgt, settings
+    def score(sentences: list[str], translations: list[str]) -> list[float | None]:
+        with closing(blaser.Blaser(*names)) as model:
+            return model.score(sentences, translations, src, tgt)
 
-    def __call__(self, sentences: list[str], candidates: list[list[str]]) -> list[str]:
-        return best_scored(sentences, candidates, self._score)
-
-    def _score(self, sentences: list[str], translations: list[str]) -> list[float | None]:
-        from topxgen.quality.blaser import Blaser
-
-        model = Blaser(self._settings.blaser_name_or_path, self._settings.sonar_name_or_path)
-        try:
-            return model.score(sentences, translations, self._src, self._tgt)
-        finally:
-            model.close()
+    return partial(best_scored, score=score)
 
 
-class ByComet:
+def by_comet(src: Language, tgt: Language, settings: SelectionSettings) -> Selector:
     """The candidate with the best score of a reference-free COMET model, which runs in its own environment; scores are saved as
     they come, so that no pair is scored twice."""
+    from comptra.scores import segments
+    from comptra.scores.comet import CometMetric
 
-    def __init__(self, src: Language, tgt: Language, settings: SelectionSettings):
-        from comptra.scores.comet import CometMetric
+    own = {"comet_models": ((KIWI, settings.comet_name_or_path),), "comet_python": settings.comet_python}
+    metric, folder = CometMetric(KIWI, comet_models.QE, MetricSettings(**own)), settings.scores_dir
 
-        own = {"comet_models": ((KIWI, settings.comet_name_or_path),), "comet_python": settings.comet_python}
-        self._metric = CometMetric(KIWI, comet_models.QE, MetricSettings(**own))
-        self._src, self._tgt, self._folder = src, tgt, settings.scores_dir
+    def score(sentences: list[str], translations: list[str]) -> list[float | None]:
+        pairs, cache = list(map(Segment, sentences, translations)), ScoreCache(folder and folder / SCORES)
+        with closing(metric):
+            return segments.score(KIWI, metric, pairs, src, tgt, cache)
 
-    def __call__(self, sentences: list[str], candidates: list[list[str]]) -> list[str]:
-        return best_scored(sentences, candidates, self._score)
-
-    def _score(self, sentences: list[str], translations: list[str]) -> list[float | None]:
-        from comptra.scores import segments
-
-        pairs = list(map(Segment, sentences, translations))
-        cache = ScoreCache(self._folder and self._folder / SCORES)
-        try:
-            return segments.score(KIWI, self._metric, pairs, self._src, self._tgt, cache)
-        finally:
-            self._metric.close()
+    return partial(best_scored, score=score)
 
 
 def best_scored(sentences: list[str], candidates: list[list[str]], score: Callable) -> list[str]:

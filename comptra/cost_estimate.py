@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -47,12 +48,7 @@ class _EstimatingClient(LLMClient):
         super().__init__(None, style, None, 0)
         self._tokenizer, self._answers, self._longest = tokenizer, task_answers, longest
         self._has_sections, self._phrases = has_sections, phrases
-        self._stage = ""
         self.counts: dict[str, list[int]] = {}  # by stage: prompts, their tokens, tokens of answers
-
-    def begin_stage(self, name: str) -> None:
-        super().begin_stage(name)
-        self._stage = name
 
     def generate(self, sentences: Texts, prompts: Sequence[Prompt], sampling: SamplingSettings) -> Iterator[Candidates]:
         seen = set()
@@ -60,7 +56,7 @@ class _EstimatingClient(LLMClient):
             text = self._answer(sentence, prompt, sampling)
             if (key := self._key(prompt, sampling)) not in seen:
                 seen.add(key)
-                count = self.counts.setdefault(self._stage, [0, 0, 0])
+                count = self.counts.setdefault(self.progress.stage, [0, 0, 0])
                 count[0] += 1
                 count[1] += count_tokens(self._tokenizer, prompt)
                 count[2] += sampling.num_return_sequences * self._answer_tokens(text, sampling)
@@ -68,7 +64,7 @@ class _EstimatingClient(LLMClient):
 
     def _answer(self, sentence: str, prompt: Prompt, sampling: SamplingSettings) -> str:
         translation = self._answers.get(sentence, sentence)
-        if self._stage.startswith("divide"):
+        if self.progress.stage.startswith("divide"):
             words = sentence.split()
             size = -(-len(words) // self._phrases)
             parts = (words[start : start + size] for start in range(0, len(words), size))
@@ -81,7 +77,7 @@ class _EstimatingClient(LLMClient):
 
     def _answer_tokens(self, text: str, sampling: SamplingSettings) -> int:
         tokens = count_tokens(self._tokenizer, text.partition("\n###")[0].removeprefix("Translation: "))
-        if self._longest and self._stage.startswith("merge") and self._has_sections:
+        if self._longest and self.progress.stage.startswith("merge") and self._has_sections:
             return sampling.max_new_tokens
         return min(sampling.max_new_tokens, tokens * (MAX_TRANSLATION_RATIO if self._longest else 1))
 
@@ -97,7 +93,10 @@ def estimate(config: EvaluationConfig, model: Model) -> list[Estimate]:
     scale = len(wanted) / len(sentences)
     references = dict(zip(test_set.sources, test_set.references, strict=True))
     phrases = args.number_of_subproblems if args.number_of_subproblems > 0 else PHRASES
-    tokenizer, runs = _tokenizer(config, model), []
+    tokenizer, runs = None, []  # none for an API's, and where it cannot be reached
+    if args.inference_api not in REMOTE:
+        with suppress(Unreachable):
+            tokenizer = config.tokenizer(model)
     for longest in (False, True):
         style, has_sections = config.style[model.path], config.merge_prompt.has_sections
         client = _EstimatingClient(style, tokenizer, references, longest, has_sections, phrases)
@@ -112,16 +111,6 @@ def estimate(config: EvaluationConfig, model: Model) -> list[Estimate]:
         hours = rates.hours(known.get(stage.split()[0]), low[0], high[0])
         estimates.append(Estimate(stage, f"{prompts} prompts", (low[1], high[1]), (low[2], high[2]), hours))
     return estimates
-
-
-def _tokenizer(config: EvaluationConfig, model: Model):
-    """None for an API's, and where it cannot be reached."""
-    if config.args.inference_api in REMOTE:
-        return None
-    try:
-        return config.tokenizer(model)
-    except Unreachable:
-        return None
 
 
 def at_a_glance(args: argparse.Namespace) -> list[Estimate]:

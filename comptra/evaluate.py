@@ -21,12 +21,13 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from comptra import evaluation_sets, guard
-from comptra import needs as wanted
+from comptra.needs import of_evaluation as needs
+from comptra.needs import of_test_set
 from comptra.scores import ensemble, gemba, original_flags
 from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags, check_judge
 from comptra.scores.systems import System, find_runs, loader_of_test_sets, read_system
@@ -194,11 +195,6 @@ def with_other_directions(baselines: set[Path], groups: list[list[System]]) -> s
     return baselines | {one.folder.resolve() for group in without for one in group if names[str(one.folder)] in same}
 
 
-def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
-    """What a command loads that does not come with the package; `names`: languages of the runs that it scores."""
-    return wanted.of_evaluation(args, names)
-
-
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     check_judge(args)
@@ -215,8 +211,8 @@ def print_report(args: argparse.Namespace) -> int:
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
     of_metrics: list[Need] = []
     with suppress(UsageError):  # a metric that cannot be used is left out, and named then
-        of_metrics = wanted.of_evaluation(args)
-    hub.require([*wanted.of_test_set(args, ()), *language_id.needs(args.lid_model)], others=of_metrics)
+        of_metrics = needs(args)
+    hub.require([*of_test_set(args, ()), *language_id.needs(args.lid_model)], others=of_metrics)
     report, rows = evaluate(args)
     show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     for file, make in ((args.csv, export.csv_text), (args.markdown, export.markdown), (args.latex, export.latex)):

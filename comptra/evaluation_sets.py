@@ -126,7 +126,13 @@ def load(
     test = published(*dataset.test) if dataset.test else _own("--test_files", test_files, src, tgt)
     refuse_copies(test)
     for split in test:
-        _refuse_empty(split)
+        for i, text in enumerate(split.texts):
+            if is_blank(text):
+                # TICO-19's ids are no numbers; its first line is a header.
+                line = i + 2 if split.benchmark == "tico" else split.ids[i]
+                raise UsageError(
+                    f"{split.source}, line {line}: it is empty, so there is nothing to translate; fix the file"
+                )
     pairs, facts = _aligned(*test)
     if not pairs:
         raise UsageError(
@@ -217,16 +223,6 @@ def _records(columns: list[Column]) -> set[str]:
     return {place.partition(".")[0] for _, rows in columns for place, _ in rows}
 
 
-def _refuse_empty(split: Split) -> None:
-    for i, text in enumerate(split.texts):
-        if is_blank(text):
-            # TICO-19's ids are no numbers; its first line is a header.
-            line = i + 2 if split.benchmark == "tico" else split.ids[i]
-            raise UsageError(
-                f"{split.source}, line {line}: it is empty, so there is nothing to translate; fix the file"
-            )
-
-
 def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
     """The pairs of two parallel sides, each text on one line, as a translation is, and facts. Raises UsageError when they are not parallel."""
     facts = {
@@ -235,7 +231,7 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
         for side, split in (("sources", first), ("references", second))
     }
     if first.benchmark == "udhr":  # not all articles have the same paragraphs in all languages
-        pairs = examples.align_articles(first, second)
+        pairs = [pair for _, pair in examples.aligned_articles(first, second)]
         facts["unaligned"] = len(first.texts) - len(pairs)
     else:
         _check_parallel(first, second)

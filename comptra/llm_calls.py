@@ -27,7 +27,7 @@ class StageProgress:
         self, shown: bool = True, counts: Callable[[], dict[str, str]] = dict, responses: Callable[[], int] = lambda: 0
     ):
         """`counts`: what to show beside the bar. `responses`: how many the model has given, which saved ones are not."""
-        self._shown, self._counts, self._stage, self._total, self._bar = shown, counts, "", 0, None
+        self._shown, self._counts, self.stage, self._total, self._bar = shown, counts, "", 0, None
         self._responses, self._began = responses, (0.0, 0)
         # Responses and seconds, by the kind of stage: divide, translate, merge.
         self._work: dict[str, tuple[int, float]] = {}
@@ -35,7 +35,7 @@ class StageProgress:
 
     def begin(self, stage: str) -> None:
         self.close()
-        self._stage = stage
+        self.stage = stage
 
     def expect(self, answers: int) -> None:
         self.close()
@@ -43,7 +43,7 @@ class StageProgress:
 
     def open(self) -> None:
         if self._bar is None and self._shown:
-            self._bar = Progress(f"{self.scope}{self._stage}", self._total, "answers")
+            self._bar = Progress(f"{self.scope}{self.stage}", self._total, "answers")
             self._began = time.monotonic(), self._responses()
 
     def on_done(self, n: int) -> None:
@@ -57,7 +57,7 @@ class StageProgress:
             self._bar = None
             began, responses = self._began
             if (new := self._responses() - responses) and (elapsed := time.monotonic() - began) > 0:
-                before, seconds = self._work.get(kind := self._stage.split()[0], (0, 0.0))
+                before, seconds = self._work.get(kind := self.stage.split()[0], (0, 0.0))
                 self._work[kind] = before + new, seconds + elapsed  # a few are asked again in a pass of their own
 
     def take_rates(self) -> dict[str, float]:

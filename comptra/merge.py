@@ -46,7 +46,10 @@ def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.
             shards.check_files(of_shards)
             if work.warn_of_unfinished(lambda one, folder=folder: _is_whole(one, sources[folder])):
                 return False
-            _check_own_lines(folder, sources[folder])
+            own = folder / LINES
+            # Lines of more or other sentences are refused, and those of another program: they would be lost.
+            if read_lines(own, sources[folder], "translation") and not (folder / SETTINGS).is_file():
+                raise UsageError(f"{own} has lines of another program, which the shards' would replace: move it away")
             provenance.record_settings(folder / SETTINGS, settings)
             _merge_files(folder, [one.folder for one in of_shards], steps=args.steps)
             shards.write_merged(args.output_dir, [work])
@@ -62,13 +65,6 @@ def _is_whole(one: shards.Noted, sources: list[str]) -> bool:
     """Whether it has a line for each of its sentences. Raises UsageError for lines of others, as with a larger --max_samples."""
     own = sources[one.shard.index :: one.shard.count]
     return len(read_lines(one.folder / LINES, own, "translation")) == len(own)
-
-
-def _check_own_lines(folder: Path, sources: list[str]) -> None:
-    """Raise UsageError if the directory has lines of more or other sentences, or of another program: they would be lost."""
-    path = folder / LINES
-    if read_lines(path, sources, "translation") and not (folder / SETTINGS).is_file():
-        raise UsageError(f"{path} has lines of another program, which the shards' would replace: move it away")
 
 
 def _check_settings(folder: Path, of_shards: list[shards.Noted]) -> dict:

@@ -60,7 +60,8 @@ RULES = (
     Rule(JUDGE_FLAGS, "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path),
     Rule(("lora_rank",), "an adapter, which the judge does not take: merge it (scripts/merge_lora.py)", lambda _: False),
     Rule(("api_key",), "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path, harmless=True),
-    *flags.engine_rules(api=("budget",), local=("trust_remote_code",)),
+    *flags.engine_rules(api=("budget",), local=("tokenizer_name_or_path", "trust_remote_code")),
+    Rule(("request_batch_size",), "--inference_api hf", lambda args: args.inference_api not in ("vllm", *inference.REMOTE)),
 )
 # fmt: on
 

@@ -65,7 +65,7 @@ def whole_directories(root: Path) -> Iterator[Path]:
 def parsed(script: str, command: list[str], output_dir: Path, stages: list[str] | None = None) -> argparse.Namespace:
     """The flags of a shard's command, for the whole directory."""
     sys.argv = [f"{script}.py", *command]  # what manifests record: the command that goes on with the directory
-    args = STAGES[script].parser.load()().parse_args(command)
+    args = STAGES[script].parser().parse_args(command)
     args.output_dir = output_dir
     if stages is not None:
         args.stages = stages

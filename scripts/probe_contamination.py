@@ -43,7 +43,7 @@ OWN_FLAGS = ("twins", "margin")
 
 
 def build_parser() -> Parser:
-    parser = STAGES["main"].parser.load()()
+    parser = STAGES["main"].parser()
     parser.description = __doc__
     # main.py's means the base of adapters, which has not seen what they were trained on.
     parser.flags()["base_model_name_or_path"].help = (

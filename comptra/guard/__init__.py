@@ -10,6 +10,7 @@ from comptra.guard.chains import Chain
 from comptra.guard.chains import read as read_chain
 from comptra.scores.systems import System
 from topxgen.common.errors import UsageError
+from topxgen.common.hub import listed
 from topxgen.common.lineage import Text
 from topxgen.corpora import benchmarks, tables
 from topxgen.text import languages
@@ -40,7 +41,7 @@ def annotate(group: dict, systems: Iterable[System], judge: str | None = None) -
         for end in chain.ends:
             is_ambiguous = names.count(name) > 1
             ends.setdefault(end, []).append(str(system.folder.parent.parent / name) if is_ambiguous else name)
-    early = [f"the provenance of {_listed(names)} ends here: {end}" for end, names in ends.items()]
+    early = [f"the provenance of {listed(names, MAX_NAMES)} ends here: {end}" for end, names in ends.items()]
     group["warnings"] = [*group.get("warnings", ()), *interference.unknown_selectors(chains), *early]
     group["base_models"] = sorted({name for chain in chains for name in chain.base_models})
 
@@ -54,19 +55,16 @@ def lines(group: dict, metrics: Collection[str], label: Callable[[dict], str]) -
             for reason in (row["scores"].get(name) or {}).get("interference", ()):
                 titles, names = marked.setdefault(reason, ({}, {}))
                 titles[group["titles"][name]] = names[label(row)] = True
-    notes = [f"! {', '.join(titles)} of {_listed(names)}: {reason}" for reason, (titles, names) in marked.items()]
+    notes = [
+        f"! {', '.join(titles)} of {listed([*names], MAX_NAMES)}: {reason}"
+        for reason, (titles, names) in marked.items()
+    ]
     overlaps: dict[str, list[str]] = {}
     for row in group["systems"]:
         for line in row.get("contamination", ()):
             overlaps.setdefault(line, []).append(label(row))
-    notes += [f"warning: {_listed(names)}: {line}" for line, names in overlaps.items()]
+    notes += [f"warning: {listed(names, MAX_NAMES)}: {line}" for line, names in overlaps.items()]
     return notes + [f"warning: {line}" for line in group.get("warnings", ())]
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def base_models_note(groups: Iterable[dict]) -> list[str]:

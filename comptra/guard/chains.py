@@ -61,7 +61,8 @@ def read(folder: Path, seen: frozenset[Path] = frozenset()) -> Chain:
         return Chain(ends=[f"no {MANIFEST}"])
     if members := manifest.get("settings", {}).get("ensemble_of"):
         return _of_ensemble(chosen, [Path(member) for member in members], seen | {folder.resolve()})
-    origin = manifest.get(lineage.KEY) or {"models": _models_of_older(manifest), "demonstrations": None}
+    if (origin := manifest.get(lineage.KEY)) is None:
+        return Chain(chosen, ends=["the manifest of the translations names no model"])
     of_models = list(lineage.walk(origin["models"]))
     of_shots = list(lineage.walk([origin["demonstrations"]] if origin["demonstrations"] else []))
     writers = [writer for link in (*of_models, *of_shots) for writer in link.get("writers", ())]
@@ -95,14 +96,6 @@ def _selection(found: lineage.Selection, what: str = "", indirect: str = "") -> 
     if indirect:
         name = f"the {found['what']} of {indirect}, which wrote training data,"
     return Selection(name, found["metric"], f"{found['where']}, {found['flag']}", bool(indirect))
-
-
-def _models_of_older(manifest: TracedManifest) -> list[Link]:
-    """The model that the manifest of an older version names; with the digests of base and adapter, if they were folders."""
-    if "model" not in manifest:
-        return [{"kind": "model", "name": "", "ends": "the manifest of the translations names no model"}]
-    weights = manifest.get("settings", {}).get("weights") or [""]
-    return [lineage.of_model(manifest["model"], weights[-1] or None)]
 
 
 def _of_outputs(folder: Path, settings: RunSettings) -> list[Selection]:

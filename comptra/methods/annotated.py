@@ -8,14 +8,6 @@ from comptra.methods.conversation import instructions
 from topxgen.text import spacy_pipelines
 
 
-def parts_of_speech(doc) -> str:
-    return " ".join(f"{word.text}/{word.pos_ or word.tag_}" for word in doc if not word.is_space)
-
-
-def morphology(doc) -> str:
-    return " ".join(f"{word.text}/{word.morph}" for word in doc if str(word.morph))
-
-
 def dependencies(doc) -> str:
     """As nsubj(sleeps, cat): relation(head, word)."""
     return " ".join(
@@ -25,16 +17,15 @@ def dependencies(doc) -> str:
     )
 
 
-def entities(doc) -> str:
-    return ", ".join(f"{entity.text} ({entity.label_})" for entity in doc.ents)
-
-
 # Method -> what its pipeline must find (topxgen.text.spacy_pipelines.PARTS), and how it is written.
 ANNOTATIONS = {
-    "pos": ("parts of speech", parts_of_speech),
-    "morph": ("morphology", morphology),
+    "pos": (
+        "parts of speech",
+        lambda doc: " ".join(f"{word.text}/{word.pos_ or word.tag_}" for word in doc if not word.is_space),
+    ),
+    "morph": ("morphology", lambda doc: " ".join(f"{word.text}/{word.morph}" for word in doc if str(word.morph))),
     "dep": ("dependencies", dependencies),
-    "ner": ("named entities", entities),
+    "ner": ("named entities", lambda doc: ", ".join(f"{entity.text} ({entity.label_})" for entity in doc.ents)),
 }
 PLACEHOLDERS = dict.fromkeys(ANNOTATIONS, ("sentence", "annotation"))
 

@@ -1,9 +1,12 @@
 """Chain of thought: reason about the sentence; then the same conversation asks for the translation."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from comptra.methods import Task
-from comptra.methods.conversation import Instructions, instructions, think, translations
+from comptra.methods.conversation import instructions, think, translations
+
+check = partial(instructions, "cot", {"reason": ("sentence",), "extract": ()})
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
@@ -15,10 +18,6 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         for question, reason, sentence in zip(questions, reasons, sentences, strict=True)
     ]
     return translations(task, sentences, talks, text.marker)
-
-
-def check(task: Task) -> Instructions:
-    return instructions("cot", {"reason": ("sentence",), "extract": ()}, task)
 
 
 translate.check = check

@@ -1,8 +1,12 @@
 """Iterative refinement (Chen et al. 2024, "Iterative translation refinement with large language models"): show the
 model a translation and ask for a better one, in each of --number_of_refining_steps."""
 
+from functools import partial
+
 from comptra.methods import Task, in_order
-from comptra.methods.conversation import Instructions, instructions, translations
+from comptra.methods.conversation import instructions, translations
+
+check = partial(instructions, "refine", {"refine": ("sentence", "draft")})
 
 
 def refine(sentences: list[str], drafts: list[str], task: Task) -> list[str]:
@@ -15,7 +19,3 @@ def refine(sentences: list[str], drafts: list[str], task: Task) -> list[str]:
     for i, better in zip(drafted, in_order(refined, len(drafted)), strict=True):
         best[i] = better or task.client.chosen(sentences[i], best[i])
     return best
-
-
-def check(task: Task) -> Instructions:
-    return instructions("refine", {"refine": ("sentence", "draft")}, task)

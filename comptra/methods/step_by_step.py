@@ -3,11 +3,13 @@ translation quality of long-form texts"): research, draft and refinement in one 
 proofreader in a new one, who sees the sentence and both versions."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from comptra.methods import Task
-from comptra.methods.conversation import Instructions, draft, instructions, think, translations
+from comptra.methods.conversation import draft, instructions, think, translations
 
 PLACEHOLDERS = {"research": ("sentence",), "draft": (), "refine": (), "proofread": ("sentence", "draft", "refined")}
+check = partial(instructions, "step_by_step", PLACEHOLDERS)
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
@@ -25,10 +27,6 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         for sentence, drafted, refined in zip(sentences, *versions, strict=True)
     ]
     return translations(task, sentences, talks, text.marker)
-
-
-def check(task: Task) -> Instructions:
-    return instructions("step_by_step", PLACEHOLDERS, task)
 
 
 translate.check = check

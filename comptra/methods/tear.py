@@ -5,11 +5,13 @@ without errors is kept.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from comptra.methods import Task, in_order, vanilla
-from comptra.methods.conversation import Instructions, instructions, think, translations
+from comptra.methods.conversation import instructions, think, translations
 
 PLACEHOLDERS = {"estimate": ("sentence", "draft"), "no_error": (), "refine": ("sentence", "draft", "errors")}
+check = partial(instructions, "tear", PLACEHOLDERS)
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
@@ -32,10 +34,6 @@ def has_errors(estimate: str, no_error: str) -> bool:
     """Whether an estimate lists errors: it is not empty, and does not begin with `no_error`."""
     start = estimate.lstrip(" *_#>-\"'“").casefold()
     return bool(start) and not start.startswith(no_error.strip().casefold())
-
-
-def check(task: Task) -> Instructions:
-    return instructions("tear", PLACEHOLDERS, task)
 
 
 translate.check = check

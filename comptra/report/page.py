@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import html
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePath
@@ -117,21 +118,18 @@ def _pieces(
         or "<p>Nothing in this folder is of a run.</p>",
     }
     template = (HERE / "page" / "page.html").read_text(encoding="utf-8")
-    while template:
-        before, _, rest = template.partition("{{")
-        name, _, template = rest.partition("}}")
-        yield before
-        if name == "data":
-            for key, part in {
+    for i, part in enumerate(re.split("{{(.*?)}}", template)):
+        if not i % 2:
+            yield part
+        elif part == "data":
+            for key, packed in {
                 **{f"data-{n}": p for n, p in data.items()},
                 **_tables(),
                 **{f"library-{file}": _compressed_vendor(file) for file in libraries},
             }.items():
-                yield f'<script type="application/gzip;base64" id="{key}">{packing.packed(part)}</script>\n'
-        elif name == "script":
-            yield f"<script>{script}</script>"
-        elif name:
-            yield values[name]
+                yield f'<script type="application/gzip;base64" id="{key}">{packing.packed(packed)}</script>\n'
+        else:
+            yield f"<script>{script}</script>" if part == "script" else values[part]
 
 
 def _library_files(names: Collection[str]) -> list[str]:
@@ -158,18 +156,14 @@ def _notices(run: Run, notices: Iterable[Notice]) -> str:
     """A list of notices, the worst first. Of many of a level the first are shown, and the others on a click."""
     lines = []
     for level in LEVELS:
-        own = [_notice(run, notice) for notice in notices if notice.level == level]
+        texts = [escaped(notice.text.replace(f"{run.root}/", "")) for notice in notices if notice.level == level]
+        own = [f'<li class="{level}"><b>{LEVEL_NAMES[level]}</b> <span>{text}</span></li>' for text in texts]
         first = own if len(own) <= MAX_OPEN_NOTICES + 1 else own[:MAX_OPEN_NOTICES]
         lines += first
         if rest := own[len(first) :]:
             more = f"<summary>{len(rest):,} more of this kind</summary><ul>{''.join(rest)}</ul>"
             lines.append(f'<li class="{level}"><details>{more}</details></li>')
     return f'<ul class="notices">{"".join(lines)}</ul>' if lines else ""
-
-
-def _notice(run: Run, notice: Notice) -> str:
-    text = escaped(notice.text.replace(f"{run.root}/", ""))
-    return f'<li class="{notice.level}"><b>{LEVEL_NAMES[notice.level]}</b> <span>{text}</span></li>'
 
 
 def _headlines(options: Options) -> str:

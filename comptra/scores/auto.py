@@ -6,8 +6,8 @@ from pathlib import Path
 
 from comptra.scores import surface
 from comptra.scores.metrics import METRICS, Metric, MetricSettings
-from comptra.scores.segments import FAILURES
-from topxgen.common.errors import Unreachable, UsageError, reason
+from comptra.scores.segments import FAILURES, problem_of
+from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.hub import offline
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def _why_not(name: str, row: Metric, settings: MetricSettings, has_references: b
     except Unreachable:
         return f"its model is not downloaded; --metrics {name} downloads it, or says how"
     except FAILURES as error:
-        return str(error) if isinstance(error, UsageError) else reason(error)
+        return problem_of(error)
     metric.close()
     return too_large
 

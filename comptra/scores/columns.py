@@ -27,12 +27,14 @@ def columns_of(settings: Mapping, path: Path) -> dict[str, str]:
     folders say what they can. `path` is the folder of a run, `…/{model}/{run}`.
     """
     values = {name: value for name, value in settings.items() if value is not None} or _settings_in_names(path)
-    checkpoint = _CHECKPOINT.fullmatch(path.parent.name)
+    checkpoint, base = _CHECKPOINT.fullmatch(path.parent.name), values.get("base_model", "")
+    # A checkpoint's folder is named after its step: the model is the base of an adapter, "" of another one.
+    of_checkpoint = Path(base).name if base != values.get("model") else ""
     translate = values.get("method_translate", "vanilla")
     has_examples = bool(values.get("k")) and translate not in methods.WITHOUT_DEMONSTRATIONS
     template = str(values.get("template_key", "")) if asks_llm(values) else ""
     return {
-        "model": _model(values) if checkpoint else path.parent.name,
+        "model": of_checkpoint if checkpoint else path.parent.name,
         "method": _method(values, translate, has_examples),
         "k": str(values.get("k", "")) if has_examples or translate == "vanilla" else "",
         "retriever": values.get("retriever_type", "") if has_examples else "",
@@ -42,12 +44,6 @@ def columns_of(settings: Mapping, path: Path) -> dict[str, str]:
         "checkpoint": checkpoint[1] if checkpoint else "",
         "seed": str(values.get("seed", "")),
     }
-
-
-def _model(values: Mapping) -> str:
-    """Of a checkpoint: the base of an adapter; "" for another one, whose folder is named after its step."""
-    base = values.get("base_model", "")
-    return Path(base).name if base != values.get("model") else ""
 
 
 def _method(values: Mapping, translate: str, has_examples: bool) -> str:

@@ -166,15 +166,12 @@ class Gemba:
         return parts
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
-        texts = [self._texts(segment, src, tgt) for segment in segments]
+        rows = (segment._asdict() | {"src": src.name, "tgt": tgt.name} for segment in segments)
+        texts = [{name: text for name, text in row.items() if text is not None} for row in rows]
         return self._scores(texts, self._opened_for(src, tgt))
 
     def _scores(self, texts: list[dict[str, str]], sampler: CachedSampler) -> list[float | None]:
         return [self._read(answer, read_score) for answer in self._ask(0, texts, sampler)]
-
-    def _texts(self, segment: Segment, src: Language, tgt: Language) -> dict[str, str]:
-        named = {"src": src.name, "tgt": tgt.name, "source": segment.source, "translation": segment.translation}
-        return named | ({"reference": segment.reference} if segment.reference is not None else {})
 
     def _ask(self, number: int, texts: Sequence[dict[str, str]], sampler: CachedSampler) -> list[Answer | None]:
         """The answers to a prompt filled with each of `texts`; None where there is none."""

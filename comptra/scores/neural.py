@@ -69,7 +69,7 @@ class BlaserQE(_NeuralMetric):
         file = blaser.weight_file(names[0])
         encoder = local_folder(names[1])
         checkpoint = sonar.read_checkpoint(str(encoder))
-        blaser.check_fit(file, checkpoint)
+        blaser.read_weights(file, checkpoint)
         dtype = settings.metric_dtype or "float32"
         self.max_tokens = sonar.MAX_TOKENS
         options = {"dtype": dtype, "batch_tokens": settings.metric_batch_tokens}

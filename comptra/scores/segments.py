@@ -69,7 +69,7 @@ def load(names: Sequence[str], settings: MetricSettings) -> tuple[dict[str, Segm
             try:
                 loaded[name] = load_choice("--metrics", name, METRICS)(settings)
             except FAILURES as error:
-                failed[name] = _problem(error)
+                failed[name] = problem_of(error)
     return loaded, failed
 
 
@@ -94,14 +94,14 @@ def measure(
     except FAILURES as error:
         if signals.stop_requested():
             raise
-        return measured, _problem(error)
+        return measured, problem_of(error)
     finally:
         if metric is not None:
             metric.close()
     return measured, ""
 
 
-def _problem(error: Exception) -> str:
+def problem_of(error: Exception) -> str:
     return str(error) if isinstance(error, UsageError) else reason(error)
 
 
@@ -144,17 +144,12 @@ def scorer_of(name: str, metric: SegmentMetric, test: Test, cache: ScoreCache) -
         values = score(name, metric, _segments(name, test, translations), test.src, test.tgt, cache)
         return np.array([[value or 0.0, value is not None] for value in values], float).reshape(-1, 2)
 
+    def mean(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):  # NaN without any score
+            return sums[..., 0] / sums[..., 1]
+
     row = row_of(name)
-    title, signature, better = row.title or name, metric.signature, row.higher_is_better
-    return Scorer(title, signature, statistics, mean_of_segments, better, of_segments=True)
-
-
-def mean_of_segments(sums: "np.ndarray") -> "np.ndarray":
-    """The mean from (sum of scores, number of scores); NaN without any."""
-    import numpy as np
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return sums[..., 0] / sums[..., 1]
+    return Scorer(row.title or name, metric.signature, statistics, mean, row.higher_is_better, of_segments=True)
 
 
 def _segments(name: str, test: Test, translations: list[str]) -> list[Segment]:

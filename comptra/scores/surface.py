@@ -16,7 +16,6 @@ from topxgen.common.errors import UsageError, reason
 from topxgen.common.provenance import name_with_weights
 from topxgen.retrieval import ngram_similarity
 from topxgen.text import language_id
-from topxgen.text.languages import Language
 from topxgen.text.words import UNSPACED_SCRIPTS, is_blank
 
 if TYPE_CHECKING:
@@ -33,7 +32,14 @@ def bleu(test: Test, settings: MetricSettings) -> Scorer:
     The tokenizer "auto" is flores200 if its model is on disk or can be downloaded, else the one for the script. Raises
     UsageError if the tokenizer cannot be loaded.
     """
-    tokenizer = _auto_tokenizer(test.tgt) if settings.tokenize == "auto" else settings.tokenize
+    tokenizer = settings.tokenize
+    if tokenizer == "auto":
+        tokenizer = "flores200"
+        if problem := why_no_model(tokenizer):
+            tokenizer = ngram_similarity.bleu_tokenizer_name(test.tgt)
+            logger.info(
+                f"{problem}: BLEU with tokenizer {tokenizer}, not comparable with spBLEU (see --tokenize)", extra=ONCE
+            )
     return _bleu_with(tokenizer, "BLEU", test, settings)
 
 
@@ -183,15 +189,6 @@ def spm_model(tokenizer: str) -> Path:
     from sacrebleu.utils import SACREBLEU_DIR
 
     return Path(SACREBLEU_DIR, "models", Path(_spm_models()[tokenizer]["url"]).name)
-
-
-def _auto_tokenizer(tgt: Language) -> str:
-    problem = why_no_model("flores200")
-    if not problem:
-        return "flores200"
-    fitting = ngram_similarity.bleu_tokenizer_name(tgt)
-    logger.info(f"{problem}: BLEU with tokenizer {fitting}, not comparable with spBLEU (see --tokenize)", extra=ONCE)
-    return fitting
 
 
 @cache

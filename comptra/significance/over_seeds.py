@@ -51,6 +51,8 @@ def compare(scores: np.ndarray, cov: np.ndarray, system: Sequence[int], baseline
     A system with one model has no variance over seeds: right for an untrained model; for one that was trained, p is of this
     model alone.
     """
+    from scipy.special import stdtr
+
     weights = np.zeros(len(scores))
     weights[list(system)] += 1 / len(system)
     weights[list(baseline)] -= 1 / len(baseline)
@@ -71,7 +73,7 @@ def compare(scores: np.ndarray, cov: np.ndarray, system: Sequence[int], baseline
     else:
         degrees = variance**2 / sum(part**2 / max(1, freedom) for part, freedom in parts)
         half = _quantile(degrees) * variance**0.5
-        p = _two_sided(difference / variance**0.5, degrees)
+        p = float(2 * stdtr(degrees, -abs(difference / variance**0.5)))
     interval = [difference - half, difference + half]
     return {"difference": difference, "difference_interval": interval, "degrees": degrees, "p": p}
 
@@ -121,9 +123,3 @@ def _quantile(degrees: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, (1 + LEVEL) / 2))
-
-
-def _two_sided(t: float, degrees: float) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(degrees, -abs(t)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from comptra.scores.columns import COLUMNS
 from comptra.tables import BEST, TIED, Cell, Table, finite, mark, marks_of, matrix, reliability_of
 from topxgen.common import files
-from topxgen.common.console import aligned, printable
+from topxgen.common.console import aligned, markdown_table, printable
 from topxgen.common.console import width as width_of
 
 _OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty", "edited")
@@ -112,7 +112,7 @@ def _cells(table: Table, escape: Callable[[str], str], score: Callable[[Cell], s
 def markdown(report: dict) -> str:
     """The tables in Markdown: the best in bold, what is not significantly worse in italics."""
     made = matrix.tables(report)
-    parts = [f"## {markdown_text(_line(table.title))}\n\n{markdown_table(table)}\n" for table in made]
+    parts = [f"## {markdown_text(_line(table.title))}\n\n{markdown_of(table)}\n" for table in made]
     notes = [*_notes(made, report), *_explained(made, {BEST: "bold:", TIED: "italics:"})]
     return "\n".join([*parts, *markdown_items(notes)]) + "\n"
 
@@ -122,12 +122,9 @@ def markdown_items(lines: Sequence[str]) -> list[str]:
     return ["- " + re.sub("^[+-]", r"\\\g<0>", markdown_text(line)) for line in lines]
 
 
-def markdown_table(table: Table) -> str:
-    from tabulate import tabulate
-
+def markdown_of(table: Table) -> str:
     header, *rows = _cells(table, markdown_text, _markdown_score)
-    sides = ["left"] * table.described + ["right"] * (len(header) - table.described)
-    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
+    return markdown_table(header, rows, right=len(header) - table.described)
 
 
 def markdown_text(text: str) -> str:
@@ -199,18 +196,18 @@ def _latex(text: str) -> str:
 
 def _other_text(found: re.Match) -> str:
     """What every engine has as it is; the rest with its codes, for engines that have no letters for it."""
-    parts = itertools.groupby(found[0], _is_common)
-    return "".join("".join(part) if is_common else _with_codes("".join(part)) for is_common, part in parts)
+    written = []
+    for is_common, part in itertools.groupby(found[0], _is_common):
+        text = "".join(part)
+        codes = " ".join(f"U+{ord(char):04X}" for char in text)
+        written.append(text if is_common else rf"\othertext{{{text}}}{{{{[}}{codes}{{]}}}}")
+    return "".join(written)
 
 
 def _is_common(char: str) -> bool:
     parts = unicodedata.normalize("NFD", char)
     is_accented = "À" <= char <= "ž" and len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS
     return is_accented or char in _COMMON
-
-
-def _with_codes(text: str) -> str:
-    return rf"\othertext{{{text}}}{{{{[}}{' '.join(f'U+{ord(char):04X}' for char in text)}{{]}}}}"
 
 
 def _latex_score(cell: Cell) -> str:

@@ -101,12 +101,11 @@ def _score_test(
 def tables(report: dict) -> list[tuple[str, list[list[str]]]]:
     """(title, rows of cells, the first of which is the header): the variants' data and cost, then each test."""
     found = [("data and cost", _data_table(report))]
-    return found + [(_title(group), _score_table(group, report["baseline"])) for group in report["groups"]]
-
-
-def _title(group: dict) -> str:
-    way = f", translated in way {group['way'] + 1}" if group["way"] else ""
-    return f"{group['dataset']} from {group['src']} into {group['tgt']}, {group['sentences']} sentences{way}"
+    for group in report["groups"]:
+        way = f", translated in way {group['way'] + 1}" if group["way"] else ""
+        title = f"{group['dataset']} from {group['src']} into {group['tgt']}, {group['sentences']} sentences{way}"
+        found.append((title, _score_table(group, report["baseline"])))
+    return found
 
 
 def _data_table(report: dict) -> list[list[str]]:
@@ -145,7 +144,8 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
                     info.format(one, "+") for one in (value["difference"], *value["difference_interval"])
                 )
                 row.append(f"{difference} [{low}, {high}]")
-                row += [_p(value[key]) for key in ("p", "p_holm")][: len(columns) - 1]
+                shown = (f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in (value["p"], value["p_holm"]))
+                row += [*shown][: len(columns) - 1]
             else:
                 row += ["-"] * len(columns)
         rows.append(row)
@@ -160,13 +160,13 @@ def _spread(value: dict, info: MetricInfo) -> str:
     return f" ± {sd} [{low}, {high}]"
 
 
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
-
-
 def notes(report: dict) -> list[str]:
     """What the tables need to be understood."""
-    lines = [f"{title}: {signature}" for title, signature in _signatures(report).items()]
+    signatures: dict[str, dict[str, None]] = {}
+    for group in report["groups"]:
+        for metric, signature in group["signatures"].items():
+            signatures.setdefault(group["titles"][metric], {})[signature] = None
+    lines = [f"{title}: {' and '.join(own)}" for title, own in signatures.items()]
     infos = {metric_info(group, metric) for group in report["groups"] for metric in group["titles"]}
     lines += sorted(f"{info.title}: lower is better" for info in infos if not info.higher_is_better)
     seeds = max((len(variant["seeds"]) for variant in report["variants"]), default=0)
@@ -196,14 +196,6 @@ def unequal_texts(variants: list[dict]) -> str:
     return f"UNEQUAL numbers of texts ({why}): {shown}" if shown else ""
 
 
-def _signatures(report: dict) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for group in report["groups"]:
-        for metric, signature in group["signatures"].items():
-            found.setdefault(group["titles"][metric], []).append(signature)
-    return {title: " and ".join(dict.fromkeys(signatures)) for title, signatures in found.items()}
-
-
 def text(report: dict) -> str:
     """The tables for the terminal."""
     parts = ["\n".join([title, *aligned(rows)]) for title, rows in tables(report)]
@@ -213,7 +205,7 @@ def text(report: dict) -> str:
 def markdown(report: dict) -> str:
     parts = [f"# {export.markdown_text(report['experiment'])}"]
     for title, rows in tables(report):
-        parts.append(f"## {export.markdown_text(title)}\n\n{export.markdown_table(Table(title, rows[0], rows[1:]))}")
+        parts.append(f"## {export.markdown_text(title)}\n\n{export.markdown_of(Table(title, rows[0], rows[1:]))}")
     parts.append("\n".join(export.markdown_items(notes(report))))
     return "\n\n".join(parts) + "\n"
 

@@ -43,7 +43,6 @@ UNCLAIMED = {
     "rates.json": "speed of the last run",
     "*.partial": "half a file, which a killed run has left",
     "*.torn": "half a line, which a killed run has left",
-    "translate_answers.jsonl": "of an older version",
     "events.out.tfevents.*": "TensorBoard's log",
     "last.json": "a cache",
     "shards/merged_*.json": "which states of the shards were merged last",

@@ -43,13 +43,10 @@ def _check_page(audit: Audit, path: Path) -> None:
 
 def _why_not(page: dict) -> str:
     """Why a page cannot be made again; "" if it can."""
-    if "settings" not in page:
-        return "of an older version"
-    if missing := [folder for folder in (page["root"], *page["settings"]["folders"]) if not Path(folder).is_dir()]:
-        return f"{missing[0]} is not there"
-    if any(page[key] != value for key, value in pages.made_by().items()):
+    if any(page.get(key) != value for key, value in pages.made_by().items()):
         return "it was made by another version of this program or of its packages"
-    return ""
+    missing = [folder for folder in (page["root"], *page["settings"]["folders"]) if not Path(folder).is_dir()]
+    return f"{missing[0]} is not there" if missing else ""
 
 
 def _make_again(audit: Audit, path: Path, page: dict) -> None:

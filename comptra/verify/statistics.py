@@ -95,11 +95,8 @@ def _tokenizer(audit: Audit, path: Path, settings: dict) -> str:
 
 
 def _topics(audit: Audit, path: Path, settings: dict) -> tuple[list[str], dict[str, str]]:
-    facts = settings.get("topics")
-    found = facts and audit.locate(facts["path"], path)
-    if not facts:
-        raise UsageError("of an older version, which did not note the list")
-    if not found:
+    facts = settings["topics"]
+    if (found := audit.locate(facts["path"], path)) is None:
         raise UsageError(f"{facts['path']} is not there")
     if audit.sha256(found) != facts["sha256"]:
         raise UsageError(f"{found} has changed since")
@@ -126,7 +123,7 @@ def _check_language(
                 audit.equal(path, f"{what}.{VENDI[0]}", here if is_near else score, here, "scores")
             near_equal(audit, path, what, values, own[part], "scores")
     if read:
-        _check_judge(audit, path, settings.get("judge"), claimed, read)
+        _check_judge(audit, path, settings["judge"], claimed, read)
 
 
 def _corpus(audit: Audit, path: Path, claimed: dict) -> corpus.Corpus:
@@ -143,10 +140,8 @@ def _check_judge(audit: Audit, path: Path, facts: dict | None, claimed: list[dic
     """The shares by the judge, recomputed from its responses."""
     if not any(one.get("judge") for one in claimed):
         return None
-    responses = facts and audit.locate(facts["responses"], path)
-    if not responses:
-        why = f"{facts['responses']} is not there" if facts else "of an older version, which did not note its requests"
-        return audit.skip(path, f"the judge's shares: not computed again: {why}")
+    if (responses := audit.locate(facts["responses"], path)) is None:
+        return audit.skip(path, f"the judge's shares: not computed again: {facts['responses']} is not there")
     question = Question(**{key: value for key, value in facts.items() if key != "responses"})
     found = audit.attempt(responses, lambda: question.counted(read, responses)) or ()
     for one, own in zip(claimed, found, strict=False):

@@ -47,7 +47,12 @@ def _check_card(audit: Audit, folder: Path) -> None:
 
 
 def _check_table(audit: Audit, card: Path, history: list[dict], step: int) -> None:
-    _check_held_out(audit, card, history, step)
+    results = [one for one in load(card.parent).data.eval_results or () if not one.metric_args]
+    claimed, found = (  # scores of held-out pairs in `model-index`
+        {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in own}
+        for own in (results, held_out_results(history, step, ""))
+    )
+    audit.equal(card, "model-index", claimed, found, "scores")
     lines = card.read_text(encoding="utf-8", errors="replace").split("\n")
     for line in evaluations_table(history, step).split("\n"):
         audit.checked["scores"] += 1
@@ -55,16 +60,6 @@ def _check_table(audit: Audit, card: Path, history: list[dict], step: int) -> No
             name = line.split("|")[1] if line.startswith("| ") else line
             there = next((one for one in lines if one.startswith(f"|{name}|")), "missing")
             audit.problem(card, "the table of the held-out set", there, line)
-
-
-def _check_held_out(audit: Audit, card: Path, history: list[dict], step: int) -> None:
-    """Scores of held-out pairs in `model-index`."""
-    results = [one for one in load(card.parent).data.eval_results or () if not one.metric_args]
-    claimed, found = (
-        {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in own}
-        for own in (results, held_out_results(history, step, ""))
-    )
-    audit.equal(card, "model-index", claimed, found, "scores")
 
 
 def check(audit: Audit, folder: Path, names: set[str]) -> None:
@@ -92,8 +87,7 @@ def _check_run(audit: Audit, path: Path, manifest: dict) -> None:
     audit.equal(path, "steps", manifest["steps"], max(entry["step"] for entry in history))
     best = path.parent / manifest["best_checkpoint"]
     step = checkpoints.step_of(best)
-    claimed = manifest.get("best_metric")
-    if claimed is not None and "metric_for_best_model" in manifest:  # older versions had other names
+    if (claimed := manifest.get("best_metric")) is not None:
         key = f"eval_{manifest['metric_for_best_model']}"
         scores = [entry[key] for entry in history if entry["step"] == step and key in entry]
         audit.equal(path, f"best_metric by {log.name}", claimed, scores[-1] if scores else None, "scores")
@@ -134,6 +128,6 @@ def _check_data(audit: Audit, path: Path, manifest: dict) -> None:
 def _parsed(words: list[str]) -> argparse.Namespace | None:
     try:
         with redirect_stderr(io.StringIO()):
-            return stages.STAGES["train"].parser.load()().parse_args(words)
+            return stages.STAGES["train"].parser().parse_args(words)
     except SystemExit:  # of another version, or a file that it names is gone
         return None

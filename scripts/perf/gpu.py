@@ -63,7 +63,7 @@ def train_py(tiny: bool) -> Figures:
     from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
     from tests.support.tiny_models import udhr_texts
-    from topxgen.common.memory import free_memory
+    from topxgen.common.weights import free_memory
 
     yield {"formula": FORMULA}
     shape, steps, rows, length = (TINY, 4, 2, 256) if tiny else (LLAMA_8B, 16, 2, 2048)
@@ -182,7 +182,7 @@ def nllb(tiny: bool) -> Figures:
 
     from tests.support.tiny_models import nllb_tokenizer
     from topxgen import translation
-    from topxgen.common.memory import free_memory
+    from topxgen.common.weights import free_memory
     from topxgen.text import languages
     from topxgen.translation import TranslatorSettings
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from topxgen.common.memory import free_memory
+from topxgen.common.weights import free_memory
 from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
 from topxgen.training.tokenization import TokenizedTexts
 

@@ -1,5 +1,6 @@
 """A row for each file that a script reads, and what it does when the file is another than it should be."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,17 @@ class Prepared:
         for kind in KINDS:
             yield kind, None
         yield from bytes_instead(self.data).items()
-        yield from INSTEAD[self.format.kind](self.data)
+        for what, content in INSTEAD[self.format.kind](self.data):
+            if self.format.kind != "json" or not _equal(content, self.data):
+                yield what, content
+
+
+def _equal(one: bytes, other: bytes) -> bool:
+    """Whether two JSON texts are equal to Python, to which true is 1.0."""
+    try:
+        return json.loads(one) == json.loads(other)
+    except (ValueError, RecursionError):
+        return False
 
 
 def prepare(place: Range, row: Format, stage: Undisturbed) -> Prepared:
@@ -208,6 +219,8 @@ def prepare(place: Range, row: Format, stage: Undisturbed) -> Prepared:
         if at is not None:
             ready = place.new_folder(stage.ready)
             place.run(ready, row.arguments, fault={"at": at, "action": "kill"}, expect=(-9,))
+            if not (ready / row.path).exists():  # answers came in another order, with other operations
+                ready = stage.finished
     return Prepared(row, ready, stage.results, (ready / row.path).read_bytes())
 
 

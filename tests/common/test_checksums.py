@@ -27,6 +27,11 @@ def holds(folder) -> list[str]:
     return list(entries)
 
 
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / checksums.NAME)
+    assert checksums.read(tmp_path) == {}
+
+
 def test_sha256sum_reads_it(tmp_path):
     names = ["b", "a b", "ä.jsonl", "back\\slash", "line\nbreak", "-x", "sub/c", os.fsdecode(b"\xff.txt")]
     (tmp_path / "sub").mkdir()

@@ -100,11 +100,12 @@ def test_a_long_cell_of_a_language_table(tmp_path):
 
 def test_any_torn_tail_is_repaired(tmp_path):
     path = tmp_path / "a.jsonl"
-    whole = [{"text": "euskara", "n": 1}, {"text": "नेपाली", "n": 2}, {"text": "اردو" * 40000, "n": 3}]
+    odd = {"text": '\\"\x01\n\u2028', "n": [-0.5, 1e-7, 1e300, None, True, False, [{}]]}
+    whole = [{"text": "euskara", "n": 1}, {"text": "नेपाली", "n": 2}, odd, {"text": "اردو" * 40000, "n": 3}]
     with Appender(path) as out:
         out.write(*whole)
     data = path.read_bytes()
-    for cut in [*range(120), *random.Random(0).sample(range(len(data)), 40), len(data) - 1, len(data)]:
+    for cut in [*range(240), *random.Random(0).sample(range(len(data)), 40), len(data) - 1, len(data)]:
         path.write_bytes(data[:cut])
         repair_tail(path)
         # A record is kept exactly when all of it is there, with or without its line break.
@@ -113,6 +114,18 @@ def test_any_torn_tail_is_repaired(tmp_path):
         with Appender(path) as out:
             out.write({"n": 4})
         assert list(read_jsonl(path)) == [*whole[:complete], {"n": 4}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"text": "b"},', '{"text": "b"}]', '{"text": "b",}', '{"a": True}', '{"a": nan}', '{"a": "\t"}', '{"a": 1,,'],
+)
+def test_what_is_no_beginning_of_a_record_is_not_cut(line, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n' + line)
+    with pytest.raises(UsageError, match="the last line is not a JSON object"):
+        repair_tail(path)
+    assert path.read_text() == '{"text": "a"}\n' + line
 
 
 def test_what_cannot_be_utf8_does_not_end_a_run(tmp_path):

@@ -17,13 +17,20 @@ INSIDE = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 inside = pytest.mark.parametrize("char", INSIDE, ids=lambda char: f"U+{ord(char):04X}")
 
 
-def test_nothing_in_the_product_splits_lines_as_str_splitlines_does():
+@pytest.mark.parametrize(
+    "call, remedy",
+    [
+        (".splitlines(", "use topxgen.common.lines.split_lines"),
+        (".expanduser()", "use os.path.expanduser, which takes ~nobody for a name"),
+    ],
+)
+def test_banned_calls(call, remedy):
     files = [
         *ROOT.glob("*.py"),
         *(path for folder in ("topxgen", "comptra", "scripts") for path in (ROOT / folder).rglob("*.py")),
     ]
-    banned = [path for path in files if ".splitlines(" in path.read_text(encoding="utf-8")]
-    assert len(files) > 100 and not banned, "use topxgen.common.lines.split_lines"
+    banned = [path for path in files if call in path.read_text(encoding="utf-8")]
+    assert len(files) > 100 and not banned, remedy
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

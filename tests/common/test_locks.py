@@ -123,6 +123,17 @@ def test_a_lock_is_never_opened_through_a_symbolic_link(tmp_path):
     assert precious.read_text() == "do not lose me"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.hardlink_to(path.parent.parent / "thesis.tex")])
+def test_a_lock_is_a_file_of_its_own(make, tmp_path):
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("do not lose me")
+    (tmp_path / "run").mkdir()
+    make(tmp_path / "run" / ".lock")
+    with pytest.raises(UsageError, match=r"run/\.lock is a pipe, a device or another name of a file"):
+        OutputLock(tmp_path / "run")
+    assert precious.read_text() == "do not lose me"
+
+
 def test_without_record_locks_a_heartbeat_keeps_others_out(tmp_path, no_record_locks):
     owner = holder(tmp_path, NO_RECORD_LOCKS)
     try:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.support.documentation import parser_of
 from tests.support.main_runs import options
 from tests.support.runs import ROOT, in_process
 from topxgen.common import provenance
@@ -189,3 +190,19 @@ def test_values_out_of_bounds_and_empty_ones(script, words, says):
     result = in_process(script.removeprefix("-m "), *words)
     error = result.stderr
     assert result.returncode == 2 and says in error and error.count("\n") == 1 and len(error) < 1200
+
+
+@pytest.mark.parametrize(
+    "script, words, dest",
+    [
+        ("comptra.evaluate", ["--allow_partial", "outputs"], "dirs"),
+        ("scripts/run.py", ["--dry_run", "run.yaml", "--allow_incomplete", "false"], "file"),
+        ("scripts/prefetch.py", ["--check", "a.yaml", "b.yaml"], "files"),
+    ],
+)
+def test_a_switch_leaves_a_positional_argument_behind_it_alone(script, words, dest):
+    parsed = parser_of(script).parse_args(words)
+    values = getattr(parsed, dest)
+    assert getattr(parsed, words[0][2:]) is True and getattr(parsed, "allow_incomplete", False) is False
+    given = words[1 : words.index("--allow_incomplete") if "--allow_incomplete" in words else None]
+    assert list(map(str, values if isinstance(values, list) else [values])) == given

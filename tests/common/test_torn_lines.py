@@ -1,13 +1,15 @@
 """Only what a killed run of this program left is removed from a file, and nothing is lost."""
 
+import contextlib
 import gzip
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, repair_tail, write_atomic
+from topxgen.common.files import Appender, read_jsonl, repair_tail, replacing_folder, write_atomic
 
 RECORD = '{"text": "Kaixo\\u00e9 नेपाली", "n": -1.5e3, "ok": true, "none": null, "list": [1, {"a": false}]}'
 
@@ -69,13 +71,33 @@ def test_a_file_that_is_written_again_with_the_same_content_keeps_its_time(tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]
 
 
-def test_temporary_files_are_never_opened_through_a_link(tmp_path):
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_temporary_files_are_never_opened_through_a_link(link, tmp_path):
     precious = tmp_path / "thesis.tex"
     precious.write_text("do not lose me")
-    (tmp_path / "out.json.partial").symlink_to(precious)
-    with pytest.raises(OSError, match="symbolic links"):
+    link(tmp_path / "out.json.partial", precious)
+    with contextlib.suppress(FileExistsError):  # of a symbolic one
         write_atomic(tmp_path / "out.json", [json.dumps({})])
-    assert precious.read_text() == "do not lose me"
+    assert precious.read_text() == "do not lose me" and not (tmp_path / "out.json").is_symlink()
+
+
+def test_cut_pieces_are_not_written_through_a_link(tmp_path):
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("mine")
+    (tmp_path / "a.jsonl.torn").symlink_to(precious)
+    (tmp_path / "a.jsonl").write_text('{"text": "cut')
+    with pytest.raises(OSError, match="symbolic links"):
+        repair_tail(tmp_path / "a.jsonl")
+    assert precious.read_text() == "mine" and (tmp_path / "a.jsonl").read_text() == '{"text": "cut'
+
+
+def test_pipes_with_temporary_names_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "out.partial")
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "out", ["x"])
+    with pytest.raises(FileExistsError), replacing_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out.partial").is_fifo()
 
 
 def test_a_file_that_another_process_writes_is_read_up_to_its_last_whole_line(tmp_path):

@@ -285,6 +285,10 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--base_model_name_or_path", "x"), "is for adapters"),
         (("--prompt_style", "chat"), "no chat template"),
         (("--metadata_dir", "a/b"), "--metadata_dir 'a/b' must be a plain name without slashes"),
+        (
+            ("--metadata_dir", "a\n\x1b[2Jb"),
+            r"--metadata_dir 'a\n\x1b[2Jb' must be a plain name without slashes and control",
+        ),
         (("--metadata_dir", ""), "--metadata_dir is empty; is a shell variable unset?"),
     ],
 )

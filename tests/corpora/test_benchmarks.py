@@ -335,7 +335,7 @@ def test_rows_of_the_hub(tmp_path, monkeypatch):
         tmp_path / "flores",
         {code: {s: [{"id": 0, "text": f"{s} {code}"}, {"id": 1, "text": None}] for s in ("dev", "devtest")} for code in ("ibo_Latn", "ekk_Latn")},
     )  # fmt: skip
-    monkeypatch.setattr(benchmarks, "FLORES_REPO", flores)
+    monkeypatch.setitem(benchmarks.REPOS, "flores", flores)
     dev, devtest = load("flores", languages.find("Estonian"))
     assert dev.texts == ["dev ekk_Latn", ""] and devtest.source == f"hub: {flores}, ekk_Latn, devtest"
     assert examples.example_sentences("flores", IGBO) == ["dev ibo_Latn", ""]
@@ -344,16 +344,15 @@ def test_rows_of_the_hub(tmp_path, monkeypatch):
 
     rows = [{"fra_Latn": f"un {i}", "fra-CA_Latn": f"un, {i}", "eng_Latn": f"one {i}"} for i in range(1, 1998)]
     ntrex = repository(tmp_path / "ntrex", {"default": {"test": rows}})
-    monkeypatch.setattr(benchmarks, "NTREX_REPO", ntrex)
+    monkeypatch.setitem(benchmarks.REPOS, "ntrex", ntrex)
     splits = load("ntrex", FRENCH)
     assert [split.name for split in splits] == ["test", "pool", "test (fra-CA)", "pool (fra-CA)"]
     assert splits[3].texts[0] == "un, 1001" and splits[3].source == f"hub: {ntrex}, fra-CA_Latn, test"
     assert "no column xho_Latn, only" in refusal(CannotLoad, "ntrex", XHOSA)
 
     contexts = [{"context": text, "question": str(i)} for i, text in enumerate(["Bir.", "Bir.", "İki.", "Bir."])]
-    monkeypatch.setattr(
-        benchmarks, "XQUAD_REPO", repository(tmp_path / "xquad", {"xquad.tr": {"validation": contexts}})
-    )
+    xquad = repository(tmp_path / "xquad", {"xquad.tr": {"validation": contexts}})
+    monkeypatch.setitem(benchmarks.REPOS, "xquad", xquad)
     (split,) = load("xquad", languages.find("Turkish"))
     assert split.texts == ["Bir.", "İki."] and split.ids == ["1", "2"]
 

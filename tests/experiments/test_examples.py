@@ -12,7 +12,7 @@ def test_the_examples_of_the_documentation_have_no_mistakes(tmp_path):
     """docs/experiments.md: the file of flags, and the run file."""
     blocks = {block.partition("\n")[0]: block for block in fences(ROOT / "docs/experiments.md", "yaml")}
     (tmp_path / "flags.yaml").write_text(blocks["# flags.yaml"])
-    parser = chain.stages.STAGES["decontamination"].parser.load()()
+    parser = chain.stages.STAGES["decontamination"].parser()
     args = parser.parse_args(["--config", str(tmp_path / "flags.yaml"), "--input_dir", "in"])
     assert (args.benchmarks, args.near_duplicate_threshold, args.drop_on_sentence_overlap) == (
         ["flores", "ntrex"],
@@ -47,9 +47,7 @@ def test_the_published_recipe_has_no_mistakes():
     recipe = (ROOT / "scripts/train.sh").read_text()
     recipe = shlex.split(recipe[recipe.index("--dataset_name_or_path") : recipe.index("--output_dir")])
     published = vars(
-        chain.stages.STAGES["train"]
-        .parser.load()()
-        .parse_args([*recipe, "--model_name_or_path", "m", "--output_dir", "o"])
+        chain.stages.STAGES["train"].parser().parse_args([*recipe, "--model_name_or_path", "m", "--output_dir", "o"])
     )
     lora = {"use_peft", "lora_r", "lora_alpha", "learning_rate"}
     assert {name for name, value in training.items() if value != published[name]} == lora | {
@@ -59,7 +57,7 @@ def test_the_published_recipe_has_no_mistakes():
     }
     text = (ROOT / "docs/generation.md").read_text().replace("\\\n", " ")
     (words,) = [shlex.split(line)[2:] for line in text.splitlines() if "gemma-3-27b-it" in line and "5000" in line]
-    assert vars(chain.stages.STAGES["datagen"].parser.load()().parse_args(words)) == first
+    assert vars(chain.stages.STAGES["datagen"].parser().parse_args(words)) == first
 
 
 def test_the_demo_is_the_commands_of_the_readme():
@@ -71,7 +69,7 @@ def test_the_demo_is_the_commands_of_the_readme():
     for command in commands:
         script = "comptra.evaluate" if command.stage == "evaluate" else f"{command.stage}.py"
         words = next(line[line.index(script) + 1 :] for line in shown if script in line)
-        parser = chain.stages.STAGES[command.stage].parser.load()()
+        parser = chain.stages.STAGES[command.stage].parser()
         flags = vars(parser.parse_args(words))
         found.append({name for name, value in vars(command.args).items() if value != flags[name]})
     # The README shows one of two runs of train.py and main.py.

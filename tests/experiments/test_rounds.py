@@ -270,9 +270,11 @@ def plan(tmp_path, tiny_lm, **changed):
 
 
 def test_an_adapter_is_loaded_on_its_base_model(tmp_path, tiny_lm):
-    _, planned = plan(
-        tmp_path, tiny_lm, **{"  max_steps: 30": "  use_peft: true\n  lora_r: 24\n  template_key: 9\n  max_steps: 30"}
-    )
+    changed = {
+        "  max_steps: 30": "  use_peft: true\n  lora_r: 24\n  template_key: 9\n  max_steps: 30",
+        "max_samples: 4": "lora_rank: 24, max_samples: 4",
+    }
+    _, planned = plan(tmp_path, tiny_lm, **changed)
     flags = words(planned[2].data[0])
     out = tmp_path / "run" / "out"
     assert flags["--model_name_or_path"] == tiny_lm and flags["--adapter_name_or_path"] == str(

@@ -208,19 +208,6 @@ def test_a_finished_run_again_leaves_every_file_untouched(tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_manifests_of_older_versions_are_continued(tmp_path):
-    """They had all languages in one file and none by language."""
-    with Writer() as server:
-        datagen(*two_languages(server, tmp_path, "Basque", "Hausa"))
-        whole = json.loads((tmp_path / "manifest_generate.json").read_text())
-        for path in tmp_path.glob("manifest_generate_*.json"):
-            path.unlink()
-        flags = two_languages(server, tmp_path, "Hausa")
-        datagen(*flags, "--number_of_instructions_per_language", 20)
-    again = json.loads((tmp_path / "manifest_generate.json").read_text())
-    assert again["counts"]["Basque"] == whole["counts"]["Basque"] and again["counts"]["Hausa"]["kept"] == 20
-
-
 def test_a_setting_that_older_versions_did_not_record_leaves_their_manifests(tmp_path):
     """Nothing was done anew, nor is it known that the setting was the same."""
     with Writer() as server:
@@ -302,6 +289,19 @@ def test_empty_answers_are_asked_for_again(value, tmp_path, monkeypatch):
         flags = (*command(server, tmp_path), "--stages", "generate", "--number_of_instructions", 6)
         datagen(*flags)
         assert not server.bodies and contents(tmp_path) == before
+
+
+def test_a_finished_language_is_no_reason_to_leave_failures_of_another(tmp_path, monkeypatch):
+    with Writer() as server:
+        flags = (*command(server, tmp_path), "--stages", "generate", "--number_of_instructions", 6, "--languages")
+        datagen(*flags, "Hausa")
+        monkeypatch.setattr(api_server, "answer", lambda *args: emptied(answer(*args), ""))
+        datagen(*flags, "Basque", check=3)
+        (tmp_path / "manifest_generate_Basque.json").unlink()  # as if it had been killed
+        monkeypatch.setattr(api_server, "answer", answer)
+        datagen(*flags, "Hausa")
+        datagen(*flags, "Basque")
+    assert not json.loads((tmp_path / "manifest_generate_Basque.json").read_text())["counts"]["rejected"]
 
 
 def emptied(response: dict, value) -> dict:

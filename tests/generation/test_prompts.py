@@ -14,9 +14,8 @@ from topxgen.corpora import examples
 from topxgen.corpora.topics import read_topics
 from topxgen.generation import prompt_templates
 from topxgen.generation.pipelines import shuffled_rounds
-from topxgen.generation.pipelines.topxgen import PROMPTS_PER_EXAMPLES
+from topxgen.generation.pipelines.topxgen import PROMPTS_PER_EXAMPLES, TopicOrder
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.topics import TopicOrder
 
 OLDER = ROOT / "tests" / "generation" / "older_prompts"
 PROMPTS = ROOT / "topxgen" / "generation" / "prompts"

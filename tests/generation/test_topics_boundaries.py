@@ -1,7 +1,7 @@
 """The order of topics, and how word lists are read."""
 
 from topxgen.corpora.topics import read_topics
-from topxgen.generation.topics import TopicOrder
+from topxgen.generation.pipelines.topxgen import TopicOrder
 
 
 def test_each_round_and_each_language_has_an_order_of_its_own():

@@ -13,7 +13,7 @@ from tests.support.api_runs import chats, load, run
 from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import in_process, records
 from topxgen import inference, translation
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, http
 from topxgen.inference.response_cache import CachedSampler, read_responses
 from topxgen.text import languages
@@ -304,17 +304,29 @@ def test_the_lines_of_filtered_cut_and_unreadable_translations_are_marked(tmp_pa
 
 
 @pytest.mark.parametrize("api", REMOTE)
-def test_a_small_body_that_unpacks_to_a_huge_one(api, monkeypatch):
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "gzip, cut", "br"])
+def test_a_small_body_that_unpacks_to_a_huge_one(api, encoding, monkeypatch):
+    """Or to nothing. Brotli and gzip in gzip hold gigabytes in kilobytes, which httpx would inflate at once."""
     monkeypatch.setattr(http, "MAX_BODY_BYTES", 1 << 20)
     attempts = Counter()
 
     def edit(name, body):
         attempts[name] += 1
-        padding = " " * (4 << 20) if attempts[name] == 1 else ""
-        return gzip.compress((json.dumps(body) + padding).encode()), {"Content-Encoding": "gzip"}
+        whole = json.dumps(body).encode()
+        if attempts[name] > 1:
+            return gzip.compress(whole), {"Content-Encoding": "gzip"}
+        packed = gzip.compress(whole + b" " * (4 << 20))
+        bodies = {
+            "gzip": packed,
+            "gzip, gzip": gzip.compress(packed),
+            "gzip, cut": gzip.compress(whole)[:-9],
+            "br": packed,
+        }
+        return bodies[encoding], {"Content-Encoding": encoding.removesuffix(", cut")}
 
     with ApiServer(edit=edit) as server:
         answers, ending, retries = run(api, server, chats(2))
+        assert {headers["accept-encoding"] for headers in server.headers} == {"gzip"}
     assert ending is None and len(answers) == 2 and all(answer.texts for answer in answers)
     assert retries == {"malformed answer": 2}
 
@@ -328,6 +340,14 @@ def test_prompts_follow_no_redirect_to_another_host(api, status):
         answers, ending, _ = run(api, server, chats(3))
         assert not answers and not other.bodies and type(ending) is UsageError
         assert f"redirects to http://127.0.0.1:{other.port}" in str(ending) and "--base_url" in str(ending)
+
+
+@pytest.mark.parametrize("api", REMOTE)
+@pytest.mark.parametrize("location", ["http://[::1", "http://a\x1bb/", "/loop"])
+def test_redirects_that_lead_nowhere(api, location):
+    with ApiServer(edit=lambda name, body: (b"", {"Location": location, "status": 307})) as server:
+        answers, ending, _ = run(api, server, chats(2), max_retries=1)
+    assert not answers and isinstance(ending, APIUnavailable)
 
 
 class VLLM(ApiServer):

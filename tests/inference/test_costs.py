@@ -57,9 +57,9 @@ class Fixed:
             yield Answer(in_flight.pop(0).id, ["x"] if cost else [], 0, cost, error=None if cost else "broken")
 
 
-def spend(costs, budget, meter=None, prompt="x", **sampling):
+def spend(costs, budget, meter=None, prompt="x", parallel=4, **sampling):
     meter = meter or Meter(Prices(1.0, 1.0, 1.0), budget)
-    sampler, ended = Fixed(costs), False
+    sampler, ended = Fixed(costs, parallel), False
     requests = [Request(str(i), prompt, i) for i in range(len(costs))]
     try:
         list(
@@ -111,12 +111,19 @@ def test_requests_wait_for_those_in_flight_which_may_cost_less():
     assert spend([800_000] * 2, 1.0, **two_answers) == (1, 0.8, True), "each answer may be as long as allowed"
 
 
+def test_short_responses_first_let_no_others_go_beyond_the_budget():
+    """Of those in flight together each may be as long as allowed."""
+    costs = [1_000, *[100_000] * 99]
+    assert spend(costs, 0.5, parallel=64, max_new_tokens=100_000) == (5, 0.401, True)
+    assert spend(costs, 20.0, parallel=64, max_new_tokens=100_000) == (100, 9.901, False)
+
+
 def test_a_finished_run_does_not_lack_the_budget_for_the_request_that_waits():
     fixed = Fixed([100_000] * 9)
     fixed.finish = lambda: None
     sampler = Meter(Prices(1.0, 1.0, 1.0), 0.35).wrap(fixed, "s")
     requests = from_list([Request(str(i), "x", i) for i in range(9)])
-    answers = sampler.generate(requests, SamplingSettings(max_new_tokens=10**6))
+    answers = sampler.generate(requests, SamplingSettings(max_new_tokens=100_000))
     next(answers)
     next(answers)
     sampler.finish()

@@ -13,7 +13,7 @@ from tests.inference.test_adapters import save_adapter
 from tests.support.runs import in_process
 from tests.support.training_runs import flags
 from topxgen import inference
-from topxgen.common.text_only import PARTS
+from topxgen.common.weights import PARTS
 from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
 
 REQUESTS = [Request(f"r{i}", text, i) for i, text in enumerate(("Gizon-emakume guztiak aske", "Pertsona orok"))]

@@ -180,7 +180,7 @@ def test_samples_are_escaped(tmp_path):
 def test_a_fence_in_a_command_does_not_end_the_block(tmp_path):
     run = make_run(tmp_path / "run", {"Basque": [record(n) for n in range(5)]})
     command = ["datagen.py", "--prompt", "```\n# Fake heading", "--x", "$(rm)"]
-    (run / "manifest_generate.json").write_text(json.dumps({"settings": {}, "command": command}))
+    (run / "manifest_generate_Basque.json").write_text(json.dumps({"settings": {}, "command": command}))
     publish(run, tmp_path / "out", "--validation_size", "0")
     block = card_of(tmp_path / "out").split("## Commands")[1].split("## Checksums")[0]
     assert block.count("````") == 2 and "'$(rm)'" in block

@@ -417,8 +417,8 @@ def test_train_reads_a_language_and_knows_what_was_removed(tmp_path):
             "drop_on_sentence_overlap": "paragraph",
             "drop_on_translation_overlap": "pair",
         },
-        "input": {"path": str(pairs / "Basque_translate.jsonl")},
         "outputs": {filtered.name: {"sha256": checksums.sha256_of(filtered)}},
+        "lineage": lineage.of_back_translation(pairs / "Basque_translate.jsonl", "Basque"),
     }
     (pairs / "manifest_decontaminate_Basque.json").write_text(json.dumps(manifest))
     publish(folder, tmp_path / "out", "--validation_size", "0")

@@ -132,7 +132,7 @@ def test_what_is_no_metricx_ends_in_one_line(tmp_path, folder):
     with pytest.raises(UsageError, match="does not exist"):
         MetricX(str(tmp_path / "metricx-24-missing"))
     with pytest.raises(UsageError, match=r"cannot load 'google/metricx-24-hybrid-large-v2p6' .*local folder"):
-        MetricX()
+        MetricX(metricx.DEFAULT)
     damaged = tmp_path / "metricx-24-damaged"
     damaged.mkdir()
     for path in Path(folder).iterdir():

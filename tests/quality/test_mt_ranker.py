@@ -14,7 +14,7 @@ from tests.support.runs import ROOT
 from tests.support.tiny_metricx import CONFIG, build_metricx, build_mt_ranker
 from topxgen.common.errors import UsageError
 from topxgen.quality.metricx import MetricX
-from topxgen.quality.mt_ranker import MTRanker, model_input
+from topxgen.quality.mt_ranker import DEFAULT, MTRanker, model_input
 from topxgen.quality.replicas import Replicas, by_length
 
 # Rows of token ids and their two outputs, by a restatement of the published architecture (transformers 4.46.3, float32, CPU)
@@ -80,7 +80,7 @@ def test_a_score_is_the_probability_of_both_orders(model):
         rows = model._token_ids(
             [model_input(SOURCES[i], a, b) for a, b in ((TRANSLATIONS[i], OTHERS[i]), (OTHERS[i], TRANSLATIONS[i]))]
         )
-        assert rows[0][-1] == model._tokenizer.eos_token_id, "as the authors' tokenizer call gives it"
+        assert rows[0][-1] == model._checkpoint.tokenizer.eos_token_id, "as the authors' tokenizer call gives it"
         one, two = torch.tensor(model.logits(rows)).softmax(dim=1).tolist()
         assert scores[i] == pytest.approx((one[0] + two[1]) / 2, abs=1e-6)
     swapped = model.score(SOURCES, OTHERS, TRANSLATIONS)
@@ -146,7 +146,7 @@ def test_what_else_is_no_mt_ranker(folder, tmp_path, model, monkeypatch):
     with pytest.raises(UsageError, match="does not exist"):
         MTRanker(str(tmp_path / "missing"))
     with pytest.raises(UsageError, match=r"missing in its cache .*hf download ibraheemmoosa/mt-ranker-large"):
-        MTRanker()
+        MTRanker(DEFAULT)
     with pytest.raises(UsageError, match="3 translations of 2 sources, compared with 3"):
         model.score(["S"] * 2, ["A"] * 3, ["B"] * 3)
 
@@ -159,7 +159,7 @@ def test_scores_that_are_no_number_are_found(folder, tmp_path):
 
 def test_long_inputs_are_cut_and_counted(model):
     [row] = model._token_ids(["a b " * 4000])
-    assert len(row) == 1536 and row[-1] == model._tokenizer.eos_token_id and model.truncated == 1
+    assert len(row) == 1536 and row[-1] == model._checkpoint.tokenizer.eos_token_id and model.truncated == 1
 
 
 @pytest.mark.parametrize("devices", [["cpu", "cpu:0"], ["cpu"] * 3])

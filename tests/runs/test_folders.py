@@ -115,24 +115,12 @@ def test_filtered_folders_elsewhere_are_found_by_their_manifests(tmp_path):
     tree(tmp_path, pairs)
     tree(tmp_path, decontaminated("clean/one", "Basque", "/old/place/b/nllb"))
     tree(tmp_path, decontaminated("clean/two", "Hausa", "/old/place/b/nllb"))
-    older = {"command": ["decontamination.py", "--input_dir", "a/nllb"], "finished": "2026-01-01"}
-    tree(
-        tmp_path,
-        decontaminated("clean/three", "Basque", "") | {"clean/three/manifest_decontaminate_Basque.json": older},
-    )
+    tree(tmp_path, decontaminated("clean/three", "Basque", "a/nllb"))
     assert shown(tmp_path) == [
         ("a/nllb", None, ("Basque", "Hausa", "Igbo"), "clean/three"),
         ("b/nllb", None, ("Basque", "Igbo"), "clean/one"),
         ("b/nllb", None, ("Hausa",), "clean/two"),
     ]
-
-
-@pytest.mark.parametrize("flags", [["--input_dir", "a/nllb"], ["--input_dir=a/nllb"]])
-def test_the_input_of_an_older_decontamination_is_in_its_command(tmp_path, flags):
-    tree(tmp_path, {f"{name}/nllb/Basque_translate.jsonl": PAIR for name in "ab"})
-    tree(tmp_path, decontaminated("clean", "Basque", ""))
-    tree(tmp_path, {"clean/manifest_decontaminate_Basque.json": {"command": ["decontamination.py", *flags, "--x"]}})
-    assert ("a/nllb", None, ("Basque",), "clean") in shown(tmp_path)
 
 
 def test_of_two_decontaminations_one_is_shown_and_the_other_named(tmp_path):

@@ -128,6 +128,7 @@ def test_an_empty_file_is_a_column_of_dashes(run_folder):
         (["{run}", "--sample", "1"], "'1' is not a whole number of 2 or more"),
         (["{run}", "--seed_topics_path", "nowhere.txt"], "cannot read the topics file nowhere.txt"),
         (["{run}", "--tokenizer", "{run}"], "run"),
+        (["{run}", "--tokenizer", "~nobody-here/x"], "~nobody-here/x"),
         (["{run}", "--csv", "{run}"], "is a directory; pass the name of a file"),
         (["{run}", "--csv", "{run}/x", "--json", "{run}/x"], "--csv and --json name the same file"),
         (["{run}", "--judge_sample", "3"], "--judge_sample has no effect without --judge_model_name_or_path"),
@@ -135,6 +136,8 @@ def test_an_empty_file_is_a_column_of_dashes(run_folder):
         (["{run}", "--judge_model_name_or_path", "m", "--lora_rank", "8", "--output_dir", "o"], "merge it"),
         (["{run}", "--judge_model_name_or_path", "m", "--output_dir", "o", "--judge_prompt", "no.toml"], "--judge_prompt no.toml does not exist; choose one of topic_judge"),
         (["{run}", "--judge_model_name_or_path", "m", "--output_dir", "o", "--base_url", "http://x"], "--base_url has no effect"),
+        *((["{run}", "--judge_model_name_or_path", "m", "--output_dir", "o", "--inference_api", "openai", *flag], "no effect")
+          for flag in (("--tokenizer_name_or_path", "x"), ("--request_batch_size", "9"))),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(run_folder, words, message):

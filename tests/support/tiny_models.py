@@ -103,7 +103,7 @@ def edit_weights(folder: Path, change: Callable[[dict], dict]) -> None:
 def udhr_pairs(source: str, target: str = "English") -> list[tuple[str, str]]:
     """Aligned paragraphs of the whole embedded Universal Declaration, `source` first."""
     sides = [benchmarks.load("udhr", languages.find(name)) for name in (source, target)]
-    return [pair for first, second in zip(*sides, strict=True) for pair in examples.align_articles(first, second)]
+    return [pair for first, second in zip(*sides, strict=True) for _, pair in examples.aligned_articles(first, second)]
 
 
 def udhr_texts(name: str) -> list[str]:
@@ -283,7 +283,7 @@ def build_madlad(folder: Path, texts: list[str]) -> str:
         eos_id=2,
         unk_id=0,
         bos_id=-1,
-        user_defined_symbols=["<2en>", "<2eu>", "<2ne>"],
+        user_defined_symbols=["<2en>", "<2eu>", "<2ne>", "<2fil>", "<2din>", "<2kr_Arab>"],
     )
     tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
     torch.manual_seed(0)

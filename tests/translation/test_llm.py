@@ -162,6 +162,7 @@ def test_demonstrations_of_the_original():
     ours, theirs = (llm("a/b", prompt_style="raw", retriever_tokens=tokens) for tokens in ("unicode", "original"))
     assert ours.prompts(sentences, nepali, ENGLISH) != theirs.prompts(sentences, nepali, ENGLISH)
     assert [translator.settings["retriever_tokens"] for translator in (ours, theirs)] == ["unicode", "original"]
+    assert ours.version.endswith(", 2 demonstrations from udhr, 1 beam")
 
 
 def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):

@@ -193,6 +193,11 @@ RELATIVES = {
         BASQUE,
     ),
 }
+# Languages with another code there than in the language table.
+OWN_CODES = {
+    "m2m100": ("Norwegian Bokmål", "Norwegian", "Northern Sotho"),
+    "madlad": ("Tagalog", "Filipino", "Dinka", "Central Kanuri (Arabic script)"),
+}
 
 
 @pytest.mark.parametrize("name", RELATIVES)
@@ -209,9 +214,9 @@ def test_relatives_of_nllb(name, tmp_path, cache, caplog):
         if name in ("m2m100", "opus-many"):
             for script in ("Simplified", "Traditional"):
                 translator.check(source, languages.find(f"Chinese ({script})"))
-        if name == "m2m100":  # __no__ and __ns__ are its own codes
-            for norwegian_or_sotho in ("Norwegian Bokmål", "Norwegian", "Northern Sotho"):
-                translator.check(languages.find(norwegian_or_sotho), ENGLISH)
+        for own in OWN_CODES.get(name, ()):
+            translator.check(languages.find(own), ENGLISH)
+            translator.check(source, languages.find(own))
         with pytest.raises(UsageError, match=r"does not know|translates from eu to en, not from"):
             translator.check(source, languages.find("Dzongkha"))
         both[engine] = texts(translator.translate(sentences[:4], source, ENGLISH))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,27 @@ _Adapter = fields(base_model_name_or_path=str | None)
 _Config = fields(_name_or_path=Any)
 
 
-def hub_name(name: str, link: lineage.Link | None = None) -> str | None:
+def hub_name(name: str, link: lineage.Link | None = None, depth: int = MAX_DEPTH) -> str | None:
     """The nearest model of the Hub that `name` is or was made from; None if that is not known.
 
     A local folder is followed by the manifests of ours (`link`: its lineage, if it is known already), the configuration of an
     adapter, and what a copied or quantized folder brought along: its card's `base_model`, its configuration's `_name_or_path`.
     """
-    return _hub_name(name, link, MAX_DEPTH)
+    folder = Path(expanduser(name))
+    if cached := next((match for part in folder.parts if (match := _CACHED.fullmatch(part))), None):
+        return f"{cached[1]}/{cached[2]}"
+    if not folder.exists():
+        match = _HUB_ID.fullmatch(name)
+        gone = link is not None and "ends" in link
+        if match and match[1].lower() not in _OUR_FOLDERS and not gone:
+            return name
+    if depth == 0:
+        return None
+    if link is None or (not link.get("links") and "ends" not in link and folder.is_dir()):
+        link = lineage.of_model(name)
+    parents = [(one["name"], one) for one in link.get("links", ()) if one["kind"] == "model"]
+    parents += [(parent, None) for parent in _named_in(folder) if parent != name]
+    return next((found for parent, own in parents if (found := hub_name(parent, own, depth - 1))), None)
 
 
 def licence_of(name: str, link: lineage.Link | None = None) -> Licence | None:
@@ -45,24 +60,6 @@ def _models_of(link: lineage.Link) -> Iterator[str]:
         if one["kind"] == "model":
             yield one["name"]
             yield from _models_of(one)
-
-
-def _hub_name(name: str, link: lineage.Link | None, depth: int) -> str | None:
-    folder = Path(name).expanduser()
-    if cached := next((match for part in folder.parts if (match := _CACHED.fullmatch(part))), None):
-        return f"{cached[1]}/{cached[2]}"
-    if not folder.exists():
-        match = _HUB_ID.fullmatch(name)
-        gone = link is not None and "ends" in link
-        if match and match[1].lower() not in _OUR_FOLDERS and not gone:
-            return name
-    if depth == 0:
-        return None
-    if link is None or (not link.get("links") and "ends" not in link and folder.is_dir()):
-        link = lineage.of_model(name)
-    parents = [(one["name"], one) for one in link.get("links", ()) if one["kind"] == "model"]
-    parents += [(parent, None) for parent in _named_in(folder) if parent != name]
-    return next((found for parent, own in parents if (found := _hub_name(parent, own, depth - 1))), None)
 
 
 def _named_in(folder: Path) -> list[str]:

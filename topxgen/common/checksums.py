@@ -40,10 +40,9 @@ def _line(name: str, digest: str) -> str:
 
 
 def _text(folder: Path) -> str:
-    try:
-        return (folder / NAME).read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        return ""
+    path = folder / NAME
+    # A pipe in its place would be waited for.
+    return path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
 
 
 def read(folder: Path) -> dict[str, str]:

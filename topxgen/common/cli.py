@@ -38,14 +38,16 @@ EXIT_INCOMPLETE = 3  # finished, but not all of it
 EXIT_NO_READER = 141  # as of a program that SIGPIPE ends
 MAX_INT, MAX_ERROR_CHARS = 2**31 - 1, 1000
 
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
 # Argument types. Each error names the value.
 
 
 def parse_bool(value: str) -> bool:
     """`--flag`, `--flag true` and `--flag false` are all accepted: published scripts use each form."""
-    if value.lower() in ("true", "1", "yes"):
+    if value.lower() in TRUE:
         return True
-    if value.lower() in ("false", "0", "no"):
+    if value.lower() in FALSE:
         return False
     raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
 
@@ -118,8 +120,8 @@ def check_filename(name: str, flag: str) -> str:
     """`name`, if it is a bare file name. Raises UsageError if it is empty or a path."""
     if not name:
         raise UsageError(f"{flag} is empty; is a shell variable unset?")
-    if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise UsageError(f"{flag} {name!r} must be a plain name without slashes")
+    if name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
+        raise UsageError(f"{flag} {name!r} must be a plain name without slashes and control characters")
     return name
 
 
@@ -239,7 +241,7 @@ class Parser(argparse.ArgumentParser):
         return bool(unexpected) or sum(len(v) if isinstance(v, list) else 1 for v in values) > len(others)
 
     def _parsed(self, positional: list[str], words: list[str], namespace=None) -> ParsedFlags:
-        parsed, unexpected = self.parse_known_args([*positional, *words], namespace or ParsedFlags())
+        parsed, unexpected = self.parse_known_args(self._switches([*positional, *words]), namespace or ParsedFlags())
         if unexpected:
             # A stray word may be a key, or a part of one.
             secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
@@ -248,6 +250,22 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
         parsed.given = frozenset(self._option_string_actions[flag].dest for flag in _flags_in(words))
         return parsed
+
+    def _switches(self, words: list[str]) -> list[str]:
+        """The words, with `=true` at switches before a positional argument, which argparse would take for their value."""
+        if not self._get_positional_actions():
+            return words
+        found = list(words)
+        for i, (word, following) in enumerate(pairwise(words)):
+            action = self._option_string_actions.get(word)
+            if (
+                action is not None
+                and action.type is parse_bool
+                and following.lower() not in TRUE + FALSE
+                and following[:2] != "--"
+            ):
+                found[i] = f"{word}=true"
+        return found
 
     def _split_config(self, words: list[str]) -> tuple[list[str], str | None]:
         """The words without --config and its value, and that value."""

@@ -21,6 +21,7 @@ _QUERY_SECRET = re.compile(
 _API_KEY = re.compile(r"\b(?:sk|hf|gsk|pk|xai|ghp|github_pat)[-_][A-Za-z0-9_-]{12,}")
 ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, however often it is logged
 _OUR_PACKAGES = ("topxgen", "comptra")
+_HARMLESS = "\n\t\u00a0\u200c\u200d\u202f\u3000"
 _open_bars: list["Progress"] = []
 _terminal: TextIO | None = None  # where our lines go while library_output_to redirects stderr
 _format_warning = warnings.formatwarning
@@ -261,7 +262,7 @@ def printable(text: str) -> str:
     text = without_secrets(text)
     if text.isprintable():
         return text
-    return "".join(c if _is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in _HARMLESS else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:
@@ -299,7 +300,3 @@ def width(text: str) -> int:
 def without_secrets(text: str) -> str:
     """`text` with *** for user names and passwords in URLs and for what looks like an API key."""
     return _API_KEY.sub("***", _QUERY_SECRET.sub(r"\1***", _URL_USER.sub(r"\1***@", text)))
-
-
-def _is_harmless(char: str) -> bool:
-    return char.isprintable() or char in "\n\t\u00a0\u200c\u200d\u202f\u3000"

@@ -1,6 +1,7 @@
 """Environment variables of launchers and users, whose values are checked as flags are."""
 
 import os
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
@@ -18,7 +19,7 @@ def folder(name: str, default: str) -> Path:
     """A folder, also if the variable is empty: that is none, not the current folder. Raises UsageError for ~ of an unknown user."""
     value = os.environ.get(name) or default
     try:
-        return Path(value).expanduser()
+        return Path(expanduser(value))
     except RuntimeError as error:
         raise UsageError(f"{name}: {value!r} has no home directory ({error}); set it to a folder") from None
 

@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _ANNEX_POINTER = re.compile(rb"(?:[./]*git)?/annex/objects/")
-MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete, such as fals or a \u escape
+# What a cut leaves of a JSON token that cannot be read: of a literal, of an escape in a string; of a number behind its digits.
+_CUT_TOKEN = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-|-?I[a-z]{0,6}|\\?u[0-9A-Fa-f]{0,4}|")
+_CUT_NUMBER = re.compile(r"(?:\.|[eE][+-]?)")
 
 
 def refuse_stand_in(path: Path) -> None:
@@ -130,7 +132,10 @@ def repair_tail(path: Path) -> int:
             return 0
         if not _begins_json_object(tail):
             raise UsageError(f"{path}: the last line is not a JSON object{encoding_hint(path)}; fix or remove it")
-        with open(path.with_name(f"{path.name}.torn"), "ab") as torn:
+        flags = (
+            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        )  # no link, and no pipe to wait for
+        with open(os.open(path.with_name(f"{path.name}.torn"), flags, 0o644), "ab") as torn:
             torn.write(tail + b"\n")
             torn.flush()
             os.fsync(torn.fileno())
@@ -163,8 +168,12 @@ def _begins_json_object(line: bytes) -> bool:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        # Everything up to the cut is well-formed: a string is open, or the error is in the last few characters.
-        return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - MAX_CUT_TOKEN_CHARS
+        if error.msg.startswith("Unterminated string"):
+            return True
+        # Up to the cut it is JSON; {"a": 1}, or {"a": True} is somebody's own, and no beginning.
+        rest, is_number = text[error.pos : error.pos + 20].rstrip(), text[error.pos - 1].isdecimal()
+        is_whole = error.msg.startswith("Extra data")
+        return not is_whole and bool(_CUT_TOKEN.fullmatch(rest) or (is_number and _CUT_NUMBER.fullmatch(rest)))
     except RecursionError:
         return False
     return True
@@ -178,6 +187,8 @@ def encoding_hint(path: Path) -> str:
         return ": it is gzip-compressed (gunzip it)"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return ": it is UTF-16 (convert it to UTF-8)"
+    if b"\0" in head:
+        return ": it holds NUL characters (UTF-16? convert it to UTF-8)"
     if b"\r" in head and b"\n" not in head:
         return ": its lines end in CR alone (convert them to LF)"
     try:
@@ -315,17 +326,22 @@ def partial(path: Path) -> Path:
 
 
 def open_partial(path: Path, mode: str, **options) -> IO:
-    """The temporary file of `path`, empty and open for writing; never through a symbolic link, whose target it would empty."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    return open(os.open(partial(path), flags, 0o644), mode, **options)
+    """The temporary file of `path`, empty and open for writing: always a new one. What has its name may be a link, hard or symbolic,
+    to a file that it would empty, or a pipe."""
+    temporary = partial(path)
+    if temporary.is_file() and not temporary.is_symlink():
+        temporary.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return open(os.open(temporary, flags, 0o644), mode, **options)
 
 
 @contextmanager
 def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
     """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises or the run
     is stopped: then it is removed. A file with the same content keeps its time: make and rsync go by it."""
+    opened = open_partial(path, mode, **options)
     try:
-        with open_partial(path, mode, **options) as file:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -336,8 +352,7 @@ def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
         os.replace(partial(path), path)
     except BaseException:  # a full disk needs the room
         with suppress(OSError):
-            if not partial(path).is_symlink():  # somebody else's
-                partial(path).unlink()
+            partial(path).unlink()
         raise
     if had_checksum:
         checksums.claim_file(path)
@@ -353,7 +368,8 @@ def _have_same_content(new: Path, path: Path) -> bool:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """An empty folder of a temporary name, which is renamed to `path` after the block, unless that raises: then it is removed."""
     temporary = partial(path)
-    shutil.rmtree(temporary, ignore_errors=True)
+    if temporary.is_dir():  # a pipe would be waited for
+        shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()  # not a link
     try:
         yield temporary

@@ -1,7 +1,6 @@
 """Whether a file has what the stages before it have done since: readers refuse one that has not."""
 
 from pathlib import Path
-from typing import TypedDict
 
 from topxgen.common import checksums, shards
 from topxgen.common.errors import UsageError
@@ -10,16 +9,9 @@ from topxgen.common.records import FilteredLayout, translations_name
 from topxgen.common.schemas import fields
 
 _FILTERED = FilteredLayout(Path()).filtered("").name
-
-
+# What is read of manifest_decontaminate_{Language}.json.
 _Input = fields(path=str, bytes=int | None, modified_ns=int | None)
-
-
-class _Filtering(TypedDict, total=False):
-    """What is read of manifest_decontaminate_{Language}.json."""
-
-    input: _Input
-    input_sha256: str
+_Filtering = fields(input=_Input, input_sha256=str)
 
 
 def check(path: Path) -> None:
@@ -41,17 +33,15 @@ def outdated(path: Path) -> str | None:
     source = path.with_name(translations_name(language))
     if not source.is_file():
         source = Path(manifest.get("input", {}).get("path", ""))
-    known = manifest.get("input_sha256")  # by versions that note what tells files apart
-    if not (known and source.is_file()) or _is_input(source, manifest):
+    known, status = manifest.get("input", {}), source.stat() if source.is_file() else None
+    if status is None or "input_sha256" not in manifest:
+        return None
+    is_same = status.st_size == known.get("bytes") and (
+        status.st_mtime_ns == known.get("modified_ns") or checksums.sha256_of(source) == manifest["input_sha256"]
+    )
+    if is_same:
         return None
     return (
         f"{path} was made of an earlier state of {source}: run decontamination.py --input_dir {source.parent} --languages "
         f"{language!r} again, with the flags of that run, or, to use it as it is, remove {manifest_path.name}"
     )
-
-
-def _is_input(source: Path, manifest: _Filtering) -> bool:
-    status, known = source.stat(), manifest["input"]
-    if status.st_size != known.get("bytes"):
-        return False
-    return status.st_mtime_ns == known.get("modified_ns") or checksums.sha256_of(source) == manifest["input_sha256"]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
 from importlib.util import find_spec
+from os.path import expanduser
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,7 +85,7 @@ def offline() -> Iterator[None]:
 
 def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
     """`load()`, which gets `name` from a folder or the Hub. Raises UsageError, in one line, whatever goes wrong in it."""
-    if not Path(name).expanduser().exists():
+    if not Path(expanduser(name)).exists():
         check_connection()
     try:
         return load()
@@ -97,14 +98,15 @@ def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
         raise kind(cannot_load(name, error)) from None
 
 
-# By the kind of what no Hub has: whether the one of a name is installed, and the command that installs it.
-_INSTALLED: dict[str, tuple[Callable[[str], object], str]] = {
-    SPACY: (
-        lambda name: Path(name).expanduser().exists() or find_spec(name.replace("-", "_")),
-        "python -m spacy download {}",
-    ),
-    COMET_PYTHON: (shutil.which, "scripts/setup.sh --comet"),
-}
+# By the kind of what no Hub has: the command that installs it.
+_INSTALL = {SPACY: "python -m spacy download {}", COMET_PYTHON: "scripts/setup.sh --comet"}
+
+
+def is_installed(need: Need) -> bool:
+    """Whether a spaCy pipeline or an interpreter is there."""
+    if need.kind == COMET_PYTHON:
+        return shutil.which(need.name) is not None
+    return need.is_local or find_spec(need.name.replace("-", "_")) is not None
 
 
 def require(needs: Iterable[Need], others: Iterable[Need] = ()) -> None:
@@ -131,9 +133,9 @@ def require(needs: Iterable[Need], others: Iterable[Need] = ()) -> None:
         options = {"model": "", "dataset": " --repo-type dataset"}
         commands = "; ".join(dict.fromkeys(f"hf download {name}{options[kind]}" for kind, name, _ in shown))
         for need in every:  # so that they are not missed next
-            is_there, command = _INSTALLED.get(need.kind, (lambda _: True, ""))
-            if not is_there(need.name):
-                names, commands = f"{names}, {need.kind} {need.name}", f"{commands}; {command.format(need.name)}"
+            if need.kind in _INSTALL and not is_installed(need):
+                names = f"{names}, {need.kind} {need.name}"
+                commands = f"{commands}; {_INSTALL[need.kind].format(need.name)}"
         without = "".join(f", or {flag}" for flag in dict.fromkeys(need.instead for need, _ in missing if need.instead))
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
@@ -160,7 +162,7 @@ def dataset_revision(name: str) -> tuple[str, str]:
 def local_folder(name: str) -> Path:
     """The folder (or file) `name`, or of a Hub id that of its files in the cache, downloaded if necessary: tokenizer,
     configuration, and the weights in one format. Raises UsageError if it does not exist or cannot be downloaded."""
-    path = Path(name).expanduser()
+    path = Path(expanduser(name))
     if path.exists():
         return path
     if _looks_local(name):
@@ -256,14 +258,14 @@ def _looks_local(name: str) -> bool:
 
 def near_folder(name: str) -> str:
     """A hint for a Hub id that is more likely a misspelt path: another folder in the one that it begins with; else ""."""
-    path = Path(name).expanduser()
+    path = Path(expanduser(name))
     return did_you_mean(str(path), map(str, path.parent.glob("*/"))) if len(path.parts) > 1 else ""
 
 
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
     if _looks_local(name):
-        if not Path(name.split(", ")[0]).expanduser().exists():  # data sets are named with their configuration
+        if not Path(expanduser(name.split(", ")[0])).exists():  # data sets are named with their configuration
             return f"cannot load {name!r}: it does not exist{near_folder(name)}; pass an existing folder or a Hub id"
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
     gated = "a gated repository needs its terms accepted and HF_TOKEN exported"
@@ -287,9 +289,15 @@ def check_repository_name(name: str) -> None:
 
 
 def check_token() -> None:
-    """Raise UsageError, before any work, if the Hub would reject an upload."""
-    from huggingface_hub import HfApi
+    """Raise UsageError, before any work, if the Hub cannot be reached or would reject an upload."""
+    from huggingface_hub import HfApi, constants
 
+    check_connection()
+    if constants.HF_HUB_OFFLINE:
+        raise UsageError(
+            "--push_to_hub needs the Hub (no internet, or HF_HUB_OFFLINE): run this on a machine with internet, or drop the flag "
+            "and upload later"
+        )
     try:
         HfApi().whoami()
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message

@@ -1,19 +1,18 @@
 """Where models and data come from: what selected them, which test sets were removed from them, which models wrote them.
 
 A stage copies the links of what it reads into its own manifest (`lineage`, docs/files.md), so that the chain outlives
-folders that are moved or removed. Manifests of older versions name folders alone; their links are made from the manifests
-that are still there. What is missing, damaged or of another file raises nothing: its link says why the chain `ends`.
+folders that are moved or removed. What is missing, damaged or of another file raises nothing: its link says why the chain `ends`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NotRequired, Required, TypedDict
+from typing import Any, Required, TypedDict
 
 from topxgen.common import checksums, schemas
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, read_jsonl
+from topxgen.common.files import read_json
 from topxgen.common.provenance import weights_id
 from topxgen.common.records import FilteredLayout, Layout, translations_name
 from topxgen.common.schemas import fields
@@ -77,77 +76,24 @@ class Translations(TypedDict):
     demonstrations: Link | None
 
 
-class _Part(TypedDict, total=False):
-    path: Required[str]
-    sha256: Required[str]
-    source_sha256: str
-    texts_sha256: list[str]
-    counts: Required[dict[str, int]]
-    scorer: str | None
-
-
-class Facts(TypedDict, total=False):
-    """What is read of the facts of training data (training_data.load)."""
-
-    name: str
-    languages: dict[str, _Part]
-    streamed: str
-
-
-class TrainSettings(TypedDict, total=False):
-    model_name_or_path: str
-    dataset_name_or_path: str
-    split: str | None
-    percentile: float | None
-    strategy: str
-    drop_duplicates: str
-
-
-# What is read of manifest_train.json of an older version.
-_Training = fields(settings=Required[TrainSettings], data=Required[Facts], command=list[str])
 # manifest_export.json, in the folder of --export_dir.
 _Export = fields(files=Required[list[str]], lineage=Required[Link])
-
-
-class _DatagenSettings(TypedDict, total=False):
-    number_of_candidates: int
-    select_by: str | None
-    scorer: str
-    min_score: float | None
-    model: str | None
-    adapter: str | None
-    nllb_name_or_path: str | None
-
-
-_Counts = fields(pairs=int, rejected=dict[str, int])
-
-
-class _Datagen(TypedDict, total=False):
-    """What is read of the manifest of a stage of datagen.py for a language."""
-
-    settings: Required[_DatagenSettings]
-    counts: _Counts
-
-
-# The same of all languages.
-_DatagenWhole = fields(settings=Required[_DatagenSettings], counts=dict[str, _Counts])
-_Benchmarks = fields(sentence=Required[list[Text]], translation=Required[list[Text]])
-
-
-class _FilterSettings(TypedDict):
-    benchmarks: _Benchmarks
-    tokens_per_ngram: dict[str, int]
-    drop_on_sentence_overlap: str
-    drop_on_translation_overlap: str
-
-
-class _Decontamination(TypedDict):
-    """What is read of manifest_decontaminate_{Language}.json."""
-
-    settings: _FilterSettings
-    input: dict[str, Any]
-    outputs: dict[str, dict[str, Any]]
-    lineage: NotRequired[Link]
+_DatagenSettings = fields(
+    number_of_candidates=int, select_by=str | None, scorer=str, min_score=float | None,
+    model=str | None, adapter=str | None, nllb_name_or_path=str | None,
+)  # fmt: skip
+# Of the manifest of a stage of datagen.py for a language.
+_Datagen = fields(settings=Required[_DatagenSettings], counts=fields(pairs=int, rejected=dict[str, int]))
+_FilterSettings = fields(
+    benchmarks=Required[fields(sentence=Required[list[Text]], translation=Required[list[Text]])],
+    tokens_per_ngram=Required[dict[str, int]],
+    drop_on_sentence_overlap=Required[str],
+    drop_on_translation_overlap=Required[str],
+)
+# Of manifest_decontaminate_{Language}.json.
+_Decontamination = fields(
+    settings=Required[_FilterSettings], outputs=Required[dict[str, dict[str, Any]]], lineage=Required[Link]
+)
 
 
 def walk(links: Iterable[Link]) -> Iterator[Link]:
@@ -179,61 +125,24 @@ def _or_end(kind: str, name: str, make: Callable[[], Link]) -> Link:
         return {"kind": kind, "name": name, "ends": str(error)}
 
 
-def _gone(path: Path) -> str:
-    where = "" if path.is_absolute() else " (by its path from the folder where the command ran)"
-    return f"{path} is not there any more{where}"
-
-
 # Models
 
 
-def of_model(name: str, weights: str | None = None, seen: frozenset[Path] = frozenset()) -> Link:
-    """The link of a model or adapter: a folder, or the name of one of the Hub or an API.
-
-    `weights`: their digest, if it is known that the model was a folder with these. `seen`: folders that lead to it.
-    """
-    return _or_end("model", name, lambda: _of_model(name, weights, seen))
+def of_model(name: str) -> Link:
+    """The link of a model or adapter: a folder, or the name of one of the Hub or an API."""
+    return _or_end("model", name, lambda: _of_model(name))
 
 
-def _of_model(name: str, weights: str | None, seen: frozenset[Path]) -> Link:
+def _of_model(name: str) -> Link:
     folder = Path(name)
-    if not folder.is_dir():
-        return {"kind": "model", "name": name, **({"ends": _gone(folder)} if weights else {})}
-    if folder.resolve() in seen:
-        return {"kind": "model", "name": name, "ends": f"{name} was made from itself, by its manifests"}
-    for file in MODEL_MANIFESTS:
+    for file in MODEL_MANIFESTS if folder.is_dir() else ():
         if link := read_json(folder / file).get(KEY):
-            link = {**checked(link, Link, folder / file), "name": name}
-            break
-    else:
-        file, link = "its manifest", _of_older(folder, name, seen | {folder.resolve()})
-    expected, there = weights or link.get("weights"), weights_id(folder)  # "": of a published model the manifest alone
-    if expected and there and expected != there:
-        what = "that translated" if weights else f"that {file} describes"
-        return {"kind": "model", "name": name, "ends": f"the weights in {name} are not those {what}"}
-    return link
-
-
-def _of_older(folder: Path, name: str, seen: frozenset[Path]) -> Link:
-    """The link of an output directory or checkpoint of an older version, or of a folder that is neither."""
-    if manifest := read_json(folder / TRAIN_MANIFEST, _Training):
-        link = of_training(manifest["settings"], manifest["data"], seen)
-        if metric := _metric_in(manifest.get("command", [])):
-            link["selections"].append(of_checkpoint(metric, str(folder)))
-        return {**link, "name": name}
-    if facts := read_json(folder / DATA_MANIFEST, Facts):
-        settings = read_json(folder.parent / "settings_train.json", TrainSettings)
-        ends = {} if settings else {"ends": f"no settings_train.json above {name}: not known what selected its data"}
-        return {**of_training(settings, facts, seen), "name": name, **ends}
+            made, there = checked(link, Link, folder / file).get("weights"), weights_id(folder)
+            if made and there and made != there:  # without any, of a published model the manifest alone
+                ends = f"the weights in {name} are not those that {file} describes"
+                return {"kind": "model", "name": name, "ends": ends}
+            return {**link, "name": name}
     return {"kind": "model", "name": name}
-
-
-def _metric_in(command: Sequence[str]) -> str | None:
-    """The metric that picked the best checkpoint, by the words of a train.py command."""
-    values = dict(zip(command, [*command[1:], ""], strict=False))
-    values |= dict(word.split("=", 1) for word in command if word.startswith("--") and "=" in word)
-    chosen = values.get("--metric_for_best_model") or values.get("--best_by")
-    return chosen or ("chrf" if values.get("--num_eval_translations", "0") != "0" else None)
 
 
 def of_checkpoint(metric: str, where: str, number: int | None = None) -> Selection:
@@ -242,19 +151,19 @@ def of_checkpoint(metric: str, where: str, number: int | None = None) -> Selecti
     return selection("checkpoint", metric, f"--metric_for_best_model {metric}", where, kept, number)
 
 
-def of_training(settings: TrainSettings, data: Facts, seen: frozenset[Path] = frozenset()) -> Link:
+def of_training(settings: Mapping, data: Mapping) -> Link:
     """The link of a model of train.py, by its settings and the facts of its data (training_data.load)."""
-    base, set_of_pairs = settings.get("model_name_or_path"), of_training_set(settings, data, seen)
-    links = [*([of_model(base, None, seen)] if base else []), *set_of_pairs["links"]]
+    base, set_of_pairs = settings.get("model_name_or_path"), of_training_set(settings, data)
+    links = [*([of_model(base)] if base else []), *set_of_pairs["links"]]
     return {"kind": "model", "name": "", "stage": "train", "selections": set_of_pairs["selections"], "links": links}
 
 
-def of_training_set(settings: TrainSettings, data: Facts, seen: frozenset[Path] = frozenset()) -> Link:
+def of_training_set(settings: Mapping, data: Mapping) -> Link:
     """The link of the pairs that train.py has read and selected, which --export_dir writes to files."""
     dataset = settings.get("dataset_name_or_path") or data.get("name", "")
     links, found = [], []
     for direction, part in data.get("languages", {}).items():
-        links += _of_data(dataset, settings, direction, part, seen)
+        links += _of_data(dataset, settings, direction, part)
         found += _by_score(settings, part)
     if "streamed" in data:
         links.append(_unknown(data["streamed"]))
@@ -263,7 +172,7 @@ def of_training_set(settings: TrainSettings, data: Facts, seen: frozenset[Path] 
     return {"kind": "data", "name": dataset, "stage": "export", "selections": found, "links": links}
 
 
-def _by_score(settings: TrainSettings, part: _Part) -> list[Selection]:
+def _by_score(settings: Mapping, part: Mapping) -> list[Selection]:
     """What selected the pairs of a direction by their scores: nothing, or one Selection."""
     percentile, counts = settings.get("percentile"), part["counts"]
     drops = ("too_short", "forbidden_characters", *(("duplicates",) * (settings.get("drop_duplicates") == "before")))
@@ -277,16 +186,8 @@ def _by_score(settings: TrainSettings, part: _Part) -> list[Selection]:
     else:
         return []
     paths = [Path(path) for path in part["path"].split(", ")]
-    scorer = part["scorer"] if "scorer" in part else _scorer_in(paths[0])
     where = ", ".join(str(path.parent) for path in paths)
-    return [selection("training data", scorer, flag, where, kept, of)]
-
-
-def _scorer_in(path: Path) -> str | None:
-    try:
-        return next(read_jsonl(path), {}).get("scorer")
-    except (UsageError, OSError):
-        return None
+    return [selection("training data", part["scorer"], flag, where, kept, of)]
 
 
 # Data
@@ -296,10 +197,10 @@ def _unknown(name: str) -> Link:
     return {"kind": "data", "name": name, "ends": "no manifest says which test sets were removed from it"}
 
 
-def _of_data(dataset: str, settings: TrainSettings, direction: str, part: _Part, seen: frozenset[Path]) -> list[Link]:
+def _of_data(dataset: str, settings: Mapping, direction: str, part: Mapping) -> list[Link]:
     """The data of a direction: a link for each of its files."""
     if dataset in GENERATED:
-        return [of_pairs(Path(path), seen) for path in part["path"].split(", ")]
+        return [of_pairs(Path(path)) for path in part["path"].split(", ")]
     match = re.fullmatch("(.+) to (.+)", direction)
     languages = match.groups() if match else ()  # none of raw text
     if dataset in BENCHMARKS:
@@ -327,29 +228,27 @@ def _of_export(manifest: Path, path: Path) -> Link:
     return {**exported["lineage"], "name": str(path)}
 
 
-def of_pairs(path: Path, seen: frozenset[Path] = frozenset()) -> Link:
+def of_pairs(path: Path) -> Link:
     """The link of a {Language}_translate_filtered.jsonl, or of a {Language}_translate.jsonl."""
     if path.name.endswith(translations_name("")):
         language = path.name.removesuffix(translations_name(""))
-        return {**of_back_translation(path, language, seen), "ends": f"{path} was not decontaminated"}
-    return _or_end("data", str(path.parent), lambda: _of_filtered(path, seen))
+        return {**of_back_translation(path, language), "ends": f"{path} was not decontaminated"}
+    return _or_end("data", str(path.parent), lambda: _of_filtered(path))
 
 
-def _of_filtered(path: Path, seen: frozenset[Path]) -> Link:
+def _of_filtered(path: Path) -> Link:
     layout = FilteredLayout(path.parent)
     language = path.name.removesuffix(layout.filtered("").name)
     link: Link = {"kind": "data", "name": str(path.parent), "stage": "decontaminate", "languages": [language]}
     file = layout.manifest(language)
     if not path.is_file():
-        return link | {"ends": _gone(path)}
+        where = "" if path.is_absolute() else " (by its path from the folder where the command ran)"
+        return link | {"ends": f"{path} is not there any more{where}"}
     manifest = read_json(file, _Decontamination)
     if not manifest:
         here = path.with_name(translations_name(language))
-        return link | {"ends": f"no {file.name} in {path.parent}", "links": [of_back_translation(here, language, seen)]}
-    settings = manifest["settings"]
-    recorded = Path(str(manifest["input"].get("path", "")))
-    input_path = recorded if recorded.is_file() else path.with_name(translations_name(language))
-    link["links"] = [manifest.get(KEY) or of_back_translation(input_path, language, seen)]
+        return link | {"ends": f"no {file.name} in {path.parent}", "links": [of_back_translation(here, language)]}
+    settings, link["links"] = manifest["settings"], [manifest[KEY]]
     if manifest["outputs"].get(path.name, {}).get("sha256") != sha256_of(path):
         return link | {"ends": f"{file} describes another {path.name} than the one that is there"}
     sides = ("sentence", "translation")
@@ -370,12 +269,12 @@ def _sha256(path: Path, _size: int, _modified_ns: int) -> str:
     return checksums.sha256_of(path)
 
 
-def of_back_translation(path: Path, language: str, seen: frozenset[Path] = frozenset()) -> Link:
+def of_back_translation(path: Path, language: str) -> Link:
     """The link of a {Language}_translate.jsonl, by the manifests that datagen.py left beside it."""
-    return _or_end("data", str(path.parent), lambda: _of_back_translation(path, language, seen))
+    return _or_end("data", str(path.parent), lambda: _of_back_translation(path, language))
 
 
-def _of_back_translation(path: Path, language: str, seen: frozenset[Path]) -> Link:
+def _of_back_translation(path: Path, language: str) -> Link:
     layout = Layout(path.parent.parent, path.parent.name)
     translate, score = (_stage(layout, stage, language) for stage in ("translate", "score"))
     link: Link = {"kind": "data", "name": str(path.parent), "stage": "datagen", "languages": [language]}
@@ -394,22 +293,20 @@ def _of_back_translation(path: Path, language: str, seen: frozenset[Path]) -> Li
         found.append(selection("training data", metric, flag, where, kept, of))
     written = _stage(layout, "generate", language).get("settings", {})
     names = [s.get("adapter") or s.get("model") or s.get("nllb_name_or_path") for s in (made, written)]
-    return link | {"selections": found, "writers": [writer(name, seen) for name in dict.fromkeys(filter(None, names))]}
+    return link | {"selections": found, "writers": [*map(writer, dict.fromkeys(filter(None, names)))]}
 
 
-def writer(name: str, seen: frozenset[Path] = frozenset()) -> Link:
+def writer(name: str) -> Link:
     """A model that wrote texts: its link with all selections of its chain instead of the links, whose number would multiply
     from round to round."""
-    link = of_model(name, None, seen)
+    link = of_model(name)
     ends = {"ends": link["ends"]} if "ends" in link else {}
     return {"kind": "model", "name": name, "selections": selections([link]), **ends}
 
 
-def _stage(layout: Layout, stage: str, language: str) -> _Datagen | dict:
+def _stage(layout: Layout, stage: str, language: str) -> dict:
     """`settings` and `counts` of a stage for a language; {} if no file has them."""
     if manifest := read_json(layout.manifest(stage, language), _Datagen):
         return manifest
-    if manifest := read_json(layout.manifest(stage), _DatagenWhole):
-        return {**manifest, "counts": manifest.get("counts", {}).get(language, {})}
     settings = read_json(layout.settings(stage), _DatagenSettings)
     return {"settings": settings} if settings else {}

@@ -7,18 +7,19 @@ import logging
 import os
 import re
 import socket
+import stat
 import struct
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, Required
 
 import msgspec
 
 from topxgen.common.errors import UsageError
 from topxgen.common.provenance import command_line
-from topxgen.common.schemas import decode
+from topxgen.common.schemas import decode, fields
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ class OutputLock:
     ):
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            stat = directory.stat()
-            self._key = stat.st_dev, stat.st_ino, part
+            status = directory.stat()
+            self._key = status.st_dev, status.st_ino, part
             held = self._held.get(self._key)
             if held is None or held.process != os.getpid():
                 held = self._held[self._key] = _Held(directory, part, note or {})
@@ -128,6 +129,10 @@ class _Held:
         # Never through a symbolic link: it would be truncated wherever it points.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o644)
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            os.close(self._descriptor)
+            raise UsageError(f"{self._path} is a pipe, a device or another name of a file (a hard link); remove it")
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -161,24 +166,17 @@ class _Held:
             self._heartbeat.stop()
 
 
-class Note(TypedDict, total=False):
-    """What a run records about itself in its lock; a note that does not fit is ignored."""
-
-    command: list[str]
-    stages: list[str]
-    translate_dir: str | None
-    paragraphs: int | None
-    paragraphs_of_all: int | None
-    steps: int | None
-    sentences: int | None
-    prices: list[float] | None
-
-
-class _Owner(TypedDict):
-    host: str
-    process: Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]
-    token: str
-    note: NotRequired[dict[str, Any]]
+# What a run records about itself in its lock; a note that does not fit is ignored.
+Note = fields(
+    command=list[str], stages=list[str], translate_dir=str | None, paragraphs=int | None, paragraphs_of_all=int | None,
+    steps=int | None, sentences=int | None, prices=list[float] | None,
+)  # fmt: skip
+_Owner = fields(
+    host=Required[str],
+    process=Required[Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]],
+    token=Required[str],
+    note=dict[str, Any],
+)
 
 
 class _Heartbeat:

@@ -1,6 +1,5 @@
 """Lines of several JSONL files in one order: memory has some forty bytes for a line, its place and its rank, never the line."""
 
-import hashlib
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from topxgen.common.files import read_placed_jsonl
+from topxgen.common.provenance import hash64
 from topxgen.common.records import with_ids
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def read_placed_ids(path: Path, schema: type, text_key: str) -> Iterator[tuple[i
 
 
 def id_key(record_id: str) -> int:
-    """64 bits of an id's digest: of 10 million ids two have the same with a probability of 1 in 400,000."""
-    return int.from_bytes(hashlib.blake2b(record_id.encode("utf-8", "replace"), digest_size=8).digest(), signed=True)
+    return hash64(record_id, signed=True)
 
 
 class Ranks:

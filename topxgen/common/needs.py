@@ -6,6 +6,7 @@ topxgen.experiments.assets finds and fetches it.
 
 import re
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 
 MODEL = "model"  # configuration and weights; or a LoRA adapter
@@ -43,7 +44,7 @@ class Need:
 
     @property
     def is_local(self) -> bool:
-        return Path(self.name).expanduser().exists()
+        return Path(expanduser(self.name)).exists()
 
     @property
     def is_on_hub(self) -> bool:

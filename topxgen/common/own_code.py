@@ -4,6 +4,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from os.path import expanduser
 from pathlib import Path
 
 _OURS = frozenset(["topxgen", "comptra"])  # versions of this program are recorded in another way
@@ -13,7 +14,7 @@ def files_of(location: str) -> list[Path]:
     """The file "path/to/file.py" or of the module "package.module" and what it imports, directly or not, that is not installed; [] if
     there is none. Imports by a computed name are not seen."""
     name = location if location.endswith(".py") else getattr(find_spec(location), "origin", None)
-    waiting, files = [Path(name or "").expanduser()], []
+    waiting, files = [Path(expanduser(name or ""))], []
     while waiting:
         file = waiting.pop().resolve()
         if file.is_file() and file not in files:

@@ -14,7 +14,6 @@ from topxgen.common.files import read_json, read_placed_jsonl
 from topxgen.common.id_counts import IdCounts
 from topxgen.common.schemas import fields
 
-SHARED_RESPONSES = "translate_answers.jsonl"
 JUDGE_RESPONSES = "topic_judge_answers.jsonl"  # of scripts/data_stats.py, whose folder may be that of the run
 # Fields of one item per sentence.
 PARALLEL = ("propositions", "translations", "scores", "confidences", "segments", "pieces", "truncated")
@@ -92,10 +91,8 @@ class CandidatesRecord(TypedDict):
     rejected: list[RejectedPair]
 
 
-class OthersRecord(TypedDict):
-    """A line of {Language}_translate_others.jsonl, as far as it is read."""
-
-    id: str
+# A line of {Language}_translate_others.jsonl, as far as it is read.
+OthersRecord = fields(id=Required[str])
 
 
 class ScoreRecord(TypedDict, total=False):
@@ -284,19 +281,14 @@ class Layout:
     translation_rejects = _file("translate_dir", "_translate_rejects.jsonl")
     candidates = _file("translate_dir", "_candidates.jsonl")  # of paragraphs, until the best have been chosen
     other_candidates = _file("translate_dir", "_translate_others.jsonl")  # that were not chosen
-    translation_responses = _file("translate_dir", f"_{SHARED_RESPONSES}")  # of an LLM that back-translates
+    translation_responses = _file("translate_dir", "_translate_answers.jsonl")  # of an LLM that back-translates
     score_cache = _file("translate_dir", "_scores.jsonl")
-
-    @property
-    def shared_translation_responses(self) -> Path:
-        """Those of all languages together, as older versions wrote them; only read."""
-        return self.translate_dir / SHARED_RESPONSES
 
     def all_responses(self) -> dict[str, list[Path]]:
         """The files of the responses of LLMs by stage: of all languages and back-translators of the folder."""
         return {
             "generate": sorted({*self.output_dir.glob("*_answers.jsonl")} - {self.output_dir / JUDGE_RESPONSES}),
-            "translate": sorted(self.output_dir.glob(f"*/*{SHARED_RESPONSES}")),
+            "translate": sorted(self.output_dir.glob("*/*_translate_answers.jsonl")),
         }
 
     def jsonl_files(self, language: str) -> list[Path]:
@@ -332,8 +324,7 @@ class Layout:
 def other_language(path: Path, manifest: Mapping) -> str | None:
     """What is wrong with a manifest_{stage}_{Language}.json that says it is of another language than its name; None if nothing is."""
     name = re.fullmatch(r"manifest_(?:generate|translate|score)_(.+)\.json", path.name)
-    language = manifest.get("language")
-    if name is None or language in (None, name[1]):
+    if name is None or (language := manifest.get("language")) in (None, name[1]):
         return None
     return f"field language: expected {name[1]!r}, as in its name, got {language!r}"
 

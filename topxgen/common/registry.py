@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,7 +60,7 @@ def load_choice(flag: str, name: str, table: Mapping[str, Choice], own: str = OW
 
 def _module_of_file(path: Path) -> ModuleType:
     """The module in `path`, imported once per process."""
-    name = str(path.expanduser().resolve())  # as a module's name, it cannot hide an installed module
+    name = str(Path(expanduser(path)).resolve())  # as a module's name, it cannot hide an installed module
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, name)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)

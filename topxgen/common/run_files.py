@@ -132,8 +132,9 @@ def read_changed(path: Path, changes: Iterable[str]) -> dict[str, Value]:
         entries = _entries_at(tree, place)
         # An empty value is a shell variable that is not set.
         if not (flag and value.strip() and entries and all(isinstance(entry, dict) for entry in entries)):
+            shown = f"{name}=***" if re.search("key|token|secret", name, re.IGNORECASE) else change
             raise UsageError(
-                f"--set {change!r} is not name=value or section.flag=value with a section of {path}, or "
+                f"--set {shown!r} is not name=value or section.flag=value with a section of {path}, or "
                 f"{VARIANTS}.NAME.section.flag=value with a section of that variant"
             )
         for variant in _variants(tree) if len(place) == 1 else ():

@@ -94,7 +94,7 @@ def front_matter(card: str) -> dict:
 def _in_words(message: str) -> str:
     """A message of msgspec, such as "Expected `str | null`, got `int` - at `$.texts[0]`", in the words of ours."""
     problem, _, path = message.partition(" - at `$")
-    problem = re.sub("`([^`]*)`", lambda quoted: _type_in_words(quoted[1]), problem)
+    problem = re.sub("`([^`]*)`", _type_in_words, problem)
     field = path.removesuffix("`").removeprefix(".")
     if field == "" and problem.startswith("Expected object"):
         return problem.replace("Expected object, got", "not a JSON object, but")
@@ -102,8 +102,8 @@ def _in_words(message: str) -> str:
     return f"field {field}: {problem}" if field else problem
 
 
-def _type_in_words(name: str) -> str:
-    return " or ".join(_NAMES.get(part, part) for part in name.split(" | "))
+def _type_in_words(quoted: re.Match) -> str:
+    return " or ".join(_NAMES.get(part, part) for part in quoted[1].split(" | "))
 
 
 def _malformed(message: str, data: bytes) -> str:

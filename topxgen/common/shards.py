@@ -201,14 +201,9 @@ def check_files(noted: Iterable[Noted]) -> None:
                 )
 
 
-def note_path(folder: Path, stage: str, part: str) -> Path:
-    return folder / f"shard_{stage}_{part}.json"
-
-
 def write_note(folder: Path, shard: Shard, script: str, stage: str, part: str) -> None:
     """Leave the command with which a shard works on a part, such as a language, for the merge and for those who look for it."""
-    path, command = note_path(folder, stage, part), command_line(("--api_key",))[1:]
-    words = with_shard(command, shard)
+    path, words = folder / f"shard_{stage}_{part}.json", with_shard(command_line(("--api_key",))[1:], shard)
     if read_json(path).get("command") != words:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, Note(script=script, shard=shard.name, started=datetime.now(UTC).isoformat(), command=words))
@@ -288,10 +283,8 @@ def _state(folder: Path, stage: str, part: str) -> str:
     return f"{sum(path.stat().st_size for pattern in files for path in folder.glob(pattern))} bytes"
 
 
-class Merged(TypedDict, total=False):
-    """shards/merged_{part}.json: of each {folder}/{stage} the states (`_state`) of the shards at the last merge."""
-
-    stages: dict[str, dict[str, str]]
+# shards/merged_{part}.json: of each {folder}/{stage} the states (`_state`) of the shards at the last merge.
+Merged = fields(stages=dict[str, dict[str, str]])
 
 
 def write_merged(output_dir: Path, works: Iterable[Work]) -> None:
@@ -301,7 +294,7 @@ def write_merged(output_dir: Path, works: Iterable[Work]) -> None:
             before = _merged(output_dir, work.part).get("stages", {})
             states = {one.shard.name: _state(one.folder, work.stage, work.part) for one in work.noted}
             if before != (now := before | {_key(work.folder, work.stage): states}):
-                write_json(_merged_path(output_dir, work.part), Merged(stages=now))
+                write_json(_merged_path(output_dir, work.part), {"stages": now})
 
 
 def _key(folder: Path, stage: str) -> str:

@@ -4,6 +4,7 @@ transformers and vLLM load much that is no model in silence: what is missing bec
 tensors that should be one each engine takes another.
 """
 
+import gc
 import json
 import logging
 import re
@@ -26,6 +27,9 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer
 _LAYER = re.compile(r".*?\.\d+\.")
 # The matrices that config.json's tie_word_embeddings makes one.
 _TIED = re.compile(r"(.*\.)?(lm_head|embed_out|embed_tokens|embed_in|shared|wte|word_embeddings)\.weight")
+
+# The parts of a multimodal model, such as gemma-3-27b-it, that read images or sound: text takes another way.
+PARTS = ("vision_tower", "vision_model", "visual", "audio_tower", "multi_modal_projector")
 
 
 def load_weights(model_class, name: str, trust_remote_code: bool = False, **options):
@@ -260,3 +264,23 @@ def _make_saveable(model, name: str) -> None:
         logger.info(
             f"{name}: generation_config.json contradicts itself; what is saved keeps its special tokens", extra=ONCE
         )
+
+
+def parts_not_for_text(model) -> list[str]:
+    """The names of PARTS within `model.model`, of a model of transformers; none of a language model."""
+    return [name for name in PARTS if getattr(getattr(model, "model", None), name, None) is not None]
+
+
+def drop_parts_not_for_text(model) -> None:
+    """Free their memory. What is left keeps its names, so that LoRA adapters fit as before."""
+    for name in parts_not_for_text(model):
+        setattr(model.model, name, None)
+
+
+def free_memory() -> None:
+    """Give back what models held that nothing refers to any more: objects in cycles, and torch's cache on the GPU."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

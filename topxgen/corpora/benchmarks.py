@@ -10,6 +10,7 @@ a file, a folder or a Hub data set, with a mapping of its columns to languages w
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
@@ -33,16 +34,17 @@ LOADERS: dict[str, Choice] = {
 OWN = "your own as a file or folder (.txt .tsv .csv .json .jsonl .parquet; my.tsv:Basque=2,English=3) or Hub data set org/name"
 UDHR = Path(__file__).parents[2] / "data" / "udhr"
 UDHR_DEV = ("preamble", *map(str, range(1, 21)))  # articles that prompts may show; the others are the test set
-FLORES_REPO = "openlanguagedata/flores_plus"
-NTREX_REPO = "mteb/NTREX"
 # Rows of the language table that neither FLORES-200 nor (but for the last two) FLORES+ has.
 NOT_IN_FLORES = (
     "div_Thaa", "fuc_Latn", "hmn_Latn", "mey_Arab", "nde_Latn", "shi_Arab", "tah_Latn", "ton_Latn", "ven_Latn", "nqo_Nkoo",
     "vmw_Latn",
 )  # fmt: skip
-TICO_REPO = "gmnlp/tico19"
-XQUAD_REPO = "google/xquad"
-REPOS = {"flores": FLORES_REPO, "ntrex": NTREX_REPO, "tico": TICO_REPO, "xquad": XQUAD_REPO}
+REPOS = {
+    "flores": "openlanguagedata/flores_plus",
+    "ntrex": "mteb/NTREX",
+    "tico": "gmnlp/tico19",
+    "xquad": "google/xquad",
+}
 # FLORES-200 languages that FLORES+ renamed.
 FLORES_PLUS = {
     "ajp_Arab": "apc_Arab_sout3123", "aka_Latn": "twi_Latn_asan1239", "apc_Arab": "apc_Arab_nort3139",
@@ -89,12 +91,15 @@ def load(
             raise UsageError(f"{folder} is not a folder")
         splits = loader(name, language, folder)
         filled = {split.source for split in splits if any(text.strip() for text in split.texts)}
-        has_english = folder is not None and name in SIZES and language.flores != "eng_Latn"
-        english = _english(name, loader, folder) if has_english else []
+        english: list[Split] = []
+        if folder is not None and name in SIZES and language.flores != "eng_Latn":
+            with suppress(UsageError):  # the folder may lack them
+                english = loader(name, languages.find("English"), folder)
         for split in splits:
             if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
-            check_published(split, language, english, allow_partial)
+            if name != "udhr":  # embedded, and read at the start of each command
+                check_published(split, language, english, allow_partial)
     except LacksLanguage:
         raise
     except UsageError as error:
@@ -144,14 +149,6 @@ def _parts_of(name: str, chosen: list[Language]) -> tuple[tuple[str, ...], tuple
     return (), ()
 
 
-def _english(name: str, loader: Callable, folder: Path) -> list[Split]:
-    """The English splits; none where the folder lacks them."""
-    try:
-        return loader(name, languages.find("English"), folder)
-    except UsageError:
-        return []
-
-
 def load_flores(name: str, language: Language, folder: Path | None) -> list[Split]:
     in_table = language.flores not in NOT_IN_FLORES and any(
         row.flores == language.flores for row in languages.load().values()
@@ -163,7 +160,7 @@ def load_flores(name: str, language: Language, folder: Path | None) -> list[Spli
         return [lines_of(name, split, language, read_lines(path), str(path)) for split, path in files.items()]
     code = flores_codes(language)[-1]
     try:
-        sides = {split: hub_sets.column(FLORES_REPO, code, split, "text") for split in splits}
+        sides = {split: hub_sets.column(REPOS[name], code, split, "text") for split in splits}
     except UsageError as error:
         # The Hub lists its configs: FLORES+ has languages that the table lacks, but not this one.
         raise lacks if lacks and "BuilderConfig" in str(error) else error from None
@@ -189,10 +186,10 @@ def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split
     elif lacks:
         raise lacks
     else:
-        data = hub_sets.dataset(NTREX_REPO, None, "test")
+        data = hub_sets.dataset(REPOS[name], None, "test")
         columns = _ntrex_columns(data.column_names, language)
         sides = {
-            tag: (hub_sets.texts(data, column), hub_sets.source(NTREX_REPO, column, "test"))
+            tag: (hub_sets.texts(data, column), hub_sets.source(REPOS[name], column, "test"))
             for tag, column in columns.items()
         }
     splits = []
@@ -225,7 +222,7 @@ def _ntrex_files(folder: Path, language: Language, lacks: LacksLanguage | None) 
 def _ntrex_columns(columns: list[str], language: Language) -> dict[str, str]:
     """Columns by what follows the name of a split: fra_Latn under "", fra-CA_Latn under " (fra-CA)"."""
     if language.ntrex not in columns:
-        raise UsageError(f"{NTREX_REPO} has no column {language.ntrex}, only {', '.join(columns)}")
+        raise UsageError(f"{REPOS['ntrex']} has no column {language.ntrex}, only {', '.join(columns)}")
     code, script = language.ntrex.split("_")
     matches = (re.fullmatch(rf"({code}-\w+)_{script}", column) for column in columns)
     return {"": language.ntrex} | {f" ({match[1]})": match[0] for match in matches if match}
@@ -242,7 +239,7 @@ def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]
         if lacks:
             raise lacks
         # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
-        root = hub_sets.files(TICO_REPO, tico_patterns(language))
+        root = hub_sets.files(REPOS[name], tico_patterns(language))
     files_of: dict[str, dict[str, Path]] = {}  # by split and code
     for split in ("dev", "test"):
         paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
@@ -260,7 +257,7 @@ def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]
             raise UsageError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
         for i, (code, path) in enumerate(files.items()):
             ids, texts = _read_tico(path, "sourceString" if english else "targetString")
-            source = str(path) if folder else hub_sets.source(TICO_REPO, f"en-{code}", split)
+            source = str(path) if folder else hub_sets.source(REPOS[name], f"en-{code}", split)
             splits.append(Split(name, f"{split} ({code})" if i else split, language.name, ids, texts, source))
     return splits
 
@@ -296,7 +293,7 @@ def load_xquad(name: str, language: Language, folder: Path | None) -> list[Split
     elif lacks:
         raise lacks
     else:
-        texts, source = hub_sets.column(XQUAD_REPO, f"xquad.{code}", "validation", "context")  # once for each question
+        texts, source = hub_sets.column(REPOS[name], f"xquad.{code}", "validation", "context")  # once for each question
         pairs = [(str(number), text) for number, text in enumerate(dict.fromkeys(texts), start=1)]
     ids: dict[str, str] = {}
     for id_, text in pairs:

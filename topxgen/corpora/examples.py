@@ -27,7 +27,7 @@ def example_sentences(
     or Basque.txt with one sentence a line. Raises UsageError, naming the remedy, if there are none.
     """
     if source == "flores":
-        return _hub(benchmarks.FLORES_REPO, benchmarks.flores_codes(language)[-1], "dev", "text", option)
+        return _hub(benchmarks.REPOS["flores"], benchmarks.flores_codes(language)[-1], "dev", "text", option)
     if source == "udhr":
         return udhr(language)
     return [line for line in map(str.strip, _sentences_in(source, language, option, allow_partial)) if line]
@@ -64,7 +64,7 @@ def parallel_sentences(
     Raises UsageError if a side is missing, or the sides have different numbers of lines.
     """
     if source == "udhr":
-        return align_articles(_udhr(first), _udhr(second))
+        return [pair for _, pair in aligned_articles(_udhr(first), _udhr(second))]
     if source == "flores":
         sides = [example_sentences(source, language, "--demonstration_pool") for language in (first, second)]
     else:
@@ -78,13 +78,8 @@ def parallel_sentences(
     return [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True) if a.strip() and b.strip()]
 
 
-def align_articles(first: Split, second: Split) -> list[tuple[str, str]]:
-    """Pairs of paragraphs of the benchmark "udhr" in two languages, of the articles with as many paragraphs in both."""
-    return [pair for _, pair in aligned_articles(first, second)]
-
-
 def aligned_articles(first: Split, second: Split) -> list[tuple[str, tuple[str, str]]]:
-    """The same, each with its article."""
+    """Each article and pair of paragraphs of the benchmark "udhr" in two languages, of the articles with as many paragraphs in both."""
     sides: list[dict[str, list[str]]] = []
     for side in (first, second):
         articles: dict[str, list[str]] = {}
@@ -109,7 +104,7 @@ def example_paragraphs(
     """
     codes = {languages.find(flores).name: code for flores, code in benchmarks.XQUAD_CODES.items()}
     if source == "xquad":
-        repo, option = benchmarks.XQUAD_REPO, "--example_paragraphs"
+        repo, option = benchmarks.REPOS["xquad"], "--example_paragraphs"
         return {
             name: list(dict.fromkeys(_hub(repo, f"xquad.{code}", "validation", "context", option)))
             for name, code in codes.items()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import expanduser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def open_sources(names: Sequence[str], languages: Sequence[Language]) -> dict[st
             f"{', '.join(language.name for language in languages)}, or a folder with a file for each"
         )
     for language in languages if len(names) < len(languages) else ():
-        folder = Path(names[0]).expanduser()
+        folder = Path(expanduser(names[0]))
         if not (folder.is_dir() and _file_of(folder, language)):
             raise UsageError(
                 f"--paragraphs {names[0]} is no folder with {language.name}{f' or {language.name}'.join(SUFFIXES)}; pass a source "

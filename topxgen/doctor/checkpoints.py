@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from topxgen.common import hub_files, schemas
 from topxgen.common.files import read_json
-from topxgen.common.text_only import PARTS
+from topxgen.common.schemas import fields
+from topxgen.common.weights import PARTS
 from topxgen.doctor.arithmetic import Attention
 from topxgen.experiments.assets import Asset
 from topxgen.inference.gpu_groups import Heads
@@ -22,30 +23,19 @@ EXPERT, GATE_AND_UP = ".experts.", (".gate_proj.weight", ".up_proj.weight", ".w1
 STATE_LAYERS = ("linear_attention", "conv", "mamba", "recurrent")  # layer_types without keys and values of each token
 
 
-class TextConfig(TypedDict, total=False):
-    """Of config.json, what is read here; a model that also reads images has its text model's in `text_config`."""
-
-    num_hidden_layers: int | None
-    num_attention_heads: int | None
-    num_key_value_heads: int | None
-    head_dim: int | None
-    hidden_size: int | None
-    max_position_embeddings: int | None
-    sliding_window: int | None
-    layer_types: list[str] | None
-    is_encoder_decoder: bool | None
-    kv_lora_rank: int | None
-    qk_rope_head_dim: int | None
-    num_experts_per_tok: Any
-    num_local_experts: Any
-    num_experts: Any
-    n_routed_experts: Any
-
-
-class Config(TextConfig, total=False):
-    model_type: str | None
-    auto_map: Any
-    text_config: TextConfig | None
+# Of config.json, what is read here; a model that also reads images has its text model's in `text_config`.
+_COUNTS = (
+    "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size", "max_position_embeddings",
+    "sliding_window", "kv_lora_rank", "qk_rope_head_dim",
+)  # fmt: skip
+_EXPERTS = ("num_experts_per_tok", "num_local_experts", "num_experts", "n_routed_experts")
+_TEXT = {
+    **dict.fromkeys(_COUNTS, int | None),
+    **dict.fromkeys(_EXPERTS, Any),
+    "layer_types": list[str] | None,
+    "is_encoder_decoder": bool | None,
+}
+Config = fields(**_TEXT, model_type=str | None, auto_map=Any, text_config=fields(**_TEXT) | None)
 
 
 @dataclass(frozen=True)
@@ -205,7 +195,7 @@ def attention(config: Config) -> Attention | None:
     return Attention(Heads(heads, key_value_heads), numbers, windows, text.get("max_position_embeddings"))
 
 
-def _text_config(config: Config) -> TextConfig:
+def _text_config(config: Config) -> dict:
     """That of the language model; what the file leaves to the defaults of its type (Gemma 3: heads, which layers have a window) by
     transformers, which takes two seconds to import."""
     text = config.get("text_config") or config
@@ -218,13 +208,13 @@ def _text_config(config: Config) -> TextConfig:
         own = AutoConfig.for_model(**config).get_text_config()
     except Exception:  # of a type with code of its own, or damaged
         return text
-    return {name: getattr(own, name, None) for name in TextConfig.__annotations__}
+    return {name: getattr(own, name, None) for name in _TEXT}
 
 
 def used_experts(config: Config) -> float:
     """The share of a layer's experts that a token passes through; 1 for a model without."""
     text = config.get("text_config") or config
     used = text.get("num_experts_per_tok")
-    known = [text.get(name) for name in ("num_local_experts", "num_experts", "n_routed_experts")]
+    known = [text.get(name) for name in _EXPERTS[1:]]
     number = next((count for count in known if isinstance(count, int) and count > 0), 0)
     return used / number if number and isinstance(used, int) and 0 < used < number else 1

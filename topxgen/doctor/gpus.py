@@ -184,15 +184,15 @@ def check(situation) -> Iterator[Finding]:
     if len(kinds := _kinds(found.visible)) > 1:
         remedy = "name GPUs of one kind in CUDA_VISIBLE_DEVICES, by UUID"
         yield note("GPU", f"{', '.join(kinds)}: memory is compared with the smallest, hours are unknown", remedy)
-    elif len(_kinds(found.all)) > 1 and _by_number(found) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+    elif (
+        len(_kinds(found.all)) > 1
+        and not {gpu.index for gpu in found.visible}.isdisjoint(listed_gpus(os.environ) or ())
+        and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
+    ):
         text = "CUDA numbers GPUs of several kinds by their speed, nvidia-smi by their slots: the jobs may get others than these"
         yield note("GPU", text, "export CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID")
     if hidden := len(found.all) - len(found.visible):
         yield note("GPU", f"{hidden} more of this machine are hidden by CUDA_VISIBLE_DEVICES")
-
-
-def _by_number(found: GPUs) -> bool:
-    return any(gpu.index in (listed_gpus(os.environ) or ()) for gpu in found.visible)
 
 
 def _kinds(gpus: Iterable[GPU]) -> list[str]:

@@ -67,14 +67,14 @@ class Situation:
         return found
 
     def _estimates_of(self, command: Command) -> list[Estimate]:
-        row = stages.STAGES[command.stage].estimates
-        if row is None:
+        estimates = stages.STAGES[command.stage].function("estimates")
+        if estimates is None:
             return [Estimate(command.stage, "")]
         lacking = [one for one in self.assets if one.kind == DATASET and command.stage in one.stages and one.problem]
         if command.stage == "main" and lacking:
             return [Estimate(command.stage, f"{UNKNOWN}{lacking[0].name} is not here")]
         try:
-            return row.load()(copy(command.args))
+            return estimates(copy(command.args))
         except UsageError as error:
             made = [str(one.args.output_dir) for one in self.stage("train") if f"'{one.args.output_dir}'" in str(error)]
             return [Estimate(command.stage, f"{UNKNOWN}{f'{made[0]} is not trained yet' if made else error}")]
@@ -165,7 +165,10 @@ def launch(command: Command, gpus: int = 1, nodes: int = 1) -> Launch:
     words = list(command.launcher)
     config: _Accelerate = {}
     if path := values_of_flag(words, "--config_file"):
-        config = _read_yaml(Path(path[0]))
+        try:
+            config = schemas.decode_yaml(Path(path[0]).read_text(encoding="utf-8"), _Accelerate)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path[0]} is no configuration of accelerate ({error}); see configs/") from None
     counts = [values_of_flag(words, flag)[:1] for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
     given = next((count for count in chain(*counts) if count.isdecimal()), None)
     default = gpus if "accelerate" in (Path(word).name for word in words) else 1
@@ -177,10 +180,3 @@ def launch(command: Command, gpus: int = 1, nodes: int = 1) -> Launch:
     precision = values_of_flag(words, "--mixed_precision")[:1] or [config.get("mixed_precision")]
     is_half = command.args.bf16 or command.args.fp16 or precision[0] in ("bf16", "fp16")
     return Launch(processes, zero if zero in (1, 2, 3) else 0, is_half, nodes)
-
-
-def _read_yaml(path: Path) -> _Accelerate:
-    try:
-        return schemas.decode_yaml(path.read_text(encoding="utf-8"), _Accelerate)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is no configuration of accelerate ({error}); see configs/") from None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.lines import split_lines
@@ -25,7 +26,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def existing(path: Path) -> Path:
     """The nearest folder that is there."""
-    path = path.expanduser().absolute()
+    path = Path(expanduser(path)).absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
@@ -65,7 +66,12 @@ def disk(situation: Situation) -> Iterator[Finding]:
     for folder in outputs(situation):
         by_device.setdefault(existing(folder).stat().st_dev, []).append(folder)
     for place in dict.fromkeys(existing(folder) for folder in outputs(situation)):
-        yield from _writable(place)
+        try:
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(b"probe")
+                file.flush()
+        except OSError as error:
+            yield problem("output_dir", f"cannot write to {place}: {error.strerror}", "pass another --output_dir")
     unknown = [command.name for command in situation.stage("train") if command.args.output_dir not in needed]
     for first, *others in by_device.values():
         what = f"{first}" + (f" and {len(others)} more" if others else "")
@@ -104,15 +110,6 @@ def _space(name: str, folder: Path, what: str, needed: float = 0) -> Finding:
     if usage.free < max(2 * needed, LOW):
         return note(name, f"{text}: that is little", "make room before the run")
     return ok(name, text)
-
-
-def _writable(place: Path) -> Iterator[Finding]:
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b"probe")
-            file.flush()
-    except OSError as error:
-        yield problem("output_dir", f"cannot write to {place}: {error.strerror}", "pass another --output_dir")
 
 
 def locks(situation: Situation) -> Iterator[Finding]:

@@ -3,12 +3,11 @@
 A part of a run, an experiment or rounds makes models and data that later parts read; these are not among it.
 """
 
-import importlib.util
 import logging
 import shutil
-import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common import hub, hub_files, needs
@@ -19,6 +18,7 @@ from topxgen.common.run_files import RunFile, read_changed
 from topxgen.experiments import comparison, rounds, stages
 from topxgen.experiments.chain import Chain, Command, commands
 from topxgen.quality import comet_models
+from topxgen.translation import apertium
 
 logger = logging.getLogger(__name__)
 NAMES_LANGUAGES = ("languages", "target_languages", "src", "tgt")
@@ -133,7 +133,7 @@ def _needs(found: list[Command]) -> dict[Need, list[str]]:
     wanted: dict[Need, list[str]] = {}
     names: list[str] = []
     for command in found:
-        for need in stages.STAGES[command.stage].needs.load()(command.args, names):
+        for need in stages.STAGES[command.stage].function("needs")(command.args, names):
             if not _is_made(need.name, made):
                 wanted.setdefault(need, []).append(command.stage)
         for flag in NAMES_LANGUAGES:
@@ -200,7 +200,7 @@ def _place(need: Need, home: Path | None) -> Path | None:
         return Path(need.name)
     if need.kind not in needs.ON_HUB:
         return None
-    return snapshot(need.repo_type, need.name, hub_cache(home)) if need.is_on_hub else Path(need.name).expanduser()
+    return snapshot(need.repo_type, need.name, hub_cache(home)) if need.is_on_hub else Path(expanduser(need.name))
 
 
 def state(need: Need, folder: Path | None, home: Path | None = None) -> tuple[str, str]:
@@ -217,40 +217,24 @@ def state(need: Need, folder: Path | None, home: Path | None = None) -> tuple[st
             return "it does not exist", "pass a folder that exists, or a Hub id"
         problem = hub_files.problem(need, folder) if folder.is_dir() and need.kind != needs.DATASET else ""
         return (problem, "copy or save it again") if problem else ("", "")
-    return _CHECKS[need.kind](need, folder)
+    return _elsewhere(need, folder)
 
 
-def _of_file(need: Need, path: Path) -> tuple[str, str]:
-    whole = path.is_file() and path.stat().st_size
-    return ("", "") if whole else (NOT_DOWNLOADED, "scripts/prefetch.py downloads it")
-
-
-def _of_udhr(_: Need, folder: Path) -> tuple[str, str]:
-    return ("", "") if folder.is_dir() else ("a wheel does not have it", "clone the repository and pip install -e .")
-
-
-def _of_spacy(need: Need, _: Path | None) -> tuple[str, str]:
-    if Path(need.name).exists() or importlib.util.find_spec(need.name.replace("-", "_")) is not None:
-        return "", ""
-    return "not installed", f"pip install spacy, then python -m spacy download {need.name}"
-
-
-def _of_apertium(need: Need, _: Path | None) -> tuple[str, str]:
+def _elsewhere(need: Need, path: Path | None) -> tuple[str, str]:
+    """`state` of what no Hub has."""
+    match need.kind:
+        case needs.SENTENCEPIECE:
+            whole = path.is_file() and path.stat().st_size
+            return ("", "") if whole else (NOT_DOWNLOADED, "scripts/prefetch.py downloads it")
+        case needs.UDHR_TEXT:
+            remedy = "clone the repository and pip install -e ."
+            return ("", "") if path.is_dir() else ("a wheel does not have it", remedy)
+        case needs.SPACY:
+            remedy = f"pip install spacy, then python -m spacy download {need.name}"
+            return ("", "") if hub.is_installed(need) else ("not installed", remedy)
+        case needs.COMET_PYTHON:
+            return ("", "") if hub.is_installed(need) else ("there is no interpreter", comet_models.REMEDY)
     remedy = f"apt install apertium apertium-{need.name}, or 'apt-cache search apertium'"
     if shutil.which("apertium") is None:
         return "apertium is not installed", remedy
-    listed = subprocess.run(["apertium", "-l"], capture_output=True, encoding="utf-8").stdout.split()
-    return ("", "") if need.name in listed else ("not installed", remedy)
-
-
-def _of_comet(need: Need, _: Path | None) -> tuple[str, str]:
-    return ("", "") if shutil.which(need.name) else ("there is no interpreter", comet_models.REMEDY)
-
-
-_CHECKS: dict[str, Callable[[Need, Path | None], tuple[str, str]]] = {
-    needs.SENTENCEPIECE: _of_file,
-    needs.UDHR_TEXT: _of_udhr,
-    needs.SPACY: _of_spacy,
-    needs.COMET_PYTHON: _of_comet,
-    needs.APERTIUM: _of_apertium,
-}
+    return ("", "") if need.name in apertium.installed_pairs() else ("not installed", remedy)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Required, TypedDict
+from typing import Annotated, Required
 
 import msgspec
 
@@ -22,6 +22,7 @@ from topxgen.common.cli import EXIT_INCOMPLETE, FLAG
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
+from topxgen.common.schemas import fields
 from topxgen.experiments import stages
 
 logger = logging.getLogger(__name__)
@@ -33,27 +34,14 @@ REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class File(TypedDict):
-    """A file as it was, with a digest of its content."""
-
-    size: Required[Count]
-    modified_ns: Required[Count]
-    sha256: Required[str]
-
-
+# A file as it was, with a digest of its content.
+File = fields(size=Required[Count], modified_ns=Required[Count], sha256=Required[str])
 Files = dict[str, File]  # by path
-
-
-class Record(TypedDict, total=False):
-    """run/{name}.json: a stage that has finished."""
-
-    words: Required[list[str]]
-    inputs: Required[Files]
-    outputs: Required[Files]
-    exit_code: Required[int]
-    started: str
-    finished: str
-    hours: float
+# run/{name}.json: a stage that has finished.
+Record = fields(
+    words=Required[list[str]], inputs=Required[Files], outputs=Required[Files], exit_code=Required[int], started=str,
+    finished=str, hours=float,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +90,7 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def flags_by_section() -> dict[str, list[str]]:
-    return {section: list(stages.STAGES[section].parser.load()().flags()) for section in SECTIONS}
+    return {section: list(stages.STAGES[section].parser().flags()) for section in SECTIONS}
 
 
 def folder_of(file: RunFile) -> Path:
@@ -120,7 +108,7 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
     folder, found = folder_of(file), []
-    parsers = {section: stages.STAGES[section].parser.load()() for section in SECTIONS}
+    parsers = {section: stages.STAGES[section].parser() for section in SECTIONS}
     flags = {flag for parser in parsers.values() for flag in parser.flags()}
     if unused_is_error:  # before stages miss what a misspelt section has
         file.check_shared(flags, mappings=True)
@@ -149,7 +137,9 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     trained = [command.args.output_dir for command in found if command.stage == "train"]
     if len(set(trained)) < len(trained):
         raise UsageError(f"{file.path}: two entries of train have the same output_dir; give each one of its own")
-    _check_translations([command for command in found if command.stage == "main"], file)
+    mains = [command for command in found if command.stage == "main"]
+    _check_translations(mains, file)
+    _check_adapters(mains, [command for command in found if command.stage == "train"], file)
     return [command for command in found if not chosen or {command.stage, command.name} & {*chosen}]
 
 
@@ -163,6 +153,20 @@ def _check_translations(found: Iterable[Command], file: RunFile) -> None:
                 raise UsageError(
                     f"{file.path}: {other} and {command.name} have the same folder for their translations; give one of them a "
                     "metadata_dir, the name of a folder of its own"
+                )
+
+
+def _check_adapters(mains: Iterable[Command], trains: Iterable[Command], file: RunFile) -> None:
+    """Raise UsageError for an entry of main whose lora_rank is below that of an adapter which is yet to be trained."""
+    trained = {command.args.output_dir.absolute(): command for command in trains if command.args.use_peft}
+    for command in mains:
+        for name in command.args.model_name_or_path or ():
+            path = Path(name).absolute()
+            made_by = trained.get(path) or trained.get(path.parent)  # checkpoint-N
+            if made_by is not None and made_by.args.lora_r > command.args.lora_rank:
+                raise UsageError(
+                    f"{file.path}: lora_rank {command.args.lora_rank} of {command.name} is less than lora_r {made_by.args.lora_r} of "
+                    f"{made_by.name}, which makes {name}: give {command.name} lora_rank: {made_by.args.lora_r}"
                 )
 
 
@@ -213,10 +217,10 @@ class Chain:
 
     def check_results(self, command: Command) -> None:
         """Raise UsageError for a command that has to run, and will refuse what other flags have left in its folder."""
-        check = stages.STAGES[command.stage].check_results
+        check = stages.STAGES[command.stage].function("check_results")
         if check is not None and self.reason_to_run(command):
             try:
-                check.load()(command.args)
+                check(command.args)
             except UsageError as error:
                 raise UsageError(f"{command.name}: {error}") from None
 
@@ -274,7 +278,8 @@ class Chain:
             stat = path.stat()
             key = str(path), stat.st_size, stat.st_mtime_ns
             if key not in self._digests:
-                self._digests[key] = _digest(path)
+                of_file = provenance.weights_id(path) if path.suffix in WEIGHTS else checksums.sha256_of(path)
+                self._digests[key] = of_file[:16]
             found[str(path)] = {"size": key[1], "modified_ns": key[2], "sha256": self._digests[key]}
         return found
 
@@ -286,12 +291,6 @@ class Chain:
             if name not in now or name not in recorded or now[name]["sha256"] != recorded[name]["sha256"]:
                 return name
         return ""
-
-
-def _digest(path: Path) -> str:
-    if path.suffix in WEIGHTS:
-        return provenance.weights_id(path)
-    return checksums.sha256_of(path)[:16]
 
 
 @contextmanager

@@ -52,6 +52,10 @@ class Job:
     def id(self) -> str:
         return f"{self.folder}/{self.command.name}"
 
+    @property
+    def output(self) -> Path:
+        return self.command.args.output_dir
+
 
 @dataclass(frozen=True)
 class Run:
@@ -116,15 +120,11 @@ class Experiment:
                 for place, (other, _) in enumerate(found)
                 if other.id in job.needs
                 or other.folder == job.folder
-                or (job.command.stage == other.command.stage == "datagen" and _output(job) == _output(other))
+                or (job.command.stage == other.command.stage == "datagen" and job.output == other.output)
                 or (job.command.stage == "train" and other in data)
             ]
             found.append((job, needs))
         return found
-
-
-def _output(job: Job) -> Path:
-    return job.command.args.output_dir
 
 
 def _once(jobs: Iterable[Job]) -> list[Job]:
@@ -279,7 +279,7 @@ class _Builder:
     def _data(self, name: str, tree: dict) -> tuple[Job, ...]:
         """The jobs that make a variant's pairs; names their folders in `tree`, after the flags that decide them."""
         given = self._file(name, tree).stage("datagen", self._flags["datagen"])[0]
-        parser = stages.STAGES["datagen"].parser.load()()
+        parser = stages.STAGES["datagen"].parser()
         late = {
             action.dest for group in parser._action_groups if group.title in AFTER_GENERATION for action in group._group_actions
         }  # fmt: skip
@@ -366,7 +366,7 @@ class _Builder:
 
     def _merge(self, train: Job) -> Job:
         words = (str(train.command.args.output_dir), str(train.folder / "merged"))
-        args = stages.STAGES["merge"].parser.load()().parse_args(list(words))
+        args = stages.STAGES["merge"].parser().parse_args(list(words))
         return Job(train.folder, Command("merge", "merge", words, args), (train.id,))
 
     def scoring(self) -> argparse.Namespace:

@@ -26,6 +26,7 @@ from topxgen.common import hub, hub_files, needs
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, replacing, write_atomic, write_json
+from topxgen.common.schemas import fields
 from topxgen.experiments.assets import Asset, assets, hub_cache, sentencepiece_file
 from topxgen.experiments.chain import Command
 
@@ -42,20 +43,13 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 class File(TypedDict):
     """A file as the Hub lists it. `digest`: sha256:… of what it keeps with Git LFS, git:… (of a blob) of the others."""
 
-    size: Required[Count]
-    digest: Required[str]
+    size: Count
+    digest: str
 
 
-class Repository(TypedDict):
-    commit: Required[str]
-    files: Required[dict[str, File]]
-
-
-class Record(TypedDict, total=False):
-    """What has been verified: repositories by "models/org/name" or "datasets/org/name", other files by their path in the folder."""
-
-    repositories: dict[str, Repository]
-    files: dict[str, File]
+Repository = fields(commit=Required[str], files=Required[dict[str, File]])
+# What has been verified: repositories by "models/org/name" or "datasets/org/name", other files by their path in the folder.
+Record = fields(repositories=dict[str, Repository], files=dict[str, File])
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,10 @@ class Fetcher:
                 )
             if info.gated:
                 HfApi().auth_check(asset.name, **options)
-            found = {file.rfilename: _as_listed(file) for file in info.siblings}
+            found: dict[str, File] = {}
+            for file in info.siblings:
+                digest = f"git:{file.blob_id}" if file.lfs is None else f"sha256:{file.lfs.sha256}"
+                found[file.rfilename] = {"size": file.size, "digest": digest}
             card = ""
             if any(need.configs for need in asset.needs) and hub_files.CARD in found:
                 options |= {"revision": info.sha, "cache_dir": hub_cache(self.folder)}
@@ -235,16 +232,9 @@ class Fetcher:
         try:
             yield
         except Exception as error:
-            self.problems[asset.name] = explained(error, asset)
-
-
-def explained(error: Exception, asset: Asset) -> str:
-    """Why a repository cannot be had, and what to do, in one line."""
-    if refusal := hub.refusal(error, asset.name, asset.repo_type):
-        return "; ".join(refusal)
-    if isinstance(error, UsageError):
-        return str(error)
-    return f"{reason(error)}; re-run to continue"
+            refusal = hub.refusal(error, asset.name, asset.repo_type)
+            why = str(error) if isinstance(error, UsageError) else f"{reason(error)}; re-run to continue"
+            self.problems[asset.name] = "; ".join(refusal) if refusal else why
 
 
 def _check_connection() -> None:
@@ -257,11 +247,6 @@ def _check_connection() -> None:
             f"{constants.ENDPOINT} cannot be reached ({why}); run this on a machine with internet, such as the login node; "
             "--check lists what is missing without a network"
         )
-
-
-def _as_listed(file) -> File:
-    digest = f"git:{file.blob_id}" if file.lfs is None else f"sha256:{file.lfs.sha256}"
-    return {"size": file.size, "digest": digest}
 
 
 def has_size(path: Path, file: File) -> bool:

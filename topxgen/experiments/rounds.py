@@ -95,16 +95,13 @@ class Result(TypedDict):
 # What is read of rounds.json.
 _Ended = fields(patience=int, metric=str, stopped=str | None, rounds=list[dict])
 _System = fields(path=Required[str], scores=Required[dict[str, fields(score=Required[float]) | None]])
-_Metric = fields(higher_is_better=bool)
-
-
-class _Group(TypedDict, total=False):
-    metrics: dict[str, _Metric]  # older versions had none that falls
-    src: Required[str]
-    tgt: Required[str]
-    systems: Required[list[_System]]
-
-
+# `metrics`: missing in older versions, which had none that falls.
+_Group = fields(
+    metrics=dict[str, fields(higher_is_better=bool)],
+    src=Required[str],
+    tgt=Required[str],
+    systems=Required[list[_System]],
+)
 # What is read of comptra.evaluate's --json.
 Report = fields(groups=Required[list[_Group]])
 
@@ -378,15 +375,11 @@ def _scores(found: Sequence[Command], model: Path) -> Iterator[tuple[str, dict[s
                 yield f"{group['src']} to {group['tgt']}", values
 
 
-def rounds_since_best(scores: Sequence[float]) -> int:
-    """How many rounds have ended since the first of those with the highest score."""
-    return len(scores) - 1 - scores.index(max(scores))
-
-
 def reason_to_stop(results: Collection[Result], settings: Settings) -> str:
     """Why no further round begins; "" if one does. The same results give the same reason."""
     scores = [one["held_out"] for one in results]
-    if scores and (since := rounds_since_best(scores)) > settings.patience:
+    since = len(scores) - 1 - scores.index(max(scores)) if scores else 0  # the first of the highest
+    if since > settings.patience:
         return f"held-out {settings.metric} has not risen for {since} round{'s' if since > 1 else ''} (patience {settings.patience})"
     return ""
 

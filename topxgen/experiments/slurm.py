@@ -16,8 +16,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from topxgen import inference
 from topxgen.common import failures
@@ -338,13 +339,9 @@ def job_name(title: str, name: str) -> str:
 
 def _ranges(numbers: Sequence[int]) -> str:
     """0-3,7 for 0, 1, 2, 3, 7."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
-        else:
-            parts.append([number])
-    return ",".join("-".join(map(str, part)) for part in parts)
+    found = groupby(enumerate(numbers), key=lambda place: place[1] - place[0])
+    runs = ([str(number) for _, number in run] for _, run in found)
+    return ",".join(f"{run[0]}-{run[-1]}" if run[1:] else run[0] for run in runs)
 
 
 def _shown(line: Sequence[str]) -> str:
@@ -353,15 +350,6 @@ def _shown(line: Sequence[str]) -> str:
     for word in line:
         text += (" \\\n    " if word.startswith("--") else " ") + (f'"{word}"' if word == TASK else shlex.quote(word))
     return text.strip()
-
-
-class Submitted(TypedDict):
-    """A job in run/slurm/jobs.json, which is for people."""
-
-    id: int
-    name: str
-    tasks: list[int]
-    submitted: str
 
 
 def queued(folder: Path) -> list[str]:
@@ -373,12 +361,12 @@ def queued(folder: Path) -> list[str]:
     return [job for job, _, path in jobs if Path(path).parent.resolve() == own]
 
 
-def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[Submitted]:
-    """Write the scripts and submit them, each to start when those that it needs have succeeded.
+def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[dict]:
+    """Write the scripts and submit them, each to start when those that it needs have succeeded; the jobs, as jobs.json has them for people.
 
     Raises UsageError with what sbatch says, after cancelling what was submitted before.
     """
-    done: list[Submitted] = []
+    done: list[dict] = []
     texts = [script(one, folder, title, allow_incomplete) for one in planned]
     (place(folder) / "logs").mkdir(parents=True, exist_ok=True)
     for one, text in zip(planned, texts, strict=True):

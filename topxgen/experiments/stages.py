@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import importlib
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import NamedTuple
 
 from topxgen.common import checksums, rates
 from topxgen.common import translation_folders as folders
+from topxgen.common.cli import Parser
 from topxgen.common.errors import UsageError
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, read_settings
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
-from topxgen.common.registry import Choice
 from topxgen.common.shards import AUDIT, Shard
 from topxgen.corpora import benchmarks
 from topxgen.corpora.tables import split_source
@@ -45,16 +46,9 @@ def _decontaminated(args: Parsed) -> Iterator[Path]:
         yield from (*layout.files(name), layout.manifest(name))
 
 
-CARD = "README.md"
-
-
-def _trained(args: Parsed) -> Iterator[Path]:
-    """The best model; checkpoints may be removed, and scores added to its card."""
-    yield from (path for path in args.output_dir.glob("*.*") if path.name != CARD)
-
-
-def _merged(args: Parsed) -> Iterator[Path]:
-    yield from (path for path in args.output.glob("*.*") if path.name != CARD)
+def _model(folder: Path) -> Iterator[Path]:
+    """The (best) model; checkpoints may be removed, and scores added to its card."""
+    return (path for path in folder.glob("*.*") if path.name != "README.md")
 
 
 def translation_folders(args: Parsed) -> list[str]:
@@ -98,10 +92,6 @@ def _runs_in(room: Path, args: Parsed) -> Iterator[Path]:
                 yield run
 
 
-def _scored(args: Parsed) -> Iterator[Path]:
-    yield from (path for path in (args.csv, args.json) if path is not None)
-
-
 class Stage(NamedTuple):
     """A script, as the words that start it, with its parser and what it loads; `writes` gives the files of its result that may be there.
 
@@ -114,50 +104,37 @@ class Stage(NamedTuple):
     reads: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     no_input: tuple[str, ...] = ("output_dir",)
     always: bool = False  # its result is what it prints
-    has_estimates: bool = False
-    checks_results: bool = False
 
-    @property
-    def parser(self) -> Choice:
-        return self._function("build_parser")
+    def function(self, name: str) -> Callable | None:
+        """A function of the script, None if it has none of that name: `needs`, of flags and the languages of the stages before: what a
+        command loads from elsewhere; `estimates`, of flags: what it is going to need, as far as that is known in seconds; `check_results`
+        raises UsageError for results of other flags where its own would be."""
+        module = self.script[-1].removesuffix(".py").replace("/", ".")
+        return getattr(importlib.import_module(module), name, None)
 
-    @property
-    def needs(self) -> Choice:
-        """Of flags and the languages of the stages before: what a command loads from elsewhere."""
-        return self._function("needs")
-
-    @property
-    def estimates(self) -> Choice | None:
-        """Of flags: what it is going to need, as far as that is known in seconds."""
-        return self._function("estimates") if self.has_estimates else None
-
-    @property
-    def check_results(self) -> Choice | None:
-        """Of flags: raises UsageError for results of other flags where its own would be."""
-        return self._function("check_results") if self.checks_results else None
-
-    def _function(self, name: str) -> Choice:
-        return Choice(f"{self.script[-1].removesuffix('.py').replace('/', '.')}:{name}")
+    def parser(self) -> Parser:
+        return self.function("build_parser")()
 
 
 PAIRS = ("*_translate.jsonl", "*_translate_filtered.jsonl")
-_MODEL_STAGE = {"has_estimates": True, "checks_results": True}
 STAGES = {
-    "datagen": Stage(("datagen.py",), _generated, no_input=("output_dir", "cache_dir"), has_estimates=True),
+    "datagen": Stage(("datagen.py",), _generated, no_input=("output_dir", "cache_dir")),
     "decontamination": Stage(
         ("decontamination.py",), _decontaminated, {"input_dir": PAIRS[:1]}, ("output_dir", "report")
     ),
-    "train": Stage(("train.py",), _trained, {"data_dir": PAIRS}, ("output_dir", "export_dir"), **_MODEL_STAGE),
-    "main": Stage(("main.py",), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir"), **_MODEL_STAGE),
+    "train": Stage(
+        ("train.py",), lambda args: _model(args.output_dir), {"data_dir": PAIRS}, ("output_dir", "export_dir")
+    ),
+    "main": Stage(("main.py",), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir")),
     "evaluate": Stage(
         ("-m", "comptra.evaluate"),
-        _scored,
+        lambda args: filter(None, (args.csv, args.json)),
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
         ("csv", "json", "model_card"),
         always=True,
     ),
     # No section of run files; of comparisons (merge_adapters).
-    "merge": Stage(("scripts/merge_lora.py",), _merged, no_input=("output",)),
+    "merge": Stage(("scripts/merge_lora.py",), lambda args: _model(args.output), no_input=("output",)),
 }
 MODEL_FILES = ("*.safetensors", "*.bin", "*.pt", "*config.json", "tokenizer*", "*.model", "vocab*", "*.jinja", "*.txt")
 

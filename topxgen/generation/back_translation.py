@@ -128,7 +128,7 @@ def translated_blocks(
     waiting: deque[tuple[list[SplitParagraph], Callable[[int], None]]] = deque()  # blocks that are being translated
 
     def lists() -> Iterator[list[str]]:
-        for block in _split_blocks(config, language, identifier, paragraphs):
+        for block in split_blocks(config, language, identifier, paragraphs):
             if signals.stop_requested():
                 return
             if todo := [item for item in block if item.paragraph.id not in done]:
@@ -160,18 +160,10 @@ def show_pairs(config, record: dict, progress: Progress) -> None:
             progress.write(f"[{record['id']}] {sentence} = {translation}")
 
 
-def blocks_of(config, language: Language, identifier, paragraphs: list[Paragraph]) -> Iterator[list[Paragraph]]:
+def split_blocks(config, language: Language, identifier, paragraphs: list[Paragraph]) -> Iterator[list[SplitParagraph]]:
     """The paragraphs that are translated together, block by block."""
-    blocks = _split_blocks(config, language, identifier, paragraphs)
-    return ([item.paragraph for item in block] for block in blocks)
-
-
-def _split_blocks(
-    config, language: Language, identifier, paragraphs: list[Paragraph]
-) -> Iterator[list[SplitParagraph]]:
     whole = read_paragraphs(config.whole, language) if config.layout.translates_taken else paragraphs
-    texts = (paragraph.text for paragraph in whole)
-    split = sentence_splitting.load(config.args.splitter, language, texts).split
+    split = sentence_splitting.load(config.args.splitter, language, (one.text for one in whole)).split
     return _blocks(paragraphs, split, identifier, language, config.translator.block_size)
 
 

@@ -17,7 +17,10 @@ from topxgen.generation.pipelines import PIPELINES
 
 
 def check_needed(args: argparse.Namespace) -> None:
-    """Raise UsageError for a flag that generation needs, and that a run of several days should not miss at its second stage."""
+    """Raise UsageError for a flag that generation needs, and that a run of several days should not miss at its second stage,
+    and for a scorer that the third one refuses."""
+    if "translate" in args.stages:
+        check_scorer(args)
     if "generate" not in args.stages or args.paragraphs:
         return
     if not args.model_name_or_path:

@@ -6,7 +6,7 @@ has all languages of the folder, however they were run: one by one, together, or
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, Required, TypedDict
+from typing import Required
 
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
@@ -14,6 +14,7 @@ from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import check_settings, command_line, now, record_settings, restore_settings, versions
 from topxgen.common.records import Layout, other_language
+from topxgen.common.schemas import fields
 from topxgen.text.languages import Language
 
 STAGES = ("generate", "translate", "score")
@@ -22,37 +23,17 @@ RUN_KEYS = ("started", "finished", "command", "seed", "settings", "versions")
 REMEDY = "remove it: it is made again"
 
 
-class _Counts(TypedDict, total=False):
-    rejected: Required[dict[str, int]]
-    prompts: int
+_Counts = fields(rejected=Required[dict[str, int]])
 
 
-class Manifest(TypedDict):
-    """Of a stage for a language, as far as it is read."""
-
-    language: str
-    started: str
-    finished: str
-    command: list
-    seed: int
-    settings: dict
-    versions: dict
-    counts: _Counts
-    complete: NotRequired[bool]
-    checksums: NotRequired[list[str]]
-    prompts_asked: NotRequired[int | None]
-    truncated_texts: NotRequired[int]
-    dedup_recall: NotRequired[dict[str, int]]
-
-
-class WholeManifest(TypedDict, total=False):
-    """Of a stage for all languages of a directory, as far as it is read."""
-
-    counts: Required[dict[str, _Counts]]
-    settings: Required[dict]
-    started: Required[str]
-    finished: Required[str]
-    prompts_asked: int | None
+# Of a stage for a language, as far as it is read.
+Manifest = fields(
+    language=Required[str], started=Required[str], finished=Required[str], command=Required[list], seed=Required[int],
+    settings=Required[dict], versions=Required[dict], counts=Required[_Counts], complete=bool, checksums=list[str],
+    prompts_asked=int | None, truncated_texts=int, dedup_recall=dict[str, int],
+)  # fmt: skip
+# Of a stage for all languages of a directory, as far as it is read.
+WholeManifest = fields(counts=Required[dict[str, _Counts]], prompts_asked=int | None)
 
 
 def language_manifest(layout: Layout, stage: str, language: str) -> dict:
@@ -75,7 +56,6 @@ def remove_manifests(layout: Layout, stage: str, languages: list[str]) -> None:
         folder = layout.manifest(later).parent
         if folder.is_dir():
             with wait_for_lock(folder):
-                _split_older(layout, later)
                 for language in languages:
                     remove(layout.manifest(later, language))
                 _combine(layout, later)
@@ -95,8 +75,6 @@ def write_manifests(
     folder = layout.manifest(stage).parent
     if stage != "score":  # another scorer scores anew; --min_score records its settings before it drops anything
         restore_settings(layout.settings(stage), settings)
-    with wait_for_lock(folder):
-        _split_older(layout, stage)
     manifests = {}
     for language, values in results.items():
         earlier = language_manifest(layout, stage, language)
@@ -166,15 +144,3 @@ def _combine(layout: Layout, stage: str) -> None:
         write_json(path, whole)
     if claimed:
         checksums.claim_file(path)
-
-
-def _split_older(layout: Layout, stage: str) -> None:
-    """Write the languages' manifests from the one that older versions wrote for all of them."""
-    whole = whole_manifest(layout, stage)
-    if not whole or _language_manifests(layout, stage):
-        return
-    for language, counts in whole["counts"].items():
-        part = {"command": [], "seed": 0, "versions": {}} | whole | {"language": language, "counts": counts}
-        if "prompts_asked" in whole and len(whole["counts"]) > 1:
-            part["prompts_asked"] = counts.get("prompts", 0)  # at least
-        write_json(layout.manifest(stage, language), part)

@@ -384,7 +384,8 @@ def _copy_own(layout: Layout, staged: Layout, name: str, is_ours: Callable[[str,
 
 def _staging(layout: Layout) -> Path:
     folder = layout.output_dir / shards.FOLDER / STAGING
-    shutil.rmtree(folder, ignore_errors=True)  # of a merge that was killed
+    if folder.is_dir():  # of a merge that was killed
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
 

@@ -5,7 +5,7 @@ decision is on disk when it is made, so that a run that was stopped goes on behi
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_jsonl
@@ -13,10 +13,8 @@ from topxgen.common.lines import split_lines
 from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
 from topxgen.corpora.monolingual import Text
 from topxgen.generation import deduplication
-from topxgen.generation.filters import Filter
 from topxgen.generation.paragraphs import native_id, reason_against
 from topxgen.text.languages import Language
-from topxgen.text.near_duplicates import NearDuplicates
 
 # Paragraphs have some hundreds of characters: this is a document without line breaks, or no running text.
 MAX_CHARS = 20_000
@@ -75,7 +73,10 @@ def _clean_language(
                 if paragraph_id in judged or not wanted():
                     continue
                 begin(name)
-                reason = _reason(paragraph_id, text, language, config.filters, near_duplicates)
+                if not text or len(text) > MAX_CHARS:
+                    reason = f"too_long ({len(text)} characters)" if text else "empty"
+                else:
+                    reason = reason_against(paragraph_id, text, language, config.filters, near_duplicates)
                 if reason is None:
                     out.write(Paragraph(paragraph_id, text, row.topic).to_json())
                     kept[name] += 1
@@ -102,13 +103,3 @@ def _paragraphs(row: Text) -> list[str]:
     """The lines of a text, white space in them made single spaces, as in generated texts, without marks of typesetting."""
     text = (row.text or "").translate(_TYPESETTING)
     return [line for line in (" ".join(line.split()) for line in split_lines(text)) if line]
-
-
-def _reason(
-    paragraph_id: str, text: str, language: Language, filters: Mapping[str, Filter], near_duplicates: NearDuplicates
-) -> str | None:
-    if not text:
-        return "empty"
-    if len(text) > MAX_CHARS:
-        return f"too_long ({len(text)} characters)"
-    return reason_against(paragraph_id, text, language, filters, near_duplicates)

@@ -109,8 +109,7 @@ class _LanguageFiles:
         self.kept = {paragraph_id for paragraph_id, _ in paragraphs}
         is_remote = config.args.inference_api in REMOTE
         self.responses = ResponseCache(layout.responses(name), fsync_each=is_remote)
-        manifests = layout.manifest("generate", name), layout.manifest("generate")
-        if is_remote and not any(read_json(path).get("complete") for path in manifests):
+        if is_remote and not read_json(layout.manifest("generate", name)).get("complete"):
             self._forget_failed(layout.rejects(name))
         self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name), RejectRecord)}
         self.kept_out, self.rejects_out = Appender(layout.paragraphs(name)), Appender(layout.rejects(name))

@@ -320,7 +320,6 @@ class GenerationConfig:
                 self.args,
                 model=self.model_settings() if self.args.model_name_or_path else None,
                 response_cache=self.layout.translation_responses,
-                earlier_responses=self.layout.shared_translation_responses,
                 meter=self.meter,
                 engine_log=self.args.output_dir.absolute() / inference.ENGINE_LOG,
             ),

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,7 +78,7 @@ def load(name_or_path: str) -> Template:
     Raises UsageError for a missing file, an unknown or missing key, or a placeholder that does not exist.
     """
     if name_or_path.endswith(".txt"):
-        path = Path(name_or_path).expanduser()
+        path = Path(expanduser(name_or_path))
         parts, content_digest, fill_part = _read_txt(path)
     else:
         path = toml_prompts.find(FOLDER, name_or_path, "--prompt_template")

@@ -11,11 +11,10 @@ from topxgen.common import checksums, flag_rules, hub, provenance, rates, shards
 from topxgen.common.console import ONCE, Progress
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
-from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import Layout, target_language_of
 from topxgen.generation import back_translation, deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.candidates import collect, collected_ids, select
-from topxgen.generation.checks import RULES, check_candidates, check_scorer
+from topxgen.generation.checks import RULES, check_candidates
 from topxgen.generation.manifests import STAGES, language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
@@ -67,7 +66,6 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         yield lambda: check_candidates(args, config.translator)
-        yield lambda: check_scorer(args)
         if config.selector is not None:
             yield lambda: config.selector.preflight(languages, config.target_language)
         source = config.whole if config.layout.translates_taken else config.layout
@@ -128,8 +126,6 @@ def _progress(config: GenerationConfig, stage: str, total: int, done: int = 0) -
 
 def repair_files(config: GenerationConfig) -> None:
     """Drop torn last lines, which a killed run leaves, before any stage reads the files."""
-    with wait_for_lock(config.layout.output_dir):
-        repair_tail(config.layout.shared_translation_responses)
     for name in config.languages:
         for path in config.layout.jsonl_files(name):
             repair_tail(path)
@@ -279,7 +275,9 @@ def translate(config: GenerationConfig) -> bool:
     settings, identifier = config.translate_settings(), _language_identifier(config)
     for language in languages if layout.translates_taken else ():
         paragraphs = list(back_translation.read_paragraphs(config.whole, language))
-        sharded.take_paragraphs(config, language, back_translation.blocks_of(config, language, identifier, paragraphs))
+        sharded.take_paragraphs(
+            config, language, back_translation.split_blocks(config, language, identifier, paragraphs)
+        )
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
         back_translation.check_translated(layout, language)

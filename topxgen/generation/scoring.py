@@ -134,10 +134,10 @@ class MetricXScorer(_PairScorer):
 
     @property
     def _dtype(self) -> str:
-        from topxgen.quality import metricx
+        from topxgen.quality.replicas import default_dtype
 
         is_given = "scorer_dtype" in getattr(self._args, "given", ())
-        return self._args.scorer_dtype if is_given else metricx.default_dtype()
+        return self._args.scorer_dtype if is_given else default_dtype()
 
     @property
     def weights(self) -> str:
@@ -202,13 +202,9 @@ def create(name: str, args: argparse.Namespace):
     if not args.distributed or scorer is None or not scorer.has_models:
         return scorer
     plan = Plan(args.distributed, "scores", args.num_workers, log=args.output_dir.absolute() / ENGINE_LOG)
-    return InWorkers(scorer, lambda: partial(_loaded, name, _of_worker(args), scorer.id), plan)
-
-
-def _of_worker(args: argparse.Namespace) -> argparse.Namespace:
-    args = copy.copy(args)
-    args.api_key = args.distributed = None
-    return args
+    of_worker = copy.copy(args)
+    of_worker.api_key = of_worker.distributed = None
+    return InWorkers(scorer, lambda: partial(_loaded, name, of_worker, scorer.id), plan)
 
 
 def score_lists(
@@ -288,7 +284,7 @@ def score(config, source: Language, progress: Progress) -> None:
 
     `config`: a GenerationConfig, its scorer loaded. Scores first go to a cache; when it is complete, the translations
     file is rewritten in one rename. What else is in a batch changes the last bits of a score, so a block of records is
-    scored as a whole, after a kill as before it.
+    scored as a whole, after a kill as before it. Raises UsageError for lists that are not parallel.
     """
     layout, target, scorer = config.layout, config.target_language, config.scorer
     path = layout.translations(source.name)
@@ -298,8 +294,13 @@ def score(config, source: Language, progress: Progress) -> None:
     waiting: deque[dict[str, str]] = deque()  # blocks that are being scored: the digests of their records by id
 
     def lists() -> Iterator[list[dict]]:
-        for block in _blocks(path, scorer.id):
-            digests = {record_id: _pairs_digest(record, target) for record_id, record in block}
+        unscored = (one for one in read_translations(path) if _is_unscored(one[1], scorer.id))
+        for block in in_blocks(unscored, RECORDS_PER_BLOCK):
+            # Saved scores must not be given to other texts of the same id.
+            digests = {
+                record_id: digest([target.flores, *record["propositions"], "", *record["translations"]])
+                for record_id, record in block
+            }
             saved = {record_id: cache.get(record_id) or {} for record_id in digests}
             if all((saved[key].get("scorer"), saved[key].get("pairs")) == (scorer.id, digests[key]) for key in digests):
                 scores.update({record_id: record["scores"] for record_id, record in saved.items()})
@@ -330,17 +331,6 @@ def truncated_texts(layout: Layout, language: str) -> dict[str, int]:
         return {}
     latest = {record["id"]: record.get("truncated", 0) for record in read_jsonl(path, ScoreRecord)}
     return {"truncated_texts": sum(latest.values())}
-
-
-def _blocks(path: Path, scorer_id: str) -> Iterator[list[tuple[str, dict]]]:
-    """(id, record) of the unscored records, some at a time. Raises UsageError for lists that are not parallel."""
-    unscored = (one for one in read_translations(path) if _is_unscored(one[1], scorer_id))
-    return in_blocks(unscored, RECORDS_PER_BLOCK)
-
-
-def _pairs_digest(record: dict, target: Language) -> str:
-    """Of what the scores are for: saved ones must not be given to other texts of the same id."""
-    return digest([target.flores, *record["propositions"], "", *record["translations"]])
 
 
 def _with_scores(path: Path, scores: dict[str, list], scorer_id: str) -> Iterator[str]:

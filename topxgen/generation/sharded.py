@@ -7,8 +7,9 @@ from topxgen.common import provenance, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, to_line, write_atomic
 from topxgen.common.merging import Place, lines_of, places_in, read_whole_lines
-from topxgen.common.records import Layout, Paragraph, read_translations
+from topxgen.common.records import Layout, read_translations
 from topxgen.common.schemas import decode
+from topxgen.generation.back_translation import SplitParagraph
 from topxgen.generation.scoring import RECORDS_PER_BLOCK
 from topxgen.inference.response_cache import ResponseRecord, read_responses
 from topxgen.text.languages import Language
@@ -81,10 +82,10 @@ def adopt_responses(config) -> None:
                     out.write(decode(line, dict))
 
 
-def take_paragraphs(config, language: Language, blocks: Iterator[list[Paragraph]]) -> None:
+def take_paragraphs(config, language: Language, blocks: Iterator[list[SplitParagraph]]) -> None:
     """Write the paragraphs that this shard translates: of the whole directory's blocks those with its number, so that a sentence is
     translated beside the same ones as in one run."""
-    own = (to_line(one.to_json()) for i, block in enumerate(blocks) if config.shard.takes(i) for one in block)
+    own = (to_line(one.paragraph.to_json()) for i, block in enumerate(blocks) if config.shard.takes(i) for one in block)
     write_atomic(config.layout.paragraphs(language.name), own)
 
 

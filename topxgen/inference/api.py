@@ -84,7 +84,7 @@ class RemoteSampler:
             self.provider,
             key=self._key,
             key_variable=self.key_variables[0],
-            address=self._url,
+            address=self._url and re.split("[?#]", self._url)[0],  # a key may follow
             model=settings.model_name_or_path,
             time_limit=settings.request_timeout,
             connection_errors=self._connection_errors,

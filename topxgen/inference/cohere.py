@@ -28,7 +28,7 @@ class CohereSampler(RemoteSampler):
         self._client = cohere.AsyncClientV2(
             api_key=self._key, base_url=self._url, max_retries=0, httpx_client=self._http
         )
-        self._connection_errors = (httpx.TransportError, httpx.DecodingError)
+        self._connection_errors = (httpx.RequestError,)
 
     @classmethod
     def decoding(cls, settings: ModelSettings) -> dict:

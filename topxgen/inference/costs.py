@@ -137,6 +137,7 @@ class _MeteredSampler:
     def __init__(self, sampler, meter: Meter, stage: str):
         self._sampler, self._meter, self._stage = sampler, meter, stage
         self._spent_before = meter.spent()
+        self._most = 0.0  # USD for a response that is as long as allowed
         self._finishing = False
 
     def __getattr__(self, name: str):
@@ -187,16 +188,17 @@ class _MeteredSampler:
             )
 
     def _covered(self, request: Request, settings: SamplingSettings, in_flight: int) -> bool:
-        """Whether the budget is enough for the requests in flight and this one, each as dear as the stage's dearest so far: by the
-        mean, the short responses that arrive first would promise that the others are cheap."""
+        """Whether the budget is enough for this request, if it is as dear as the stage's dearest so far (by the mean, the short
+        responses that arrive first would promise that the others are cheap); beside others in flight, if all are as long as allowed."""
         meter = self._meter
         if meter.budget is None:
             return True
-        if not (expected := meter._dearest[self._stage]):
-            # The first one shows what they cost: at least its prompt. Others cost at most what they may answer.
-            answers = settings.max_new_tokens * settings.num_return_sequences if in_flight else 1
-            expected = meter.prices.cost(estimated_tokens(request.prompt), answers)
-        return meter.spent() + (in_flight + 1) * expected <= meter.budget
+        dearest, prompt = meter._dearest[self._stage], estimated_tokens(request.prompt)
+        longest = settings.max_new_tokens * settings.num_return_sequences
+        self._most = max(self._most, dearest, meter.prices.cost(prompt, longest))
+        # The first one shows what they cost: at least its prompt.
+        alone = dearest or meter.prices.cost(prompt, 1)
+        return meter.spent() + ((in_flight + 1) * self._most if in_flight else alone) <= meter.budget
 
 
 def estimated_tokens(prompt: str | list[dict[str, str]]) -> int:

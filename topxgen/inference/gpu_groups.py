@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from os.path import expanduser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,8 +231,8 @@ def file_bytes(name: str) -> int | None:
 
 
 def _size(name: str, file: str) -> int | None:
-    if Path(name).expanduser().is_dir():
-        path = Path(name).expanduser() / file
+    if Path(expanduser(name)).is_dir():
+        path = Path(expanduser(name)) / file
         return path.stat().st_size if path.is_file() else None
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 

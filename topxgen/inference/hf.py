@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call, listed
-from topxgen.common.memory import free_memory
-from topxgen.common.text_only import drop_parts_not_for_text
-from topxgen.common.weights import load_weights
+from topxgen.common.weights import drop_parts_not_for_text, free_memory, load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
 from topxgen.inference.batching import batching

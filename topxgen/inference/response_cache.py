@@ -78,25 +78,18 @@ class ResponseCache:
     the records of the last SYNC_S seconds in which there were any, at most SYNC_RECORDS, or with `fsync_each` none.
     """
 
-    def __init__(
-        self, path: Path, *, fsync_each: bool = False, schema: type = ResponseRecord, earlier: Path | None = None
-    ):
-        """`fsync_each`: as paid responses should be; `earlier`: a cache that is only read. See read_responses for errors."""
+    def __init__(self, path: Path, *, fsync_each: bool = False, schema: type = ResponseRecord):
+        """`fsync_each`: as paid responses should be. See read_responses for errors."""
         self._path, self._file, self._fsync_each, self._schema = path, Appender(path), fsync_each, schema
         self._server_defaults: bool | None = None
-        self._places: dict[str, tuple[int, int, int]] = {}  # by id: number of the file, offset, size
-        self._descriptors = []
+        self._places: dict[str, tuple[int, int]] = {}  # by id: offset, size
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._end = path.stat().st_size
         self._unsynced, self._synced = 0, time.monotonic()
-        for number, file in enumerate([path] if earlier is None else [path, earlier]):
-            if file.exists():
-                self._descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
-            for place, record in _placed_records(file, schema):
-                if number and record["id"] in self._places:
-                    continue
-                self._places[record["id"]] = (number, *place)
-                if self._server_defaults is None:
-                    self._server_defaults = record.get("server_defaults")
+        for place, record in _placed_records(path, schema):
+            self._places[record["id"]] = place
+            if self._server_defaults is None:
+                self._server_defaults = record.get("server_defaults")
 
     def __len__(self) -> int:
         return len(self._places)
@@ -111,9 +104,9 @@ class ResponseCache:
         return map(self._read, self._places)
 
     def _read(self, request_id: str) -> dict:
-        number, offset, size = self._places[request_id]
+        offset, size = self._places[request_id]
         try:
-            record = decode(os.pread(self._descriptors[number], size, offset), self._schema)
+            record = decode(os.pread(self._descriptor, size, offset), self._schema)
             if record["id"] == request_id:
                 return _as_today(record)
         except ValueError:
@@ -132,7 +125,7 @@ class ResponseCache:
             )
         self._server_defaults = self._server_defaults if defaults is None else defaults
         size = self._file.write(record)
-        self._places[record["id"]] = (0, self._end, size)
+        self._places[record["id"]] = (self._end, size)
         self._end += size
         self._unsynced += 1
         if self._fsync_each or self._unsynced >= SYNC_RECORDS or time.monotonic() - self._synced >= SYNC_S:
@@ -150,9 +143,7 @@ class ResponseCache:
         self._unsynced, self._synced = 0, time.monotonic()
 
     def close(self) -> None:
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        self._descriptors = []
+        os.close(self._descriptor)
         self._file.close()
 
 
@@ -162,10 +153,10 @@ class CachedSampler:
     The request id alone identifies a request (`request_id` makes one from a prompt).
     """
 
-    def __init__(self, sampler, path: Path, fsync_each: bool = True, earlier: Path | None = None):
+    def __init__(self, sampler, path: Path, fsync_each: bool = True):
         """See ResponseCache."""
         self._sampler = sampler
-        self._cache = ResponseCache(path, fsync_each=fsync_each, earlier=earlier)
+        self._cache = ResponseCache(path, fsync_each=fsync_each)
         self.cut: Counter[int] = Counter()  # responses that ended at their limit of new tokens, by the limit
         self.own_temperature = 0  # responses of a model that refuses the one of the settings
         for record in self._cache.values():

@@ -12,8 +12,7 @@ from signal import SIGUSR1
 from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
-from topxgen.common.memory import free_memory
-from topxgen.common.weights import check_complete, check_weights
+from topxgen.common.weights import check_complete, check_weights, free_memory
 from topxgen.inference import (
     NEUTRAL,
     Answer,

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
@@ -57,7 +58,8 @@ def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -
     with endonyms or labels in the language itself. Raises UsageError for an unknown template, an invalid file, or a missing
     endonym or label.
     """
-    number, row, labels = _from_file(str(key)) if _is_path(key) else _built_in(str(key))
+    key = str(key)
+    number, row, labels = (_from_file if key.lower().endswith(".toml") or "/" in key else _built_in)(key)
     names = {"src": src, "tgt": tgt}
 
     def value(placeholder: re.Match) -> str:
@@ -70,7 +72,7 @@ def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -
     return MTTemplate(number, **{part: _PLACEHOLDER.sub(value, text) for part, text in row.items()})
 
 
-def _endonym(language: languages.Language, key: int | str) -> str:
+def _endonym(language: languages.Language, key: str) -> str:
     if not language.endonym:
         raise UsageError(
             f"--template_key {key} needs the endonym of {language.name}, which the table lacks: fill the column endonym of its "
@@ -79,7 +81,7 @@ def _endonym(language: languages.Language, key: int | str) -> str:
     return language.endonym
 
 
-def _label(language: languages.Language, labels: Labels, key: int | str) -> dict[str, str]:
+def _label(language: languages.Language, labels: Labels, key: str) -> dict[str, str]:
     if language.name not in labels:
         raise UsageError(
             f"--template_key {key} needs labels in {language.name}, which are missing: add a line "
@@ -87,10 +89,6 @@ def _label(language: languages.Language, labels: Labels, key: int | str) -> dict
             "choose another template"
         )
     return labels[language.name]
-
-
-def _is_path(key: int | str) -> bool:
-    return str(key).lower().endswith(".toml") or "/" in str(key)
 
 
 def _built_in(key: str) -> tuple[str, Row, Labels]:
@@ -104,7 +102,7 @@ def _built_in(key: str) -> tuple[str, Row, Labels]:
 
 
 def _from_file(key: str) -> tuple[str, Row, Labels]:
-    path = Path(key).expanduser()
+    path = Path(expanduser(key))
     if not path.is_file():
         raise UsageError(
             f"--template_key {key} does not exist; topxgen/prompting/mt_templates.toml describes its fields"

@@ -4,6 +4,7 @@ name are text."""
 import re
 import tomllib
 from collections.abc import Collection
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
@@ -12,7 +13,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 def find(folder: Path, name: str, flag: str | None = None) -> Path:
     """The file with that name in `folder`; if a `flag` sets `name`, also a path. Raises UsageError if it does not exist."""
     if flag and name.endswith(".toml"):
-        path = Path(name).expanduser()
+        path = Path(expanduser(name))
         if not path.is_file():
             choices = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
             raise UsageError(f"{flag} {name} does not exist; choose one of {choices}, or the path of a .toml file")
@@ -32,7 +33,7 @@ def load(path: Path, required: dict[str, tuple[str, ...]]) -> dict:
     Raises UsageError for a file that cannot be read, a missing part or a missing placeholder.
     """
     try:
-        parts = tomllib.loads(path.read_text(encoding="utf-8"))
+        parts = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     for name, placeholders in required.items():
@@ -55,7 +56,7 @@ def refuse_unknown(
     for part, known in placeholders.items():
         for name in re.findall(r"\{(\w+)\}", parts.get(part, "")):
             if name not in known:
-                names = ", ".join(f"{{{name}}}" for name in known) or "none"
+                names = ", ".join(f"{{{name}}}" for name in dict.fromkeys(known)) or "none"
                 raise UsageError(f"{path}, {part}: unknown placeholder {{{name}}}; known here: {names}")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
+from topxgen.common.provenance import hash64
 from topxgen.common.reservoir import Reservoir
 from topxgen.publication.sources import Config, Pair, Paragraph
-from topxgen.publication.split import hash_of
 from topxgen.retrieval import encoders
 from topxgen.text.languages import Language
 
@@ -51,7 +51,7 @@ class Atlas:
     def add(self, config: Config, split: str, paragraph: Paragraph) -> None:
         column, language = self.side(config)
         for pair in paragraph.pairs:
-            self._kept.add((split, column, language, pair), hash_of(f"{self._seed}\0{pair.id}\0{pair.target}"))
+            self._kept.add((split, column, language, pair), hash64(f"{self._seed}\0{pair.id}\0{pair.target}"))
 
     def write(self, folder: Path) -> int:
         """Write atlas/pairs.parquet below `folder`; how many rows it has."""

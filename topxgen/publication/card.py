@@ -25,7 +25,6 @@ from topxgen.statistics.corpus import Corpus
 from topxgen.statistics.corpus import Pair as CorpusPair
 from topxgen.statistics.describe import Options as StatisticsOptions
 from topxgen.statistics.describe import describe
-from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
     from topxgen.publication.dataset import Options, Part, Published
@@ -79,7 +78,8 @@ def _front_matter(published: "Published", models: list[Model]) -> str:
 
     parts = published.parts
     total = sum(part.pairs for part in parts)
-    codes = {_code(language) for part in parts for language in (part.config.language, part.config.target)}
+    sides = (language for part in parts for language in (part.config.language, part.config.target))
+    codes = {language.iso639_1 or language.iso639_3 for language in sides}
     bound = [model for model in models if model.licence is None or model.licence.restricts] or models
     identifiers = sorted({model.licence.hub if model.licence else "unknown" for model in bound})
     values: dict = {"language": sorted(codes)}
@@ -104,7 +104,10 @@ def _front_matter(published: "Published", models: list[Model]) -> str:
         {
             "config_name": name,
             **({"default": True} if name == ALL else {}),
-            "data_files": [{"split": split, "path": _paths(of, split)} for split in _splits(of)],
+            "data_files": [
+                {"split": split, "path": [f"{part.config.folder}/{split}.parquet" for part in of if split in part.rows]}
+                for split in _splits(of)
+            ],
         }
         for name, of in configs
     ]
@@ -131,16 +134,8 @@ def _splits(parts: Iterable["Part"]) -> list[str]:
     return [name for name in ("train", "validation") if any(name in part.rows for part in parts)]
 
 
-def _paths(parts: Iterable["Part"], split: str) -> list[str]:
-    return [f"{part.config.folder}/{split}.parquet" for part in parts if split in part.rows]
-
-
 def _sum(parts: Iterable["Part"], what: str, split: str) -> int:
     return sum(getattr(part, what).get(split, 0) for part in parts)
-
-
-def _code(language: Language) -> str:
-    return language.iso639_1 or language.iso639_3
 
 
 def _introduction(parts: list["Part"], models: list[Model]) -> str:

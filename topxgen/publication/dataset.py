@@ -141,7 +141,11 @@ def publish(run: Run, out: Path, options: Options) -> Published:
         before = _states(configs)
         with files.replacing_folder(out) as partial:
             published = _write(run, configs, partial, options)
-            _check_unchanged(configs, before)
+            for path, now in _states(configs).items():  # which were read several times
+                if now != before[path]:
+                    raise UsageError(
+                        f"{path} changed while it was read: a run is writing it; publish when that has finished"
+                    )
     return published
 
 
@@ -159,13 +163,6 @@ def _check_decontaminated(configs: list[Config]) -> None:
 def _states(configs: list[Config]) -> dict[Path, tuple]:
     paths = [source.path for config in configs for source in config.sources]
     return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]}
-
-
-def _check_unchanged(configs: list[Config], before: dict[Path, tuple]) -> None:
-    """Raise UsageError if a file of pairs is another one than at the beginning: it is read several times."""
-    for path, now in _states(configs).items():
-        if now != before[path]:
-            raise UsageError(f"{path} changed while it was read: a run is writing it; publish when that has finished")
 
 
 def _write(run: Run, configs: list[Config], folder: Path, options: Options) -> Published:

@@ -123,12 +123,11 @@ def _model(made: str, language: str, name: str) -> Model:
 def _add_commands(origin: Origin) -> None:
     source = origin.source
     layout = Layout(source.generation or source.folder.parent, source.folder.name)
-    manifests = {stage: (layout.manifest(stage, source.name), layout.manifest(stage)) for stage in STAGES}
+    manifests = {stage: layout.manifest(stage, source.name) for stage in STAGES}
     if source.filtered is not None:
-        manifests["decontaminate"] = (FilteredLayout(source.filtered).manifest(source.name),)
-    for stage, paths in manifests.items():
-        command = next((found for path in paths if (found := _read(path, _Manifest, origin).get("command"))), None)
-        if command:
+        manifests["decontaminate"] = FilteredLayout(source.filtered).manifest(source.name)
+    for stage, path in manifests.items():
+        if command := _read(path, _Manifest, origin).get("command"):
             origin.commands[stage] = masked_command(command)
 
 

@@ -6,7 +6,6 @@ training split, together with all candidates that are tied to it in the same way
 topxgen.text.leak_guard counts: equal texts in any spelling, half of the words of a sentence in runs of ten, ROUGE-L F1 above 0.7.
 """
 
-import hashlib
 import heapq
 import logging
 from collections import Counter, defaultdict
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from topxgen.common.console import Progress
+from topxgen.common.provenance import hash64
 from topxgen.publication.sources import Paragraph
 from topxgen.text.languages import Language
 from topxgen.text.leak_guard import leaks, text_key
@@ -39,12 +39,7 @@ class Validation:
 
 def key_of(paragraph: Paragraph, seed: int) -> int:
     """A hash of the text in any spelling: paragraphs of one text, by several back-translators say, have the same."""
-    return hash_of(f"{seed}\0{paragraph.language.flores}\0{text_key(paragraph.text)}")
-
-
-def hash_of(text: str) -> int:
-    """64 bits."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
+    return hash64(f"{seed}\0{paragraph.language.flores}\0{text_key(paragraph.text)}")
 
 
 def wanted_pairs(pairs: int, size: float | None) -> int:

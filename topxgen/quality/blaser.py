@@ -46,15 +46,43 @@ def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languag
     checkpoint = read_checkpoint(sonar)
     for language in languages:
         checkpoint.check(language)
-    check_fit(weight_file(blaser), checkpoint)
+    read_weights(weight_file(blaser), checkpoint)
 
 
-def check_fit(file: Path, checkpoint: sonar_encoder.Checkpoint) -> None:
-    """Raise UsageError if `file` is not BLASER-2.0-QE for vectors of this encoder."""
-    _weights(file, checkpoint)
+class PairScorer:
+    """Scores of pairs by a network over the vectors of their texts."""
+
+    def __init__(self, encode: Callable[[list[str], Language], "Tensor"], cache_bytes: int = CACHE_BYTES):
+        self._vectors = VectorCache(encode, cache_bytes)
+
+    def score(
+        self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
+    ) -> list[float | None]:
+        """A score for each pair, in order; None if a side is blank.
+
+        `sentences` are in `source`, `translations` in `target`, one for one (ValueError otherwise).
+        """
+        pairs = list(zip(sentences, translations, strict=True))
+        scores: list[float | None] = [None] * len(pairs)
+        nonblank = [i for i, (a, b) in enumerate(pairs) if not (is_blank(a) or is_blank(b))]
+        for start in range(0, len(nonblank), BLOCK_PAIRS):
+            block = nonblank[start : start + BLOCK_PAIRS]
+            sides = ([pairs[i][side] for i in block] for side in (0, 1))
+            values = self._network(*map(self._vectors.get, sides, (source, target)))
+            for i, value in zip(block, values.tolist(), strict=True):
+                scores[i] = value
+        return scores
+
+    def forget(self) -> None:
+        """Forget the vectors of earlier calls: a text that is embedded again, in another batch, may differ in the last bits."""
+        self._vectors.clear()
+
+    def close(self) -> None:
+        """Free the networks, the cache and their memory."""
+        self._vectors.clear()
 
 
-class Blaser:
+class Blaser(PairScorer):
     """Scores of translations.
 
     `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar`, `dtype` and
@@ -74,14 +102,14 @@ class Blaser:
         cache_bytes: int = CACHE_BYTES,
     ):
         checkpoint = read_checkpoint(sonar)
-        weights = _weights(weight_file(blaser), checkpoint)
+        weights = read_weights(weight_file(blaser), checkpoint)
         self._name, self._dtype = f"BLASER ({blaser}, {sonar})", dtype
         self._encoder = SonarEncoder(checkpoint, dtype=dtype, batch_tokens=batch_tokens)
         self._weights = [
             tuple(weights[f"mlp.{layer}.{kind}"].to(self._encoder.device).float() for kind in ("weight", "bias"))
             for layer in _LAYERS
         ]
-        self._vectors = VectorCache(self._encoder.encode, cache_bytes)
+        super().__init__(self._encoder.encode, cache_bytes)
 
     @property
     def truncated(self) -> int:
@@ -93,14 +121,9 @@ class Blaser:
         self._encoder.check(source)
         self._encoder.check(target)
 
-    def score(
-        self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
-    ) -> list[float | None]:
-        """A score for each pair, in order; None if a side is blank. Raises UsageError for scores that are no number.
-
-        `sentences` are in `source`, `translations` in `target`, one for one (ValueError otherwise).
-        """
-        scores = score_pairs(self._vectors, self._network, sentences, translations, source, target)
+    def score(self, sentences, translations, source, target) -> list[float | None]:
+        """As above. Raises UsageError for scores that are no number."""
+        scores = super().score(sentences, translations, source, target)
         check_finite(self._name, self._dtype, translations, (0.0 if score is None else score for score in scores))
         return scores
 
@@ -116,37 +139,10 @@ class Blaser:
             hidden = linear(linear(features, *first).tanh(), *second).tanh()
             return linear(hidden, *last)[:, 0]
 
-    def forget(self) -> None:
-        """Forget the vectors of earlier calls: a text that is embedded again, in another batch, may differ in the last bits."""
-        self._vectors.clear()
-
     def close(self) -> None:
-        """Free the networks, the cache and their memory."""
+        super().close()
         self._weights = None
-        self._vectors.clear()
         self._encoder.close()
-
-
-def score_pairs(
-    vectors: "VectorCache",
-    network: Callable[["Tensor", "Tensor"], "Tensor"],
-    sentences: Sequence[str],
-    translations: Sequence[str],
-    source: Language,
-    target: Language,
-) -> list[float | None]:
-    """Score pairs block by block, without blank ones; see Blaser.score."""
-    pairs = list(zip(sentences, translations, strict=True))
-    scores: list[float | None] = [None] * len(pairs)
-    nonblank = [i for i, (a, b) in enumerate(pairs) if not (is_blank(a) or is_blank(b))]
-    for start in range(0, len(nonblank), BLOCK_PAIRS):
-        block = nonblank[start : start + BLOCK_PAIRS]
-        values = network(
-            vectors.get([pairs[i][0] for i in block], source), vectors.get([pairs[i][1] for i in block], target)
-        )
-        for i, value in zip(block, values.tolist(), strict=True):
-            scores[i] = value
-    return scores
 
 
 class VectorCache:
@@ -223,8 +219,8 @@ def _download(name: str) -> Path:
             raise error from None
 
 
-def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Tensor"]:
-    """BLASER's tensors, with the shapes that SONAR's width requires."""
+def read_weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Tensor"]:
+    """The tensors of BLASER-2.0-QE for vectors of this encoder. Raises UsageError for another file."""
     weights = load_tensors(path)
     if set(weights) != set(_KEYS):
         raise UsageError(

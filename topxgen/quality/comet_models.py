@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from os.path import expanduser
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -80,7 +81,7 @@ def read_checkpoint(name: str) -> Checkpoint:
     Only hparams.yaml is downloaded. Raises UsageError if it is missing, damaged or out of reach, or if the encoder that it names is
     neither in the Hub's cache nor to be had.
     """
-    path = Path(name).expanduser()
+    path = Path(expanduser(name))
     if path.exists():
         file = (path.parent.parent if path.is_file() else path) / "hparams.yaml"
         if not file.is_file():
@@ -98,7 +99,7 @@ def read_checkpoint(name: str) -> Checkpoint:
 
 def settings(name: str) -> dict[str, str]:
     """What a run records of the model: a Hub id, or a folder's name and a digest of its content."""
-    if not Path(name).expanduser().exists():
+    if not Path(expanduser(name)).exists():
         return {"comet_name_or_path": name}
     checkpoint = read_checkpoint(name)
     return {"comet_name_or_path": Path(checkpoint.name).resolve().name, "comet_weights": checkpoint.fingerprint()}

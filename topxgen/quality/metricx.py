@@ -14,8 +14,8 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.weights import load_weights
 from topxgen.inference.tokenizer import plain_ids
-from topxgen.quality.mt5 import BATCH_TOKENS, refuse_adapter, tokenizer_of
-from topxgen.quality.replicas import Replicas, check_finite, default_dtype
+from topxgen.quality.mt5 import MT5Metric, refuse_adapter, tokenizer_of
+from topxgen.quality.replicas import check_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,29 +68,17 @@ def read_checkpoint(name: str) -> Checkpoint:
     return Checkpoint(name, version, needs_reference, is_tied, tokenizer_of(name, config.vocab_size))
 
 
-class MetricX:
-    """Errors of translations.
+class MetricX(MT5Metric):
+    """Errors of translations."""
 
-    `name_or_path`: a Hub id or folder; `dtype`: float32 or bfloat16, None by device; `batch_tokens` limits rows times longest
-    row; `devices`: see Replicas. `truncated` counts inputs longer than the model's limit. Raises UsageError if the model does
-    not load.
-    """
+    _read = staticmethod(read_checkpoint)
 
-    def __init__(
-        self,
-        name_or_path: str | Checkpoint = DEFAULT,
-        *,
-        dtype: str | None = None,
-        batch_tokens: int | None = None,
-        devices: Sequence[str] | None = None,
-    ):
+    def _network(self):
         import torch
         from transformers import MT5ForConditionalGeneration, logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        self._checkpoint = read_checkpoint(name_or_path) if isinstance(name_or_path, str) else name_or_path
-        self._dtype = dtype or default_dtype()
         name, is_tied = self._checkpoint.name, self._checkpoint.is_tied
         model = hub_call(
             name, lambda: load_weights(MT5ForConditionalGeneration, name, dtype=getattr(torch, self._dtype))
@@ -102,9 +90,7 @@ class MetricX:
         scale = model.config.d_model**-0.5 if is_tied else 1.0
         self._score_weights = model.lm_head.weight[SCORE_TOKEN].detach().float() * scale
         model.lm_head = torch.nn.Identity()  # 250,112 logits of which one counts: half of the time for a short input
-        self._replicas = Replicas(model, devices)
-        self._batch_tokens = batch_tokens or BATCH_TOKENS[self._replicas.device_type]
-        self.truncated = 0
+        return model
 
     def score(
         self, sources: Sequence[str], translations: Sequence[str], references: Sequence[str] | None = None
@@ -124,10 +110,9 @@ class MetricX:
                 + ": MetricX needs one of each for each segment"
             )
         texts = model_inputs(self._checkpoint.version, sources, translations, references)
-        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        values = self.logits(self._token_ids(list(place)))
-        check_finite(name, self._dtype, place, values)
-        return [min(max(values[place[text]], 0.0), WORST) for text in texts]
+        logits = self._logits_of(texts)  # of SCORE_TOKEN, for rows without </s>; not clipped
+        check_finite(name, self._dtype, logits, logits.values())
+        return [min(max(logits[text], 0.0), WORST) for text in texts]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         most = MAX_TOKENS[self._checkpoint.version] - 1
@@ -135,18 +120,9 @@ class MetricX:
         self.truncated += sum(len(row) > most for row in rows)
         return [row[:most] for row in rows]
 
-    def logits(self, rows: list[list[int]]) -> list[float]:
-        """The logit of SCORE_TOKEN for each row of token ids, without </s>, in order; not clipped."""
-        return [value.item() for value in self._replicas.run(rows, self._compute, self._batch_tokens)]
-
     def _compute(self, model, ids: "Tensor", mask: "Tensor") -> "Tensor":
         encoded = model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return first_step(model.decoder, encoded, mask).float() @ self._score_weights.to(ids.device)
-
-    def close(self) -> None:
-        """Free the network and its memory."""
-        self._replicas.close()
-        self._score_weights = None
 
 
 def model_inputs(

@@ -12,8 +12,8 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import listed, local_folder
 from topxgen.common.weights import load_tensors
 from topxgen.inference.tokenizer import plain_ids
-from topxgen.quality.mt5 import BATCH_TOKENS, refuse_adapter, tokenizer_of
-from topxgen.quality.replicas import Replicas, check_finite, default_dtype
+from topxgen.quality.mt5 import MT5Metric, refuse_adapter, tokenizer_of
+from topxgen.quality.replicas import check_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,27 +89,19 @@ def _config(name: str, weights: dict[str, "Tensor"]):
         ) from None
 
 
-class MTRanker:
+class MTRanker(MT5Metric):
     """Compares translations.
 
-    `name_or_path`: a Hub id, a folder in the authors' layout (pytorch_model.bin or model.safetensors, in one or several parts)
-    or such a file; `dtype`, `batch_tokens` and `devices` as for MetricX. `truncated` counts inputs longer than MAX_TOKENS.
-    Raises UsageError if the model does not load.
+    A folder has the authors' layout (pytorch_model.bin or model.safetensors, in one or several parts), or is such a file.
     """
 
-    def __init__(
-        self,
-        name_or_path: str | Checkpoint = DEFAULT,
-        *,
-        dtype: str | None = None,
-        batch_tokens: int | None = None,
-        devices: Sequence[str] | None = None,
-    ):
+    _read = staticmethod(read_checkpoint)
+
+    def _network(self):
         import torch
         from transformers import MT5EncoderModel
 
-        checkpoint = read_checkpoint(name_or_path) if isinstance(name_or_path, str) else name_or_path
-        self._name, self._tokenizer, self._dtype = checkpoint.name, checkpoint.tokenizer, dtype or default_dtype()
+        checkpoint = self._checkpoint
         with torch.device("meta"):
             model = MT5EncoderModel(checkpoint.config).encoder
         weights = {
@@ -121,12 +113,10 @@ class MTRanker:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise UsageError(
-                f"{self._name} is not a whole MT-Ranker: {' '.join(str(error).split())[:300]}; download it again"
+                f"{checkpoint.name} is not a whole MT-Ranker: {' '.join(str(error).split())[:300]}; download it again"
             ) from None
         self._head = [checkpoint.weights[name].float() for name in _HEAD]
-        self._replicas = Replicas(model.to(getattr(torch, self._dtype)).eval(), devices)
-        self._batch_tokens = batch_tokens or BATCH_TOKENS[self._replicas.device_type]
-        self.truncated = 0
+        return model.to(getattr(torch, self._dtype)).eval()
 
     def score(self, sources: Sequence[str], translations: Sequence[str], others: Sequence[str]) -> list[float]:
         """The probability (0 to 1) that each translation is better than the other one of the same source, in order; equal ones
@@ -139,20 +129,17 @@ class MTRanker:
             )
         triples = list(zip(sources, translations, others, strict=True))
         orders = [(model_input(s, a, b), model_input(s, b, a)) for s, a, b in triples]
-        place = {text: i for i, text in enumerate(dict.fromkeys(text for pair in orders for text in pair))}
-        logits = self.logits(self._token_ids(list(place)))
-        first = torch.tensor(logits, dtype=torch.float64).reshape(-1, 2).softmax(dim=1)[:, 0].tolist()
-        check_finite(self._name, self._dtype, place, first)
-        return [0.5 + (first[place[one]] - first[place[other]]) / 2 for one, other in orders]
+        logits = self._logits_of([text for pair in orders for text in pair])
+        first = torch.tensor([*logits.values()], dtype=torch.float64).reshape(-1, 2).softmax(dim=1)[:, 0].tolist()
+        check_finite(self._checkpoint.name, self._dtype, logits, first)
+        shares = dict(zip(logits, first, strict=True))
+        return [0.5 + (shares[one] - shares[other]) / 2 for one, other in orders]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        rows = plain_ids(self._tokenizer, texts)
+        tokenizer = self._checkpoint.tokenizer
+        rows = plain_ids(tokenizer, texts)
         self.truncated += sum(len(row) >= MAX_TOKENS for row in rows)
-        return [[*row[: MAX_TOKENS - 1], self._tokenizer.eos_token_id] for row in rows]
-
-    def logits(self, rows: list[list[int]]) -> list[list[float]]:
-        """The two outputs for each row of token ids, in order."""
-        return [pair.tolist() for pair in self._replicas.run(rows, self._compute, self._batch_tokens)]
+        return [[*row[: MAX_TOKENS - 1], tokenizer.eos_token_id] for row in rows]
 
     def _compute(self, model, ids: "Tensor", mask: "Tensor") -> "Tensor":
         from torch.nn.functional import linear
@@ -160,11 +147,6 @@ class MTRanker:
         hidden = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
         mean = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         return linear(mean, *(tensor.to(ids.device) for tensor in self._head))
-
-    def close(self) -> None:
-        """Free the network and its memory."""
-        self._replicas.close()
-        self._head = None
 
 
 def model_input(source: str, first: str, second: str) -> str:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
-from topxgen.common.memory import free_memory
+from topxgen.common.weights import free_memory
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,12 +6,12 @@ compiled part of sonar-space needs a CUDA build of torch, and the checkpoints co
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.memory import free_memory
-from topxgen.quality.blaser import VectorCache, score_pairs
+from topxgen.common.weights import free_memory
+from topxgen.quality.blaser import PairScorer
 from topxgen.quality.sonar import BATCH_TOKENS, torch_device
 from topxgen.text.languages import Language
 
@@ -41,7 +41,7 @@ def _import():
     return TextToEmbeddingModelPipeline, load_blaser_model, load_tokenizer
 
 
-class SonarSpace:
+class SonarSpace(PairScorer):
     """Scores of translations, as topxgen.quality.blaser.Blaser; sonar-space downloads the weights.
 
     Raises UsageError if the package or its weights do not load.
@@ -61,7 +61,7 @@ class SonarSpace:
                 f"sonar-space cannot load {ENCODER} and {BLASER} ({reason(error)}); it fetches them from "
                 "dl.fbaipublicfiles.com and the Hub, or takes them from its cache"
             ) from None
-        self._vectors = VectorCache(self._encode)
+        super().__init__(self._encode)
         self.truncated = 0
 
     def check(self, source: Language, target: Language) -> None:
@@ -75,12 +75,9 @@ class SonarSpace:
                     f"of NLLB; omit {language.name}, or choose another scorer"
                 ) from None
 
-    def score(
-        self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
-    ) -> list[float | None]:
-        """A score for each pair, in order; None if a side is blank."""
+    def score(self, sentences, translations, source, target) -> list[float | None]:
         self.check(source, target)
-        return score_pairs(self._vectors, self._network, sentences, translations, source, target)
+        return super().score(sentences, translations, source, target)
 
     def _encode(self, texts: list[str], language: Language) -> "Tensor":
         with warnings.catch_warnings(record=True) as caught:
@@ -97,12 +94,7 @@ class SonarSpace:
         with torch.inference_mode():
             return self._blaser(src=source.to(self.device), mt=translation.to(self.device))[:, 0]
 
-    def forget(self) -> None:
-        """See topxgen.quality.blaser.Blaser."""
-        self._vectors.clear()
-
     def close(self) -> None:
-        """Free the networks, the cache and their memory."""
+        super().close()
         self._pipeline = self._blaser = None
-        self._vectors.clear()
         free_memory()

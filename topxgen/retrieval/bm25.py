@@ -5,6 +5,7 @@ scores are summed here, in the same order and precision.
 """
 
 import logging
+from functools import partial
 
 from topxgen.common.console import ONCE
 from topxgen.common.registry import Choice
@@ -22,9 +23,9 @@ TOKENS = {
 
 
 class BM25:
-    """A similarity (see topxgen.retrieval): `method`, `k1` and `b` as bm25s has them, `tokens` one of TOKENS."""
+    """A similarity (see topxgen.retrieval): `method`, `k1` and `b` as bm25s has them."""
 
-    def __init__(self, pool: list[str], language: Language, *, method: str, k1: float, b: float, tokens: str):
+    def __init__(self, pool: list[str], language: Language, settings, *, method: str, k1: float, b: float):
         import bm25s
         import Stemmer
 
@@ -32,8 +33,8 @@ class BM25:
         words = {word for name in languages.names_of(language) for word in name.lower().split()}
         algorithm = next((a for a in Stemmer.algorithms() if a in words), None)
         self._stem = Stemmer.Stemmer(algorithm).stemWords if algorithm else list
-        self._tokens = tokens
-        if tokens == ORIGINAL and language.script in UNSPACED_SCRIPTS:
+        self._tokens = settings.retriever_tokens
+        if self._tokens == ORIGINAL and language.script in UNSPACED_SCRIPTS:
             text = f"--retriever_tokens original reads {language.name}, written without spaces, as one word: demonstrations are hardly similar"
             logger.warning(text, extra=ONCE)
         self._numbers: dict[str, int] = {}
@@ -68,19 +69,6 @@ class BM25:
         return scores
 
 
-class Robertson(BM25):
-    """Robertson's as published, k1 1.5, b 0.7."""
-
-    def __init__(self, pool: list[str], language: Language, settings=None):
-        super().__init__(pool, language, method="robertson", k1=1.5, b=0.7, tokens=_tokens_of(settings))
-
-
-class Okapi(BM25):
-    """Okapi BM25 as ATIRE has it (inverse document frequency log N/df, never negative), k1 1.5, b 0.75."""
-
-    def __init__(self, pool: list[str], language: Language, settings=None):
-        super().__init__(pool, language, method="atire", k1=1.5, b=0.75, tokens=_tokens_of(settings))
-
-
-def _tokens_of(settings) -> str:
-    return settings.retriever_tokens if settings else "unicode"
+# Robertson's as published, and Okapi BM25 as ATIRE has it (inverse document frequency log N/df, never negative).
+Robertson = partial(BM25, method="robertson", k1=1.5, b=0.7)
+Okapi = partial(BM25, method="atire", k1=1.5, b=0.75)

@@ -6,6 +6,7 @@ package; a label is a part of speech and a relation to the head.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from topxgen.text.languages import Language
 
@@ -40,24 +41,22 @@ def count_subtrees(tree: Tree, iterations: int = WL_ITERATIONS) -> Counter:
 class TreeKernel:
     """A similarity (see topxgen.retrieval): the cosine of the counts of `features` of two sentences' trees."""
 
-    features: Callable[[Tree], Counter]
-
-    def __init__(self, pool: list[str], language: Language, settings):
+    def __init__(self, pool: list[str], language: Language, settings, *, features: Callable[[Tree], Counter]):
         """Raises UsageError if spaCy or a model with a parser for the language is missing."""
         from topxgen.text import spacy_pipelines
 
         flag = f"--retriever_type {settings.name}"
         self._parser = spacy_pipelines.load(language, settings.spacy_model, "dependencies", flag)
-        self._pool = pool
+        self._pool, self._features = pool, features
         self._numbers: dict = {}
         self._rows = None
         self._counts: dict[str, Counter] = {}
 
     def prepare(self, queries: list[str]) -> None:
         if self._rows is None:
-            self._rows = unit_rows([self.features(tree) for tree in parse(self._parser, self._pool)], self._numbers)
+            self._rows = unit_rows([self._features(tree) for tree in parse(self._parser, self._pool)], self._numbers)
         new = [query for query in dict.fromkeys(queries) if query not in self._counts]
-        self._counts.update(zip(new, map(self.features, parse(self._parser, new)), strict=True))
+        self._counts.update(zip(new, map(self._features, parse(self._parser, new)), strict=True))
 
     def scores(self, queries: list[str]):
         rows = unit_rows([self._counts[query] for query in queries], dict(self._numbers))
@@ -66,16 +65,8 @@ class TreeKernel:
         return cosines.round(9)  # so that equal structures tie, whatever the order of summation
 
 
-class Structural(TreeKernel):
-    """Arcs only: which parts of speech depend on which."""
-
-    features = staticmethod(count_arcs)
-
-
-class Kernel(TreeKernel):
-    """Subtrees, counted as by grakel's WeisfeilerLehman kernel."""
-
-    features = staticmethod(count_subtrees)
+Structural = partial(TreeKernel, features=count_arcs)  # which parts of speech depend on which
+Kernel = partial(TreeKernel, features=count_subtrees)  # as grakel's WeisfeilerLehman kernel counts them
 
 
 def unit_rows(counts: list[Counter], numbers: dict):

@@ -53,7 +53,6 @@ class Funnel:
 
 
 _Counts = fields(counts=dict, prompts_asked=int | None)
-_Whole = fields(counts=dict[str, dict])
 OnRow = Callable[[Path, Row], object]
 
 
@@ -176,12 +175,6 @@ def _compare(result: Funnel, layout: Layout, stage: str, language: str, counts: 
     """The manifest of a stage; what it counts otherwise than the files becomes a problem."""
     path = layout.manifest(stage, language)
     manifest = read_file(path, _Counts, problems)
-    if not manifest:
-        path = layout.manifest(stage)
-        whole = read_file(path, _Whole, problems)
-        manifest = {"counts": whole.get("counts", {}).get(language) or {}}
-        if len(whole.get("counts", {})) == 1:
-            manifest["prompts_asked"] = whole.get("prompts_asked")
     file = (layout.paragraphs if stage == "generate" else layout.translations)(language)
     if manifest.get("counts") and not file.exists():
         result.problems.append(f"{language}: {file} is missing, of which {path} has counts")

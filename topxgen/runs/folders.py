@@ -13,7 +13,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lineage import EXPORT_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.provenance import values_of_flag
-from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, Layout, target_language_of, translations_name
+from topxgen.common.records import FilteredLayout, Layout, target_language_of, translations_name
 from topxgen.common.schemas import fields
 from topxgen.text import languages
 
@@ -147,7 +147,7 @@ def _names(files: Iterable[str], suffix: str) -> set[str]:
 
 def _generated(files: list[str]) -> set[str]:
     """Languages of which a folder has paragraphs, responses or rejects by the names of its files."""
-    responses = {name for name in _names(files, RESPONSES) if not f"{name}{RESPONSES}".endswith(SHARED_RESPONSES)}
+    responses = {name for name in _names(files, RESPONSES) if not name.endswith("translate")}
     sure = responses - {"topic_judge"} | {
         name for name in _names(files, REJECTS) if not name.endswith("_translate") and _is_language(name)
     }
@@ -170,8 +170,8 @@ def _is_language(name: str) -> bool:
 
 # What tells the JSON files of scripts apart.
 _Head = fields(groups=list, experiment=Any, words=Any, outputs=Any)
-# manifest_decontaminate_{Language}.json: `lineage` names the folder of the input; in older versions the command does.
-_Decontamination = fields(lineage=fields(name=str), command=list[str], finished=str)
+# manifest_decontaminate_{Language}.json: `lineage` names the folder of the input.
+_Decontamination = fields(lineage=fields(name=str), finished=str)
 
 
 class _Found:
@@ -309,8 +309,7 @@ class _Found:
         if language in self.pairs.get(output, ()):
             return output, finished
         folders = [folder for folder, named in self.pairs.items() if language in named]
-        given = values_of_flag(manifest.get("command", []), "--input_dir")
-        recorded = Path(manifest.get("lineage", {}).get("name") or next(filter(None, given), output))
+        recorded = Path(manifest.get("lineage", {}).get("name") or output)
         best = max((common_end(recorded, folder) for folder in folders), default=0)
         nearest = [folder for folder in folders if common_end(recorded, folder) == best]
         return (nearest[0] if len(nearest) == 1 and (best or len(folders) == 1) else output), finished

@@ -1,8 +1,7 @@
 """What decontaminations have left: their manifests, reports and hits."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Required
 
 import msgspec
 
@@ -15,51 +14,32 @@ from topxgen.runs.reading import Problems, read_file, read_lines
 Pairs = list[tuple[str, str]]
 
 
-class Split(TypedDict, total=False):
-    benchmark: Required[str]
-    split: Required[str]
-    language: Required[str]
-    texts: int
-    published_texts: int  # of a partial copy
-
-
-class Rules(TypedDict, total=False):
-    """What decides what overlaps; what follows the threshold is in manifests only."""
-
-    ngram_size: int
-    tokenizer: str
-    near_duplicate_threshold: float | None
-    tokens_per_ngram: dict[str, int]  # by language
-    benchmarks: dict[str, list[Split]]
-    language_not_covered: Pairs
-    not_loaded: Pairs
-
-
-class Part(TypedDict, total=False):
-    """What a report says of a language, in any version."""
-
-    input_sha256: str
-    settings: Rules
-    counts: dict[str, int]
-    not_checked: list[str]
-    overlaps: list[Overlaps]
-    partial: Pairs
-    language_not_covered: Pairs
-    not_loaded: Pairs
+Split = fields(
+    benchmark=Required[str], split=Required[str], language=Required[str], texts=int,
+    published_texts=int,  # of a partial copy
+)  # fmt: skip
+# What decides what overlaps; what follows the threshold is in manifests only.
+Rules = fields(
+    ngram_size=int, tokenizer=str, near_duplicate_threshold=float | None,
+    tokens_per_ngram=dict[str, int],  # by language
+    benchmarks=dict[str, list[Split]], language_not_covered=Pairs, not_loaded=Pairs,
+)  # fmt: skip
+# What a report says of a language, in any version.
+Part = fields(
+    input_sha256=str, settings=Rules, counts=dict[str, int], not_checked=list[str], overlaps=list[Overlaps],
+    partial=Pairs, language_not_covered=Pairs, not_loaded=Pairs,
+)  # fmt: skip
 
 
 class SharedTexts(SharedPair, total=False):
     match: str
 
 
-class SharedRow(TypedDict, total=False):
-    """What two splits share; `pool`: demonstrations are drawn from one of them."""
-
-    language: Required[str]
-    first: Required[tuple[str, str]]
-    second: Required[tuple[str, str]]
-    pool: bool
-    pairs: Required[list[SharedTexts]]
+# What two splits share; `pool`: demonstrations are drawn from one of them.
+SharedRow = fields(
+    language=Required[str], first=Required[tuple[str, str]], second=Required[tuple[str, str]], pool=bool,
+    pairs=Required[list[SharedTexts]],
+)  # fmt: skip
 
 
 class Report(msgspec.Struct):
@@ -83,28 +63,19 @@ class Audit(Report):
     hits: dict[str, list[FullHit]] = {}
 
 
-_Input = fields(bytes=int | None)
-
-
-class Manifest(TypedDict, total=False):
-    """manifest_decontaminate_{Language}.json, as far as it is shown."""
-
-    settings: Rules
-    counts: dict[str, int]
-    input: _Input
-    input_sha256: str
-    finished: str
+# manifest_decontaminate_{Language}.json, as far as it is shown.
+Manifest = fields(settings=Rules, counts=dict[str, int], input=fields(bytes=int | None), input_sha256=str, finished=str)
 
 
 def report(back_translation: BackTranslation, problems: Problems) -> Report | None:
     """The report beside the filtered files; None if there is none."""
     folder = back_translation.filtered
-    return _read(folder / "decontamination_report.json", Report, problems) if folder else None
+    return read_file(folder / "decontamination_report.json", Report, problems) or None if folder else None
 
 
 def audit(back_translation: BackTranslation, problems: Problems) -> Audit | None:
     """The report of decontamination.py --audit beside the pairs; None if there is none."""
-    return _read(back_translation.folder / "decontamination_audit.json", Audit, problems)
+    return read_file(back_translation.folder / "decontamination_audit.json", Audit, problems) or None
 
 
 def manifest(back_translation: BackTranslation, language: str, problems: Problems) -> Manifest:
@@ -118,11 +89,3 @@ def hits(back_translation: BackTranslation, language: str, problems: Problems) -
     if back_translation.filtered:
         path = FilteredLayout(back_translation.filtered).hits(language)
         yield from (hit for _, hit in read_lines(path, FullHit, problems))
-
-
-def _read(path: Path, schema: type, problems: Problems) -> Any:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=schema) if path.exists() else None
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
-        problems.add(path, f" cannot be read: {error}")
-        return None

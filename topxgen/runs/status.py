@@ -11,7 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from topxgen.common import lineage
 from topxgen.common.failures import Failure
@@ -55,20 +55,12 @@ SETTINGS = {stage: f"settings_{stage}.json" for stage in ("generate", "translate
 SETTINGS["main"] = TRANSLATE_SETTINGS
 
 
-class _Manifest(TypedDict, total=False):
-    """What is read of the manifest of any stage."""
-
-    complete: bool
-    command: list[str] | None
-    counts: dict[str, Any]
-    sentences: int
-    unanswered_prompts: int
-
-
+# What is read of the manifest of any stage.
+_Manifest = fields(
+    complete=bool, command=list[str] | None, counts=dict[str, Any], sentences=int, unanswered_prompts=int
+)
 # Of the settings of a training, and of the state in its checkpoints.
 _Steps = fields(max_steps=int | None)
-
-
 # What is read of the settings of main.py.
 _RunSettings = fields(method_translate=str, steps=int, number_of_refining_steps=int)
 _Record = fields(exit_code=int, hours=float, finished=str)
@@ -327,11 +319,7 @@ class Watcher:
         return self._tallies.setdefault((path, kind), Tally(path, kind)).read()
 
     def _manifest(self, layout: Layout, stage: str, language: str) -> dict:
-        """Of a language, or in older versions the one of all languages, if it has this one."""
-        if own := read_file(layout.manifest(stage, language), _Manifest, self._problems):
-            return own
-        whole = read_file(layout.manifest(stage), _Manifest, self._problems)
-        return whole if language in whole.get("counts", {}) else {}
+        return read_file(layout.manifest(stage, language), _Manifest, self._problems)
 
     def _stage(
         self, name: str, folder: Path, language: str, manifest: dict, holder: Holder | None, settings: Path

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, Required, TypedDict
+from typing import Required
 
 from topxgen.common.lineage import DATA_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.schemas import fields
@@ -20,33 +20,17 @@ MAX_POINTS = 400  # of a curve; more become means of as many steps each
 
 _Entry = fields(step=Required[int])
 Direction = fields(path=str, counts=Required[dict[str, int]])
-
-
 # data_manifest.json, as far as it is read.
 Data = fields(name=str, streamed=str, languages=dict[str, Direction], train_pairs=int, test_pairs=int)
-
-
-class Manifest(TypedDict, total=False):
-    """manifest_train.json, as far as it is read."""
-
-    complete: bool
-    steps: int
-    stopped_early: bool
-    best_checkpoint: str | None
-    metric_for_best_model: str | None
-    settings: dict
-    data: Data
-
-
+# manifest_train.json, as far as it is read.
+Manifest = fields(
+    complete=bool, steps=int, stopped_early=bool, best_checkpoint=str | None, metric_for_best_model=str | None,
+    settings=dict, data=Data,
+)  # fmt: skip
 # trainer_state.json of a checkpoint, as far as it is read.
 _State = fields(best_global_step=int | None, max_steps=int)
-
-
-class LeftOut(TypedDict):
-    """A line of left_out_pairs.jsonl."""
-
-    set: str
-    tokens: NotRequired[int]
+# A line of left_out_pairs.jsonl.
+LeftOut = fields(set=Required[str], tokens=int)
 
 
 @dataclass(frozen=True)

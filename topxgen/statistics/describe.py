@@ -190,7 +190,11 @@ def _diversity(sides: list[list[str]], languages: list[Language | None], options
     """The measures for each list of texts, empty ones left out, on samples of equal size; None where there are none."""
     sides = [[text for text in texts if not is_blank(text)] for texts in sides]
     size = min([options.sample, *(len(texts) for texts in sides if texts)])
-    samples = [_drawn(texts, size, options.seed) for texts in sides]
+    samples = []
+    for texts in sides:  # the same for the same texts and seed
+        order = list(range(len(texts)))
+        random.Random(f"sample {options.seed}").shuffle(order)
+        samples.append([texts[i] for i in order[:size]])
     tokens = [list(map(unicode_words, sample)) for sample in samples]
     words = min((sum(map(len, lists)) for lists in tokens if lists), default=0)
     scores = _vendi_scores(samples, languages, options)
@@ -198,13 +202,6 @@ def _diversity(sides: list[list[str]], languages: list[Language | None], options
         _measures(texts, sample, lists, words) | {"vendi_score": score} if texts else None
         for texts, sample, lists, score in zip(sides, samples, tokens, scores, strict=True)
     ]
-
-
-def _drawn(texts: list[str], size: int, seed: int) -> list[str]:
-    """`size` of the texts, in random order: the same for the same texts and seed."""
-    order = list(range(len(texts)))
-    random.Random(f"sample {seed}").shuffle(order)
-    return [texts[i] for i in order[:size]]
 
 
 def _vendi_scores(samples: list[list[str]], languages: list[Language | None], options: Options) -> list[float | None]:

@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,17 +67,17 @@ class Question(NamedTuple):
     sample: int
     seed: int
 
-    def drawn(self, corpus: Corpus) -> "_Asked":
-        """The requests about a random sample of the paragraphs that have a topic."""
+    def drawn(self, corpus: Corpus) -> tuple[list[Request], list[Request]]:
+        """The requests about a random sample of the paragraphs that have a topic; and those with another paragraph's topic."""
         pairs = [pair for pair in zip(corpus.topics, corpus.paragraphs, strict=False) if pair[0]]
         random.Random(f"judge {self.seed}").shuffle(pairs)
-        asked = _Asked([], [])
+        own, control = [], []
         for i, (topic, text) in enumerate(pairs[: self.sample]):
-            asked.own.append(self._request(corpus, topic, text))
+            own.append(self._request(corpus, topic, text))
             others = (pairs[(i + step) % len(pairs)][0] for step in range(1, len(pairs)))
             if other := next((other for other in others if other != topic), None):
-                asked.control.append(self._request(corpus, other, text))
-        return asked
+                control.append(self._request(corpus, other, text))
+        return own, control
 
     def _request(self, corpus: Corpus, topic: str, text: str) -> Request:
         filled = toml_prompts.fill(self.template, language=corpus.language.name, topic=topic, text=text)
@@ -86,7 +87,7 @@ class Question(NamedTuple):
     def counted(self, corpora: list[Corpus], responses: Path) -> list[dict | None]:
         """What TopicJudge.judge gives, by the responses in a file; nothing is asked. Raises UsageError if it cannot be read."""
         texts = {record["id"]: record["texts"] for record in read_responses(responses)}
-        return [_judged(self.drawn(corpus), texts) for corpus in corpora]
+        return [_judged(*self.drawn(corpus), texts) for corpus in corpora]
 
 
 @dataclass
@@ -126,28 +127,23 @@ class TopicJudge:
         answered is saved.
         """
         drawn = [self.question.drawn(corpus) for corpus in corpora]
-        if not any(asked.own for asked in drawn):
+        if not any(own for own, _ in drawn):
             raise UsageError("no paragraph has a topic: there is nothing to judge; drop --judge_model_name_or_path")
-        requests = {request.id: request for asked in drawn for request in (*asked.own, *asked.control)}
+        requests = {request.id: request for asked in drawn for request in chain(*asked)}
         texts: dict[str, list[str]] = {}
         with Progress("judge topics", len(requests), "answers") as bar:
             for answer in self._sampler.generate(inference.from_list(requests.values()), self._sampling):
                 texts[answer.id] = answer.texts
                 bar.update(1, **self.meter.shown())
-        return [_judged(asked, texts) for asked in drawn]
+        return [_judged(*asked, texts) for asked in drawn]
 
     def close(self) -> None:
         self._sampler.close()
 
 
-class _Asked(NamedTuple):
-    own: list[Request]
-    control: list[Request]  # with another paragraph's topic
-
-
-def _judged(asked: _Asked, texts: dict[str, list[str]]) -> dict | None:
+def _judged(own: list[Request], control: list[Request], texts: dict[str, list[str]]) -> dict | None:
     """`texts`: the responses by the id of their request."""
-    return {"on_topic": _counts(asked.own, texts), "control": _counts(asked.control, texts)} if asked.own else None
+    return {"on_topic": _counts(own, texts), "control": _counts(control, texts)} if own else None
 
 
 def _counts(requests: list[Request], texts: dict[str, list[str]]) -> dict:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from dataclasses import fields
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common import checksums, environment, hub, provenance
@@ -229,7 +230,7 @@ def result_settings(args: argparse.Namespace, data_digest: str) -> dict:
     settings = provenance.result_settings(args, excluded)
     if weights := provenance.weights_id(args.model_name_or_path):
         settings["weights"] = weights
-    if (template := Path(args.template_key).expanduser()).is_file():  # of the user's own
+    if (template := Path(expanduser(args.template_key))).is_file():  # of the user's own
         settings["template_sha256"] = checksums.sha256_of(template)
     rows = (languages.find(name, args.languages_file) for name in (args.src, *args.target_languages))
     settings |= {f"language {row.name}": languages.row_id(row) for row in rows}

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, Required, TypedDict
+from typing import Annotated, Any, Required
 
 import msgspec
 
@@ -66,23 +66,17 @@ _FileList = fields(processes=int, sharding=str, files=Required[dict[str, tuple[i
 _LogEntry = fields(step=Required[int])
 
 
-class _Sums(TypedDict):
-    unlogged: Annotated[list[float], msgspec.Meta(min_length=1)]
-    logged: float
-    last_logged_step: int
-
-
-class _TrainerState(TypedDict):
-    """The fields of transformers' TrainerState that training reads."""
-
-    global_step: int
-    max_steps: int
-    log_history: list[_LogEntry]
-    best_global_step: NotRequired[int | None]
-    best_metric: NotRequired[float | None]
-    best_model_checkpoint: NotRequired[str | None]
-    total_flos: NotRequired[float]
-    stateful_callbacks: NotRequired[dict[str, Any]]
+_Sums = fields(
+    unlogged=Required[Annotated[list[float], msgspec.Meta(min_length=1)]],
+    logged=Required[float],
+    last_logged_step=Required[int],
+)
+# The fields of transformers' TrainerState that training reads.
+_TrainerState = fields(
+    global_step=Required[int], max_steps=Required[int], log_history=Required[list[_LogEntry]],
+    best_global_step=int | None, best_metric=float | None, best_model_checkpoint=str | None, total_flos=float,
+    stateful_callbacks=dict[str, Any],
+)  # fmt: skip
 
 
 def file_list(folder: Path) -> dict:

@@ -51,7 +51,8 @@ def export(
     try:
         with OutputLock(folder, flag="--export_dir"):
             earlier = check(train, test, folder, formats)
-            shutil.rmtree(staging, ignore_errors=True)
+            if staging.is_dir():
+                shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
             try:
                 for name in dict.fromkeys(formats):

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
@@ -130,7 +131,7 @@ def open_rows(spec: DatasetSpec, hub_data=None) -> tuple[list[Path], Iterator[di
 
 def local_path(name: str) -> Path | None:
     """The path that --dataset_name_or_path names; None if it is a Hub id. Raises UsageError if it is neither."""
-    path = Path(name).expanduser()
+    path = Path(expanduser(name))
     if name and path.exists():
         return path
     if path.suffix.lower() not in tables.TABLE_SUFFIXES and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):

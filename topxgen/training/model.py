@@ -14,8 +14,7 @@ from topxgen.common import environment, flag_rules
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender
 from topxgen.common.hub import cannot_load, hub_call
-from topxgen.common.text_only import parts_not_for_text
-from topxgen.common.weights import load_weights
+from topxgen.common.weights import load_weights, parts_not_for_text
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import check_vocabulary, load_tokenizer
 from topxgen.training.arguments import launched_with_deepspeed

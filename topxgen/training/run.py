@@ -4,7 +4,6 @@ import argparse
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Required
 
@@ -135,8 +134,6 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     `eval_sets` come from `evaluation_sets`, `facts` describe the data, `settings` decide the result.
     """
     started, output_dir = provenance.now(), args.output_dir
-    if args.push_to_hub:
-        hub.check_token()
     info = model_card.RunInfo(
         args, model.is_decoder, facts, settings, provenance.command_line(()), lineage.of_training(vars(args), facts)
     )
@@ -176,6 +173,8 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
 
 def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: str) -> None:
     """Copy the best model into the output directory, write the manifest, upload if requested."""
+    from topxgen.training.log import CURVES_FILE
+
     args, output_dir = info.args, info.args.output_dir
     best_step = state.best_global_step or state.global_step  # the last one, if nothing was evaluated
     best = output_dir / f"checkpoint-{best_step}"
@@ -187,6 +186,9 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     if number := _number_of_choices(args, state, stopped_early):
         chosen = lineage.of_checkpoint(args.metric_for_best_model, str(output_dir), number)
         link["selections"] = [*link["selections"], chosen]
+    names = (*copied, LOG_FILE, CURVES_FILE, SKIPPED_PAIRS_FILE, SETTINGS_FILE)
+    finished = [output_dir / name for name in names]
+    finished += [folder / checkpoints.CHECKSUM_FILE for folder in checkpoints.all_checkpoints(output_dir)]
     manifest = {
         "stage": "train",
         "complete": True,
@@ -204,7 +206,7 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
         "metric_for_best_model": args.metric_for_best_model,
         "worse_than_before_training": sorted(name for name, _, _ in worse),
         lineage.KEY: link,
-        checksums.KEY: checksums.existing(output_dir, _finished_files(output_dir, copied)),
+        checksums.KEY: checksums.existing(output_dir, finished),
     }
     checksums.claim(output_dir, manifest[checksums.KEY], copied)
     write_json(output_dir / MANIFEST_FILE, manifest)
@@ -213,14 +215,6 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     if args.push_to_hub:
         name = args.hub_model_id or output_dir.resolve().name
         show(f"uploaded to {hub.upload(output_dir, name, 'model', ['checkpoint-*', 'unusable-*', 'run/*'])}")
-
-
-def _finished_files(output_dir: Path, copied: Iterable[str]) -> Iterator[Path]:
-    from topxgen.training.log import CURVES_FILE
-
-    names = (*copied, LOG_FILE, CURVES_FILE, SKIPPED_PAIRS_FILE, SETTINGS_FILE)
-    yield from (output_dir / name for name in names)
-    yield from (folder / checkpoints.CHECKSUM_FILE for folder in checkpoints.all_checkpoints(output_dir))
 
 
 def _number_of_choices(args: argparse.Namespace, state, stopped_early: bool) -> int:

@@ -74,7 +74,6 @@ class TranslatorSettings(Settings):
     retriever_tokens: str = "unicode"
     allow_partial_benchmark: bool = False
     response_cache: Callable[[str], Path] | None = None  # where responses are kept, by the name of the source language
-    earlier_responses: Path | None = None  # a file of responses that is only read
     meter: Any = field(default=None, compare=False)  # a topxgen.inference.costs.Meter, which counts what responses cost
     # Other translators than the LLM, whose model has its own:
     distributed: str | None = None  # a name in topxgen.distributed.SCHEDULERS, whose workers translate
@@ -141,7 +140,6 @@ def _of_worker(settings: TranslatorSettings, local) -> TranslatorSettings:
         model=None,
         engine_log=None,
         response_cache=None,
-        earlier_responses=None,
         meter=None,
     )
 

@@ -24,6 +24,10 @@ _MARK = re.compile(r"(?<![\w*@#])([*@#])+(?=\w)")
 _LOCALE = "C.UTF-8"
 
 
+def installed_pairs() -> list[str]:
+    return subprocess.run(["apertium", "-l"], capture_output=True, encoding="utf-8").stdout.split()
+
+
 def _plain(sentence: str) -> str:
     """One line without control and invisible characters and without characters that look like Apertium's marks."""
     printable = "".join(char if char.isprintable() else " " for char in visible(sentence))
@@ -124,7 +128,7 @@ class Apertium:
 
     @staticmethod
     def _pair(source: Language, target: Language) -> str:
-        listed = subprocess.run(["apertium", "-l"], capture_output=True, encoding="utf-8").stdout.split()
+        listed = installed_pairs()
         for a in (source.iso639_1, source.iso639_3):
             for b in (target.iso639_1, target.iso639_3):
                 if a and b and f"{a}-{b}" in listed:

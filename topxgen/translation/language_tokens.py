@@ -40,8 +40,8 @@ FAMILIES = (
     Family("multilingual Marian", r">>[\w-]+<<", (">>{iso639_3}_{script}<<", ">>{iso639_3}<<", ">>{iso639_1}<<"), False, "source"),
 )
 # fmt: on
-# Codes that are not in the language table: Norwegian for Bokmål, and one of M2M-100's own.
-OTHER_CODES = {"nob_Latn": "no", "nso_Latn": "ns"}
+# Codes that are not in the language table: Norwegian for Bokmål, one of M2M-100's own, and some of MADLAD-400's.
+OTHER_CODES = {"nob_Latn": "no", "nso_Latn": "ns", "tgl_Latn": "fil", "dik_Latn": "din", "knc_Arab": "kr_Arab"}
 # Of languages with several rows in the table: the script that a token without one stands for.
 MAIN_SCRIPTS = dict(ace="Latn", arb="Arab", bjn="Latn", kas="Arab", knc="Latn", min="Latn", taq="Latn", zho="Hans")
 BILINGUAL = Family("bilingual", "", (), False, "none")

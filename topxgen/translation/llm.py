@@ -87,16 +87,17 @@ class LLM(WithCandidates):
             return self._sampler
         if source.name not in self._cached:
             path, paid = settings.response_cache(source.name), settings.inference_api in inference.REMOTE
-            self._cached[source.name] = CachedSampler(self._sampler, path, paid, settings.earlier_responses)
+            self._cached[source.name] = CachedSampler(self._sampler, path, paid)
         return self._cached[source.name]
 
     @property
     def version(self) -> str:
         how = "chat" if self._style == CHAT else f"template {self._settings.template_key}"
         adapter = f" + {self._model.adapter_name_or_path}" if self._model.adapter_name_or_path else ""
+        shots, beams = self._settings.number_of_demonstrations, self._settings.num_beams
         return (
-            f"{self._model.model_name_or_path}{adapter} through {self._settings.inference_api}, {how}, {self._settings.number_of_demonstrations} "
-            f"demonstrations from {self._settings.demonstration_pool}, {self._settings.num_beams} beams"
+            f"{self._model.model_name_or_path}{adapter} through {self._settings.inference_api}, {how}, {shots} "
+            f"demonstration{'s' * (shots != 1)} from {self._settings.demonstration_pool}, {beams} beam{'s' * (beams != 1)}"
         )
 
     @property

@@ -16,15 +16,15 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, replacing_folder, write_json
 from topxgen.common.hub import hub_call
 from topxgen.common.locks import wait_for_lock
-from topxgen.common.memory import free_memory
 from topxgen.common.provenance import digest, weights_id
-from topxgen.common.weights import load_weights
+from topxgen.common.weights import free_memory, load_weights
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.translation import TranslatorSettings
 
@@ -231,7 +231,7 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
         file = source / "config.json"
         version = digest([weights_id(source), file.read_text("utf-8") if file.is_file() else ""])
     name = f"{source.name}-{version[:12]}-{compute_type}"
-    folder = Path(settings.cache_dir).expanduser() / "ctranslate2" / name
+    folder = Path(expanduser(settings.cache_dir)) / "ctranslate2" / name
     if _is_whole(folder):
         return folder
     # Of jobs that start together the first converts, the others wait.

@@ -17,7 +17,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.lineage import TRAIN_MANIFEST
 from topxgen.common.provenance import TRANSLATE_MANIFEST, digest, values_of_flag
 from topxgen.common.rates import NAME as RATES
-from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, ParagraphRecord, RejectRecord
+from topxgen.common.records import FilteredLayout, ParagraphRecord, RejectRecord
 from topxgen.common.schemas import fields
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.inference.costs import COUNTED, Prices
@@ -258,9 +258,8 @@ def _usage(run: Run, problems: Problems) -> Iterator[dict]:
     for one in run.back_translations:
         layout = one.layout()
         prices = Prices.of_command(read_file(layout.manifest("translate"), _Manifest, problems).get("command", []))
-        paths = {language: layout.translation_responses(language) for language in one.languages}
-        for language, path in [*paths.items(), ("all", one.folder / SHARED_RESPONSES)]:
-            yield from tokens("back-translate", one.folder, language, path, prices)
+        for language in one.languages:
+            yield from tokens("back-translate", one.folder, language, layout.translation_responses(language), prices)
     for model in dict.fromkeys(folder.parent for folder in run.translations):
         folders = [folder for folder in run.translations if folder.parent == model]
         usages = [read_file(folder / TRANSLATE_MANIFEST, _Manifest, problems).get("usage") or {} for folder in folders]
@@ -276,12 +275,7 @@ def _work(run: Run, problems: Problems) -> Iterator[dict]:
 
     def stage(folder: Path, name: str, key: str, unit: str, rates: dict[str, float]) -> Iterator[dict]:
         where, rate = relative(run.root, folder), rates.get(name)
-        paths = sorted(folder.glob(f"manifest_{name}_*.json"))
-        whole = {} if paths else read_file(folder / f"manifest_{name}.json", _Manifest, problems)
-        if whole:  # of an older version: one for all languages
-            counts = [part.get(key) or 0 for part in whole.get("counts", {}).values() if isinstance(part, dict)]
-            yield from _done(name, where, "", whole, sum(counts), unit, rate)
-        for path in paths:
+        for path in sorted(folder.glob(f"manifest_{name}_*.json")):
             manifest = read_file(path, _Manifest, problems)
             language = manifest.get("language") or path.stem.removeprefix(f"manifest_{name}_")
             yield from _done(name, where, language, manifest, manifest.get("counts", {}).get(key), unit, rate)

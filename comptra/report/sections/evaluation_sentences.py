@@ -334,7 +334,9 @@ def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> di
     wanted = {(direction, *_scored(one, n)) for direction, one in systems for n in range(len(one.system.sentences))}
     found: dict[Key, dict[str, float]] = {}
     differing: set[str] = set()  # by other weights, tokenizers or baselines, which these files do not name
-    for path in _segment_files({run.root, *(report.parent for report in run.evaluations)}):
+    folders = {run.root, *(report.parent for report in run.evaluations)}
+    paths = (path for folder in folders for path in (*folder.glob("*.jsonl"), *folder.glob("*.csv")))
+    for path in sorted(filter(_is_segments, paths)):
         try:
             for line in _lines(path):
                 scored = line["direction"], line["source"], line["translation"]
@@ -351,11 +353,6 @@ def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> di
     for name in sorted(differing):
         options.notice("missing", f"scores of sentences by {name} differ between files of --segments: not shown")
     return {key: {name: own[name] for name in own if name not in differing} for key, own in found.items()}
-
-
-def _segment_files(folders: Iterable[Path]) -> list[Path]:
-    paths = (path for folder in folders for path in (*folder.glob("*.jsonl"), *folder.glob("*.csv")))
-    return sorted(filter(_is_segments, paths))
 
 
 def _is_segments(path: Path) -> bool:

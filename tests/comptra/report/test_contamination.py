@@ -1,6 +1,7 @@
 """What overlaps test sets: every hit with the words that both texts share, and what was compared with nothing."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -330,17 +331,19 @@ def test_counts_of_a_report_that_are_not_those_of_the_manifest_are_said(folder):
     assert next(one for one in data["languages"] if one["language"] == "Basque")["counts"]["pairs"] == pairs
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"languages": 5, "counts": 5}', b"[]", b"\xff\xfe", b""])
+@pytest.mark.parametrize("content", [b"{", b'{"languages": 5, "counts": 5}', b"[]", b"\xff\xfe", b"", None])
 def test_damaged_files_are_named(folder, content):
+    """None: a pipe, which nobody writes to."""
     decontaminate(folder, code=3)
     layout = FilteredLayout(folder / "run" / FOLDER)
-    (folder / "run" / FOLDER / "decontamination_report.json").write_bytes(content)
-    layout.manifest("Basque").write_bytes(content)
+    for path in (layout.output_dir / "decontamination_report.json", layout.manifest("Basque")):
+        path.unlink()
+        path.write_bytes(content) if content is not None else os.mkfifo(path)
     with open(layout.hits("Basque"), "ab") as file:
         file.write(b'{"line": 1, "si')
     data, options = collected(folder / "run")
     problems = " ".join(notice.text for notice in options.notices)
-    assert "decontamination_report.json cannot be read" in problems and "manifest_decontaminate_Basque.json" in problems
+    assert "decontamination_report.json is left out" in problems and "manifest_decontaminate_Basque.json" in problems
     assert "the last line of Basque_translate_contaminated.jsonl is being written" in problems
     assert data["total"] == 1 and "it is not known" in unchecked(data)["Basque"]
 

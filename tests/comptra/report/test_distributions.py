@@ -129,24 +129,6 @@ def test_half_of_a_run_has_what_is_known(run, tmp_path):
     assert any("is being written" in text for text in texts_of(options, "info")) and not texts_of(options, "problem")
 
 
-def test_manifests_of_older_versions_have_all_languages(run, tmp_path):
-    root = shutil.copytree(run, tmp_path / "run")
-    for path in root.glob("**/manifest_*_Basque.json"):
-        if "decontaminate" not in path.name:
-            path.unlink()
-    old = {part["stage"]: part for part in collect(root)[0]["work"]}
-    new = {part["stage"]: part for part in collect(run)[0]["work"]}
-    assert {stage: part["count"] for stage, part in old.items()} == {
-        stage: part["count"] for stage, part in new.items()
-    }
-    (root / "manifest_generate.json").write_text(
-        '{"counts": {"Basque": {"kept": 1}}, "started": "soon", "finished": 7}'
-    )
-    data, options = collect(root)
-    assert "generate" not in {part["stage"] for part in data["work"]}
-    assert any("manifest_generate.json" in line for line in texts_of(options, "problem"))
-
-
 @pytest.mark.parametrize("section", [funnel, distributions])
 def test_files_that_vanish_while_they_are_read(run, tmp_path, section):
     root = shutil.copytree(run, tmp_path / "run")

@@ -13,7 +13,6 @@ from topxgen.generation.checks import check_topics
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.prompt_templates import for_model, only_in_a_dry_run
 from topxgen.generation.seeds import STAND_IN, example_sentences
-from topxgen.generation.topics import TopicOrder
 from topxgen.prompting.style import as_prompt
 from topxgen.text import languages
 
@@ -108,6 +107,21 @@ class TopXGen(Pipeline):
         else:
             indices = [rng.randrange(len(self._paragraphs[name])) for name in names]
         return [(name, self._paragraphs[name][index]) for name, index in zip(names, indices, strict=True)]
+
+
+class TopicOrder:
+    """The topic of the n-th prompt of a language: shuffled topics, then shuffled again, without end."""
+
+    def __init__(self, topics: list[str], seed: int, language: str):
+        self._topics, self._seed, self._language = topics, seed, language
+        self._turn, self._shuffled = -1, topics
+
+    def topic(self, number: int) -> str:
+        turn, index = divmod(number, len(self._topics))
+        if turn != self._turn:
+            self._turn, self._shuffled = turn, list(self._topics)
+            random.Random(f"topics {self._seed} {self._language} {turn}").shuffle(self._shuffled)
+        return self._shuffled[index]
 
 
 def _example_paragraphs(args) -> dict[str, list[str]]:
