@@ -117,7 +117,10 @@ def tables(report: dict, detailed: bool = False) -> list[Table]:
             made.append(_means_table(classes, systems, report))
     made += [table for own in _by_dataset(report["groups"]) if (table := _fault_table(own, systems))]
     made += [_seeds_table(group) for group in report["groups"] if group.get("over_seeds")]
-    return [replace(made[0], notes=_failed(report) + made[0].notes), *made[1:]]
+    titles = {name: title for group in report["groups"] for name, title in group["titles"].items()}
+    failed = report.get("failed_metrics") or {}
+    lines = [f"{titles.get(name, name)}: not computed: {why}" for name, why in failed.items()]
+    return [replace(made[0], notes=lines + made[0].notes), *made[1:]]
 
 
 def metric_names(groups: Iterable[dict]) -> list[str]:
@@ -130,12 +133,6 @@ def _names_with_scores(groups: Sequence[dict]) -> list[str]:
     """The metrics that have a score somewhere; all if none has."""
     names = metric_names(groups)
     return [name for name in names if _scored(groups, name)] or names
-
-
-def _failed(report: dict) -> list[str]:
-    titles = {name: title for group in report["groups"] for name, title in group["titles"].items()}
-    failed = report.get("failed_metrics") or {}
-    return [f"{titles.get(name, name)}: not computed: {why}" for name, why in failed.items()]
 
 
 def _by_dataset(groups: Sequence[dict]) -> list[list[dict]]:

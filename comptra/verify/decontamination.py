@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 from comptra.verify import Audit, beginning
@@ -147,13 +148,11 @@ def _check_report(audit: Audit, path: Path) -> None:
         return audit.problem(markdown, f"is missing beside {path.name}")
     text = "".join(report.as_markdown(content, {name: partial(iter, found) for name, found in hits.items()}))
     if text != (there := markdown.read_text(encoding="utf-8", errors="replace")):
-        _first_difference(audit, markdown, f"what {path.name} says", text, there)
-
-
-def _first_difference(audit: Audit, path: Path, what: str, expected: str, there: str) -> None:
-    pairs = zip([*expected.split("\n"), ""], [*there.split("\n"), ""], strict=False)
-    number, lines = next(((n, lines) for n, lines in enumerate(pairs, start=1) if lines[0] != lines[1]), (0, ("", "")))
-    audit.problem(path, f"line {number} is not {what}", lines[1], lines[0])
+        pairs = enumerate(zip_longest(text.split("\n"), there.split("\n"), fillvalue=""), start=1)
+        number, (expected, line) = next(
+            ((number, lines) for number, lines in pairs if lines[0] != lines[1]), (0, ("", ""))
+        )
+        audit.problem(markdown, f"line {number} is not what {path.name} says", line, expected)
 
 
 def _check_overlaps(audit: Audit, path: Path, language: str, part: report.Part, hits: list[report.Hit]) -> None:

@@ -58,10 +58,6 @@ def wordly(char: str) -> bool:
     return unicodedata.category(char)[0] in "LMN"
 
 
-def recased(text: str, rng: random.Random, vocabulary: list[str]) -> str:
-    return rng.choice([str.upper, str.lower, str.title, str.swapcase])(text)
-
-
 def halved(text: str, rng: random.Random, vocabulary: list[str]) -> str:
     words = text.split()
     middle = len(words) // 2
@@ -86,7 +82,7 @@ def respelled(text: str, rng: random.Random, vocabulary: list[str]) -> str:
 
 ALTERATIONS = {
     "verbatim": lambda text, rng, vocabulary: text,
-    "re-cased": recased,
+    "re-cased": lambda text, rng, vocabulary: rng.choice([str.upper, str.lower, str.title, str.swapcase])(text),
     "re-punctuated": repunctuated,
     "1 word changed": changed(1),
     "2 words changed": changed(2),

@@ -35,12 +35,8 @@ def as_flags(**values: object) -> list[str]:
 
 def ntrex(folder: Path, *names: str) -> list[list[str]]:
     """The lines of NTREX-128 in these languages, one for one."""
-    return [read_lines(folder / _ntrex_file(name)) for name in names]
-
-
-def _ntrex_file(name: str) -> str:
-    code = languages.find(name).ntrex.split("_")[0]
-    return f"newstest2019-{'src' if name == 'English' else 'ref'}.{code}.txt"
+    codes = [languages.find(name).ntrex.split("_")[0] for name in names]
+    return [read_lines(folder / f"newstest2019-{'src' if code == 'eng' else 'ref'}.{code}.txt") for code in codes]
 
 
 def peak_mib() -> int:

@@ -31,10 +31,6 @@ WAYS = ("kill -9", "kill -9", "scancel KILL", "USR1", "requeue")
 LONGEST_S = 4.0  # from the moment when a job was seen running to its kill; less in a stage whose jobs end before it
 
 
-def stage_of(job: str) -> str:
-    return "merge" if job.endswith("-merge") else job
-
-
 class Killer:
     def __init__(self, cluster: slurm.Cluster, place: Path, kills: int, seed: int):
         self.cluster, self.place, self.each = cluster, place, -(-kills // len(STAGES))
@@ -48,9 +44,10 @@ class Killer:
 
     def look(self) -> None:
         """Kill one of the running jobs if it is time."""
-        names = {str(job["id"]): job["name"] for job in slurm.last_jobs(self.place)}
+        jobs = [(str(job["id"]), job["name"]) for job in slurm.last_jobs(self.place)]
+        names = {key: "merge" if name.endswith("-merge") else name for key, name in jobs}
         running = [key for key, state in self.cluster.jobs().items() if state == "RUNNING"]
-        stages = {key: stage_of(names[key.split("_")[0]]) for key in running if key.split("_")[0] in names}
+        stages = {key: names[key.split("_")[0]] for key in running if key.split("_")[0] in names}
         for missed in self.due.keys() - stages.items():
             del self.due[missed]
             self.longest[missed[1]] = max(0.3, 0.7 * self.longest[missed[1]])

@@ -5,7 +5,7 @@ import shutil
 import unicodedata
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -182,11 +182,15 @@ def test_what_counts_as_a_leak():
     for encoded in (
         SOURCE.encode("ascii", "xmlcharrefreplace").decode().replace("'", "&rsquo;"),
         quote(SOURCE),
+        quote_plus(SOURCE),
+        json.dumps(SOURCE)[1:-1],
+        SOURCE.replace("e", "\u0435").replace("o", "\u043e").replace("a", "\u0430"),  # Cyrillic
         SOURCE.encode().decode("latin-1"),
         "".join(bytes([b]).decode("cp1252", errors="ignore") or chr(b) for b in SOURCE.encode()),
     ):
         assert kind(encoded, SOURCE) == kind(SOURCE, encoded) == "equal"
     assert kind("%90", "%91") is None, "percentages"
+    assert kind("Ово је реченица.", "Ovo je rečenica.") is None, "Serbian in both scripts"
     assert {name: kind(nearly(SOURCE), SOURCE) for name, nearly in NEARLY.items()} == {
         "other words": "near_duplicate",
         "two words more": "partial",

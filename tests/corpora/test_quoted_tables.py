@@ -3,13 +3,14 @@
 import csv
 import gzip
 import io
+import re
 from pathlib import Path
 
 import pytest
 
 from comptra import evaluation_sets
 from topxgen.common.errors import UsageError
-from topxgen.corpora.tables import columns_in, read_columns, tsv_rows
+from topxgen.corpora.tables import columns_in, csv_rows, read_columns, tsv_rows
 from topxgen.corpora.topics import read_topics
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
@@ -75,6 +76,27 @@ def test_quotation_marks_behind_backslashes_are_refused(tmp_path, text):
     path.write_text(f"English\tBasque\n{text}")
     with pytest.raises(UsageError, match=rf"{path}, line 2: a backslash escapes a quotation mark.* doubled"):
         read_columns(path)
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("a.csv", 'English,Basque\nHe said \\"hi\\" to me.,"Bat, bi."\n', "line 2: a backslash escapes a quotation mark"),
+        ("a.csv", "English,Basque\n'It''s one, two.',Bat.\n'It''s one.',Bat.\n", "line 3: 'It''s one.' is quoted by single quotes"),
+        ("a.tsv", "English\tBasque\n'It''s \"one\".'\tBat.\n", "line 2: 'It''s \"one\".' is quoted by single quotes"),
+    ],
+)  # fmt: skip
+def test_other_quoting_is_refused(name, text, says, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=re.escape(says)):
+        read_columns(tmp_path / name)
+
+
+def test_backslashes_and_single_quotes_of_the_texts_stay(tmp_path):
+    rows = [["English", "Basque"], ["'Two.'", "''"], ["C:\\dir\\, it's", 'Say "C:\\"']]
+    (tmp_path / "a.csv").write_text('English,Basque\n\'Two.\',\'\'\n"C:\\dir\\, it\'s","Say ""C:\\"""\n')
+    assert [row for _, row in csv_rows(tmp_path / "a.csv")] == rows
+    assert [row for _, row in tsv_rows(write(tmp_path / "a.tsv", rows, csv.QUOTE_ALL))] == rows
 
 
 @pytest.mark.parametrize(
@@ -152,6 +174,7 @@ def test_empty_cells_and_spaces_beside_separators(text, tmp_path):
     "content, hint",
     [
         ("Basque\tEnglish\nkaixo\thello\n".encode("utf-16"), "it is UTF-16"),
+        ("Basque\tEnglish\nkaixo\thello\n".encode("utf-16-le"), "it holds NUL characters"),
         ("Basque\tEnglish\nma\xf1a\thello\n".encode("latin-1"), "it is not UTF-8 .Latin-1"),
         (gzip.compress(b"Basque\tEnglish\nkaixo\thello\n", mtime=0), "it is gzip-compressed"),
     ],

@@ -47,6 +47,23 @@ BAT, BI = "Mendiak oso altuak dira.", "Itsasoa urdina da (eta handia)."
         "Ị chọrọ ederede ndị ọzọ?",
         "Ufuna eminye imibhalo?",
         "Ma u baahan tahay qoraallo dheeraad ah?",
+        "Zalantzarik baduzu, galdetu lasai.",
+        "Testu hauek euskaraz idatzita daude.",
+        "Hauek dira bi testuak.",
+        "Testuek 60 hitz inguru dituzte.",
+        "Waɗannan su ne rubutu biyu.",
+        "Kuna son in rubuta ƙarin rubutu?",
+        "Ọ bụrụ na ịchọrọ ihe ọzọ, gwa m.",
+        "Urashaka ko nandika indi myandiko?",
+        "यी दुई पाठहरू हुन्।",
+        "कृपया थप जानकारी चाहिए मलाई भन्नुहोस्।",
+        "Haddii aad wax kale u baahan tahay, ii sheeg.",
+        "Ieu dua téks anu dipénta.",
+        "Haya ni maandishi mawili.",
+        "Kumbuka: maandishi haya ni asilia.",
+        "اگر آپ کو مزید کچھ چاہیے تو بتائیں۔",
+        "Ukuba ufuna enye into, ndixelele.",
+        "Best regards,",
     ],
 )
 def test_remarks_to_the_user_below_a_text_are_left_out(remark):
@@ -96,6 +113,15 @@ def test_letters_and_roman_numbers_number_lists(labels):
     first, second = labels
     for before in ("", "Hona hemen bi testuak:\n\n"):
         assert numbered_texts(f"{before}{first} {BAT}\n\n{second} {BI}", 2) == [BAT, BI]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["- 1. {}\n- 2. {}", "#1 {}\n#2 {}", "① {}\n② {}", "<1>{}</1>\n<2>{}</2>", "<text>{}</text>\n<text>{}</text>", "First text: {}\n\nSecond text: {}",
+     "**Text One:** {}\n\n**Text Two:** {}", "1. 🏔️ {}\n2. {} ✅"],
+)  # fmt: skip
+def test_other_layouts_of_a_list(layout):
+    assert numbered_texts(layout.format(BAT, BI), 2) == [BAT, BI]
 
 
 def test_roman_numbers_go_on_to_ten_and_letters_beyond():

@@ -174,7 +174,7 @@ def test_numbers_objects_and_boxes_of_a_source(answer, source):
         '{"translation": "Kaixo mun',  # cut
         '{"formal": "Kaixo.", "informal": "Aupa."}',
         '{"error": "I cannot translate this."}',
-        '{"translation": ["Kaixo."]}',
+        '{"translation": ["Kaixo.", "Aupa."]}',
         '{"translation": ' + "[" * 100_000,
         r"\boxed{Kaixo} or \boxed{Aupa}",
         r"So it is \boxed{Kaixo mun",
@@ -207,6 +207,94 @@ def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):
 def test_a_label_of_thoughts_is_no_translation_of_a_sentence(answer, translation):
     assert chat_answer(answer, "Hello, my good friend.", "Basque") == translation
     assert chat_answer("Analysis\n\nA note.", "Analyse", "English") == "Analysis"
+
+
+SOURCE, BRIDGE = "The bridge was closed last winter.", "Zubia joan den neguan itxi zuten."
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(f"{label} {BRIDGE}" for label in (
+            "Itzulpena:", "Euskarazko itzulpena:", "Euskaraz:", "**Basque (Euskara):**", "eu:", "eus_Latn:", "English → Basque:", "[Basque]",
+            "Basque -", "Target:", "My translation:", "Assistant:", "Traducción:", "Voici la traduction :", "Hona hemen itzulpena:",
+        )),
+        *(f"{said}\n\n{BRIDGE}\n\nI used the past tense." for said in (
+            "Here you go!", "Got it!", "Okay, let me translate that.", "Here is the sentence translated to Basque", "Translating to Basque...",
+            "I'd be happy to help.", "Sure!\n\nHere is the translation in Basque:", "[Basque]", "model",
+        )),
+        *(f"{said} {BRIDGE}" for said in (
+            "Sure!", "Below is the translation.", "In Basque, this would be:", "This translates to:", f"{SOURCE} —",
+        )),
+        f"Sure!\n\nHere is the translation:\n\n```text\n{BRIDGE}\n```\nI used the past tense.",
+        f"{BRIDGE}\n\n```\nzubia = bridge\n```",
+        f"Let me think.\nThe word bridge is zubia.\n\nFinal translation: {BRIDGE}",
+        f"The user wants Basque.\nHere is what I would write for it.\n\n{BRIDGE}",
+        f"Thought for 3 seconds\n\n{BRIDGE}",
+        f"> {SOURCE}\n\n{BRIDGE}",
+        f"- English: {SOURCE}\n- Basque: {BRIDGE}",
+        f'So, the translation is "{BRIDGE}"',
+        f"{BRIDGE} ({SOURCE})",
+        f"{BRIDGE} (Basque)",
+        f"{BRIDGE} ###",
+        f"[{BRIDGE}]",
+        f"({BRIDGE})",
+        f"***{BRIDGE}***",
+        f"“{BRIDGE}\"",
+        f"– {BRIDGE}",
+        f"a) {BRIDGE}",
+        f"<pad> {BRIDGE}</s>",
+        f"Here it is: <translation>{BRIDGE}</translation>",
+        f"<translated_text>{BRIDGE}</translated_text>\n<notes>x</notes>",
+        f"{BRIDGE}</translation>",
+        f'[{{"translation": "{BRIDGE}"}}]',
+        f'{{"result": {{"translation": "{BRIDGE}"}}}}',
+        f'{{"source": "{SOURCE}", "target": "{BRIDGE}"}}',
+        f'{{"translation": "{BRIDGE}"',
+        f"json\n{{'translation': '{BRIDGE}'}}",
+    ],
+)  # fmt: skip
+def test_labels_announcements_and_thoughts_aloud(answer):
+    assert chat_answer(answer, SOURCE, "Basque") == BRIDGE
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Okay, so the user wants Basque.\nThe word bridge is zubia, and it",
+        "We need to translate this. The user gave",
+        "I'm sorry, but I can't translate this.",
+        "(Thinking: The word bridge is zubia.)",
+    ],
+)
+def test_thoughts_and_excuses_alone_are_not_read(answer):
+    assert chat_answer(answer, SOURCE, "Basque") == ""
+
+
+@pytest.mark.parametrize(
+    "answer, source, target",
+    [
+        ("Sure! The bridge is closed.", "Noski! Zubia itxita dago.", "English"),
+        ("I'm sorry, I can't do that.\nA note.", "Barkatu, ezin dut hori egin.", "English"),
+        ("The question read: \"Is it closed?\"", "Galdera hau zen: “Itxita al dago?”", "English"),
+        ("The volcano known as \"Don Goyo\" is active.", "“Don Goyo” sumendia aktibo dago.", "English"),
+        ("The bridge was closed in the winter.\nA note.", SOURCE, "Basque"),  # not translated
+        ("Dem tok say the user no go come.\nA note.", "They said that he will not come.", "Nigerian Pidgin"),
+        ("Euskara\nThe name of the language.", "Basque", "Basque"),
+        ("Itzulpena: zer da?", "Translation: what is it?", "Basque"),
+        ("(Txaloak)", "(Applause)", "Basque"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_talk_around_a_translation(answer, source, target):
+    assert chat_answer(answer, source, target) == answer.partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "label", ["English:", "Here is the English translation:", "Certainly! Here is the translation:"]
+)
+def test_what_is_said_before_an_english_translation(label):
+    for between in (" ", "\n\n"):
+        assert chat_answer(f"{label}{between}{SOURCE}", BRIDGE, "English") == SOURCE
 
 
 @pytest.mark.timeout(60)

@@ -166,6 +166,21 @@ def test_the_first_reason_counts():
             ["Etxea da.[1]", "Mendia[2] da.[3][4]", "Ura da. [5]", "Bai."],
         ),
         ("Nepali", "यो घर हो।[१] त्यो गयो।¹ ऊ।", ["यो घर हो।[१]", "त्यो गयो।¹", "ऊ।"]),
+        # Numbers of lists, Roman ordinals, decimals in other digits, initials behind a hyphen, titles
+        ("Basque", "1. Etxea. 2. Mendia.", ["1. Etxea.", "2. Mendia."]),
+        ("Basque", "II. Mundu Gerra amaitu zen. Joan ziren.", ["II. Mundu Gerra amaitu zen.", "Joan ziren."]),
+        ("Hausa", "Sarki Aliyu II. Ya zo.", ["Sarki Aliyu II.", "Ya zo."]),
+        ("Nepali", "मूल्य ३,५००.५० हो। १. घर हो।", ["मूल्य ३,५००.५० हो।", "१. घर हो।"]),
+        ("Xhosa", "I-U.S.A. lilizwe. Likhulu.", ["I-U.S.A. lilizwe.", "Likhulu."]),
+        (
+            "Swahili",
+            "Tar. 5 Mei alifika Mt. Kilimanjaro. Alirudi.",
+            ["Tar. 5 Mei alifika Mt. Kilimanjaro.", "Alirudi."],
+        ),
+        ("French", "M. Dupont est venu. Il part.", ["M. Dupont est venu.", "Il part."]),
+        ("Burmese", '"လာမယ်။" ဟု ပြောသည်။ သူ သွားသည်။', ['"လာမယ်။" ဟု ပြောသည်။', "သူ သွားသည်။"]),
+        ("Amharic", "«እመጣለሁ።» አለ። ሄደ።", ["«እመጣለሁ።» አለ።", "ሄደ።"]),
+        ("Chinese (Simplified)", "“我来了。”他说。她走了。", ["“我来了。”他说。", "她走了。"]),
         ("Basque", "Prezioa 2.50 da eta etxe.eus webgunea da.", ["Prezioa 2.50 da eta etxe.eus webgunea da."]),
     ],
 )

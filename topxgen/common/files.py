@@ -187,6 +187,8 @@ def encoding_hint(path: Path) -> str:
         return ": it is gzip-compressed (gunzip it)"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return ": it is UTF-16 (convert it to UTF-8)"
+    if b"\0" in head:
+        return ": it holds NUL characters (UTF-16? convert it to UTF-8)"
     if b"\r" in head and b"\n" not in head:
         return ": its lines end in CR alone (convert them to LF)"
     try:

@@ -35,13 +35,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, did_you_mean, reason
 from topxgen.common.files import encoding_hint, refuse_stand_in
+from topxgen.corpora import quoting
 from topxgen.corpora.slices import ALL, Slice, split_slice
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -57,9 +58,6 @@ PARQUET_ROWS = 4096  # of a batch; documents can be long
 MAX_EXPANSION = 200  # how much more a file may hold than its bytes; text is packed to a third or a tenth
 SMALL_BYTES = 1 << 28
 BYTES_OF_ROW = 100  # in memory, at least
-_QUOTED_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"')
-_MARK = re.compile(r'\\?"')
-_TSV_CELL = re.compile(rf'(?:{_QUOTED_CELL.pattern}|([^"\t]*))(?=\t|\Z)')
 
 
 def split_source(name: str) -> tuple[Path, Slice, str]:
@@ -248,6 +246,9 @@ def lines(path: Path) -> Iterator[str]:
     try:
         refuse_stand_in(path)
         with open(path, "rb") as file:
+            if b"\0" in file.read(1 << 12):
+                raise UsageError(f"cannot read {path}{encoding_hint(path)}")
+            file.seek(0)
             newline = "\n" if any(b"\n" in block for block in iter(lambda: file.read(1 << 20), b"")) else "\r"
         with open(path, encoding="utf-8-sig", newline=newline) as file:
             for line in file:
@@ -272,6 +273,7 @@ def _json(text: str, where: str):
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file, one by one, each with the number of its first line. Raises UsageError."""
+    quoting.refuse_other_quoting(path, lines(path), ",")
     reader = csv.reader((line + "\n" for line in lines(path)), strict=True, skipinitialspace=True)
     first = 1
     try:
@@ -288,68 +290,10 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     Cells are read as they are, unless the file is quoted as CSV is (by pandas, Excel). Raises UsageError if then a cell with a
     quotation mark is not quoted.
     """
-    if _is_quoted(path):
-        return _quoted_tsv_rows(path)
+    read = partial(lines, path)
+    if quoting.is_quoted(path, read):
+        return quoting.quoted_rows(path, read())
     return ((number, line.split("\t")) for number, line in enumerate(lines(path), start=1))
-
-
-def _is_quoted(path: Path) -> bool:
-    """Whether the cells of a TSV file are quoted as in CSV, rather than holding quotation marks of their texts: a quoted cell
-    has quotation marks doubled or a CR, all cells of a column (but a header) are quoted, those with commas are (as by Excel), or a
-    quoted cell holds a tab or line feed. Raises UsageError if all quotation marks in cells have a backslash before them."""
-    quoted, bare, widths, with_comma, escaped = Counter(), set(), set(), set(), {}
-    for number, line in enumerate(lines(path), start=1):
-        cells = line.split("\t")
-        if line:
-            widths.add(len(cells))
-        for i, cell in enumerate(cells):
-            is_quoted = cell.startswith('"') and _QUOTED_CELL.fullmatch(cell)
-            with_comma.add((bool(is_quoted), "," in cell))
-            if is_quoted:
-                if '""' in cell[1:-1] or "\r" in cell:
-                    return True
-                quoted[i] += 1
-                continue
-            if cell and number > 1:
-                bare.add(i)
-            for mark in _MARK.findall(cell[1:-1] if cell[:1] == cell[-1:] == '"' else cell):
-                escaped.setdefault(mark, number)
-    if escaped.keys() == {'\\"'}:
-        raise UsageError(
-            f"{path}, line {escaped.popitem()[1]}: a backslash escapes a quotation mark, as R and Spark write it; write quotation marks as they "
-            'are, or doubled (R: qmethod = "double"), or convert the file to .jsonl'
-        )
-    if any(count > 1 and i not in bare for i, count in quoted.items()):
-        return True
-    if quoted.total() > 1 and not with_comma & {(True, False), (False, True)}:
-        return True
-    try:
-        return len(widths) > 1 and len({len(row) for _, row in _quoted_tsv_rows(path) if row != [""]}) == 1
-    except UsageError:
-        return False
-
-
-def _quoted_tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    numbered = enumerate(lines(path), start=1)
-    for first, line in numbered:
-        while line.count('"') % 2:  # a quoted cell may span several lines
-            _, following = next(numbered, (0, None))
-            if following is None:
-                break
-            line += f"\n{following}"
-        cells, start = [], 0
-        while start <= len(line):
-            match = _TSV_CELL.match(line, start)
-            if match is None:
-                cell = re.split(r"[\t\n]", line[start:])[0]
-                raise UsageError(
-                    f"{path}, line {first}: {cell[:40]!r} has a quotation mark but is not quoted as "
-                    'other cells are, as in CSV ("a ""b"" c"); quote all cells that have one, or convert the file to .jsonl'
-                )
-            quoted, plain = match.groups()
-            cells.append(plain if quoted is None else quoted.replace('""', '"'))
-            start = match.end() + 1
-        yield first, cells
 
 
 def _refuse_no_texts(

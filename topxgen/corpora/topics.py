@@ -65,8 +65,11 @@ def _lines(path: Path) -> list[str]:
         )
     try:
         refuse_stand_in(path)
-        return split_lines(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise UnicodeError
+        return split_lines(text)
+    except (OSError, UnicodeError) as error:
         is_unreadable = isinstance(error, OSError)
         reason = f": {error.strerror}" if is_unreadable else encoding_hint(path) or ": it is not UTF-8 text"
         raise UsageError(

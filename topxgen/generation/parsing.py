@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import count, zip_longest
 from string import ascii_lowercase, ascii_uppercase
 
 from topxgen.common.lines import split_lines, unix_lines
@@ -12,7 +12,7 @@ from topxgen.text.thoughts import without_thoughts
 from topxgen.text.words import unicode_words
 
 # "1. ", "2) ", "**3.** ", "(4) ", "1、": a number that opens a line; \d takes the digits of every script.
-_NUMBER = r"[ \t]*[*#_>]{0,3}[ \t]*\(?(\d{1,3})(?:\\?[.)]+[*_]{0,3}(?=\s|$)|[、．])"
+_NUMBER = r"[ \t]*[*#_>•-]{0,3}[ \t]*\(?(\d{1,3})(?:\\?[.)]+[*_]{0,3}(?=\s|$)|[、．])"
 _MARKER = re.compile(rf"^{_NUMBER}", re.MULTILINE)
 # The same in mid-line: the first after a colon, the next after the end of a sentence, each before a capital letter.
 _BETWEEN = r"(?:^|(?<=[:：.!?…。！？।۔։။።\"”»’)*]))(?:^|(?<=\S)\s+|(?=\d+[、．]))"
@@ -24,7 +24,7 @@ _LABELLED = re.compile(
 )
 # "1: ", "1.- ", "1 – ", "1º ", "1.Text", "[1] ", "१। ", "۱۔ ", "1️⃣ ": looked for where a response has no list as above
 _ANY_NUMBER = (
-    r"[ \t]*[*#_>]{0,3}[ \t]*[(（\[]?[#№]?(\d{1,3})(?:[ \t]?[.:：)）\]।۔։።。/ºª°]{1,3}[-–—]?|[ \t]?[-–—](?=[ \t])|\ufe0f?\u20e3)"
+    r"[ \t]*[*#_>]{0,3}[ \t]*[(（\[]?(?:[№#](?=\d+[ \t])|[#№]?)(\d{1,3})(?:(?<=[#№]\d)(?=[ \t])|[ \t]?[.:：)）\]।۔։።。/ºª°]{1,3}[-–—]?|[ \t]?[-–—](?=[ \t])|\ufe0f?\u20e3)"
     r"[*_]{0,3}(?=\s|$|[^\W\d_]|[\"“«*_])"
 )
 _ANY_MARKER = re.compile(rf"^{_ANY_NUMBER}", re.MULTILINE)
@@ -37,6 +37,11 @@ _FILLED_IN = re.compile(
 _LETTER = re.compile(r"^[ \t]*[*#_>]{0,3}[ \t]*\(?([a-z]|[ivx]{2,4}|[A-Z]|[IVX]{2,4})[.)]{1,2}[*_]{0,3}(?=\s)", re.M)
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 _LABELS = (ascii_lowercase, ascii_uppercase, _ROMAN, [number.upper() for number in _ROMAN])
+_ORDINALS = ("first", "one", "second", "two", "third", "three", "fourth", "four", "fifth", "five")
+_ORDINAL = re.compile(
+    rf"^([ \t*#_>]*)(?:({'|'.join(_ORDINALS[::2])})[ \t](?:text|passage|paragraph)|(?:text|passage|paragraph)[ \t]({'|'.join(_ORDINALS[1::2])}))\b",
+    re.M | re.I,
+)
 _SEPARATOR = re.compile(r"[ \t]*#{2,}[ \t]*")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _LETTERS = re.compile(r"[\s*_\"“«]*([^\W\d_]{1,2})")
@@ -75,7 +80,7 @@ _EMPHASIS = re.compile(r"(?<![\w*])(\*|__?)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![\w*])
 # What a note begins with, in the languages of the world; a colon follows.
 _NOTE_WORDS = (
     "notes?|nb|n\\.b\\.|p\\.?s\\.?|disclaimer|explanation|(?:english |literal )?translations?|glossary|word count|sources|vocabulary|key ?words|total words|(?:human|user)(?=[:：])|"
-    "nota|notas|ohar(?:rak?)?|lura|rịba ama|icyitonderwa|ikitonderwa|fiiro gaar ah|ogow|catatan|catetan|cathetan|dokezo|tanbihi|"
+    "nota|notas|ohar(?:rak?)?|lura|rịba ama|icyitonderwa|ikitonderwa|fiiro gaar ah|ogow|catatan|catetan|cathetan|dokezo|kumbuka|angalizo|tanbihi|"
     "qaphela|phawula|akiyesi|anmerkung|hinweis|remarque|noot|opmerking|not|notă|notering|bemærk|merknad|obs|huomautus|huom|"
     "märkus|piezīme|pastaba|uwaga|poznámka|opomba|napomena|megjegyzés|shënim|athugasemd|nóta|nodyn|lưu ý|ghi chú|paunawa|tala|"
     "fanamarihana|примечание|примітка|забележка|белешка|напомена|заўвага|ескерту|эскертүү|σημείωση|ملاحظة|توجه|یادداشت|نکته|نوٹ|"
@@ -101,7 +106,11 @@ _META = re.compile(
     r"languages?|topics?|translat\w+|let me know|note that i|feel free|questions?|changes|adjust\w*|further|response|word count|instructions|guidelines|mistakes|revise|for reading|that['’]s all|as an ai|hope you (?:like|enjoy)|your (?:needs|requirements)|you wanted|looking for|errors|welcome|would you like)\b",
     re.I,
 )
-_SYMBOL = re.compile(r"[\s*_]*[\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]")  # ✅
+_SIGN_OFF = re.compile(r"\s*(?:(?:best|kind|warm) )?(?:regards|wishes|sincerely|cheers)[,.]?\s*", re.I)
+_SYMBOL_RANGE = r"[\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]"
+_SYMBOL = re.compile(rf"[\s*_]*{_SYMBOL_RANGE}")  # ✅
+_SYMBOLS = rf"(?:{_SYMBOL_RANGE}[\ufe0f\u200d]*\s*)+"
+_SYMBOLS_AROUND = re.compile(rf"\A{_SYMBOLS}|\s*{_SYMBOLS}\Z")
 _PARAGRAPH_CHARACTERS = 20  # behind so many, two words alone are no paragraph, but a remark: "Done."
 
 
@@ -112,15 +121,36 @@ def numbered_texts(response: str, n: int) -> list[str] | None:
     before a small letter) is none of them. What is no text is left out: headings, notes, remarks to the user, markup.
     """
     response = without_thoughts(response)
+    markers = _markers_of(response, n) or _markers_of(response := _with_numbers(response), n) or _lettered(response, n)
+    if not markers:
+        return None
+    texts = _unlabelled([_text(item) for item in _items(response, markers)])
+    return texts if all(texts) else None
+
+
+def _markers_of(response: str, n: int) -> Sequence[re.Match]:
+    """The numbers of a list of `n` items; [] if it is none."""
     for pattern in (_MARKER, _INLINE, _LABELLED, _FILLED_IN, _ANY_MARKER, _ANY_INLINE):
         markers = _markers(pattern, response)
         if len(markers) == n:
-            break
-    else:
-        if not (markers := _lettered(response, n)):
-            return None
-    texts = _unlabelled([_text(item) for item in _items(response, markers)])
-    return texts if all(texts) else None
+            return markers
+    return []
+
+
+def _with_numbers(response: str) -> str:
+    """`response` with "Text 2:" for "Second text:" and "Text Two:", "2. " for ②, <2>…</2>, and the second <text>…</text>."""
+    response = re.sub("[①-⑨]", lambda circled: f"{ord(circled[0]) - 0x245F}. ", response)
+    response = _ORDINAL.sub(
+        lambda found: f"{found[1]}Text {_ORDINALS.index((found[2] or found[3]).lower()) // 2 + 1}", response
+    )
+    response = re.sub(r"(?m)^[ \t]*<(\d{1,2})>(.*?)</\1>", r"\1. \2", response, flags=re.DOTALL)
+    places = count(1)
+    return re.sub(
+        r"(?m)^[ \t]*<(text|paragraph)>(.*?)</\1>",
+        lambda found: f"{next(places)}. {found[2]}",
+        response,
+        flags=re.DOTALL,
+    )
 
 
 def _unlabelled(texts: list[str]) -> list[str]:
@@ -250,7 +280,12 @@ def _text(item: str) -> str:
     while lines and _RULE.fullmatch(lines[0]):
         del lines[0]
     for number, line in enumerate(lines):
-        if number and (_RULE.fullmatch(line) or _NOTE.match(line) or (_TO_THE_USER.match(line) and _META.search(line))):
+        if number and (
+            _RULE.fullmatch(line)
+            or _NOTE.match(line)
+            or _SIGN_OFF.fullmatch(line)
+            or (_TO_THE_USER.match(line) and _META.search(line))
+        ):
             del lines[number:]
             break
     while len(lines) > 1 and (_PARENTHESIS.fullmatch(lines[-1]) or is_closing_remark(lines[-1])):
@@ -266,7 +301,7 @@ def _text(item: str) -> str:
         text = text[1:-1]
     if "*" in text or "_" in text:
         text = _EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text))
-    return unwrapped(text.strip())
+    return unwrapped(_SYMBOLS_AROUND.sub("", text.strip()))
 
 
 def _without_closing(lines: list[str]) -> list[str]:

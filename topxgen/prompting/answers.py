@@ -1,17 +1,28 @@
 """Extract the translation from a model's response."""
 
+import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from topxgen.common.lines import separators_to_spaces, split_lines
+from topxgen.prompting.announcements import (
+    announces,
+    behind_label,
+    behind_preface,
+    excuses,
+    is_in_another_script,
+    is_label,
+    is_talk,
+    thinks,
+)
 from topxgen.text.thoughts import without_thoughts
 from topxgen.text.words import unicode_words
 
 MIN_REPETITIONS = 8  # of a word bigram, as in the published system
-_FENCED = re.compile(r"\A(?:[^\n]*\n)?\s*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _FENCED_THOUGHTS = re.compile(
     r"\A\s*```(?:think|thinking|thoughts?|reasoning)[ \t]*\n.*?^```[ \t]*$", re.M | re.S | re.I
 )
@@ -19,17 +30,12 @@ _NOTE = re.compile(r"[*_> ]*(?:[(\[（]|---|\*\*\*|(?:note|literal(?:ly)?|explan
 _NOTE_BEHIND = re.compile(
     r"(?<!\s)\s*(?:[—–-]\s*)?[(\[](?:lit\.|(?:note|literal(?:ly)?|in english)\b)[^()\[\]]*[)\]]\Z", re.IGNORECASE
 )
-# What English-speaking models say before a translation: on a line of its own, or before a colon
-_COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b(?: thing)?[!.,]+[*_]*(?:\s+|$))"
-_HERE_IS = r"(?:here(?:['’]s| is| are)|this is|below is|the)\b[^\n:：]{0,60}\btranslat(?:ion|ed)\b[^\n:：]{0,60}"
-_ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECASE)
-_PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}(?:[:：][*_]*\s*(?=\S)| is (?=[\"“«`*]))", re.IGNORECASE)
-_BLOCK_MARK, _BULLET = re.compile(r"(?:>|#{1,6}|[-*•])\s+(?=\S)"), re.compile(r"\s*[-*•]\s")
+_BLOCK_MARK, _BULLET = re.compile(r"(?:(?:>|#{1,6}|[-*•–—])\s+|—)(?=\S)"), re.compile(r"\s*[-*•]\s")
 # Marks of chat templates that a server decodes as text: of a turn's beginning, and of its end.
 _TOKEN = r"<[|｜][^|｜<>\n]{1,40}[|｜]>"  # <|im_end|>, <｜end▁of▁sentence｜>
 _TURN_BEGINS = re.compile(
-    rf"\A\s*(?:<(?:s|bos)>\s*)?(?:(?:(?!<[|｜](?:user|human|system|im_end|end(?:[_▁]?of[_▁]?\w+)?[|｜]|eo|return)){_TOKEN}\s*(?:assistant\b\s*)?)+|<start_of_turn>\s*model"
-    r"|\[/INST\]|<s>|<bos>|<role>assistant</role>|(?-i:assistant)[ \t]*\n)\s*",
+    rf"\A\s*(?:<(?:s|bos|pad)>\s*)*(?:(?:(?!<[|｜](?:user|human|system|im_end|end(?:[_▁]?of[_▁]?\w+)?[|｜]|eo|return)){_TOKEN}\s*(?:assistant\b\s*)?)+|<start_of_turn>\s*model"
+    r"|\[/INST\]|<(?:s|bos|pad)>|<role>assistant</role>|(?-i:assistant)[ \t]*\n)\s*",
     re.IGNORECASE,
 )
 _TURN_ENDS = re.compile(
@@ -39,25 +45,30 @@ _TURN_ENDS = re.compile(
 # "Thinking: ... Answer: ..." and the same as headings, "Step 1: Analysis", "Thinking..."
 _STEP = r"[ \t*_#>]*(?:(?:step )?\d+[.:)] ?[*_]*)?"
 _THOUGHT_LABEL = re.compile(
-    rf"\A\s*{_STEP}(?:think|thinking|thoughts?|reasoning|analysis|rationale)(?: process)?(?:\.\.\.|…)?[ \t*_]*([:：]|\n)",
+    rf"\A\s*[(\[]?{_STEP}(?:(?:think|thinking|thoughts?|reasoning|analysis|rationale)(?: process| for (?:a|\d)[\w ]{{1,20}})?|step[- ]by[- ]step[\w ]{{0,20}}|step 1\b[^\n]*)(?:\.\.\.|…)?[ \t*_]*([:：]|\n)",
     re.IGNORECASE,
 )
 _TOOL_CALL = re.compile(r"\s*(?:<tool_call>|\[TOOL_CALLS?\]|<\|python_tag\|>|<function)")
 _TAGGED = re.compile(r"\A\s*<([\w-]+)(?:\s[^<>\n]*)?>(.*)</\1>\s*\Z", re.DOTALL)  # all of an answer
+_TAGGED_PART, _END_TAG = re.compile(r"<([\w-]+)>(.*?)</\1>", re.DOTALL), re.compile(r"</([\w-]+)>\s*\Z")
 # What is left of an answer in an unknown layout: a tag that stays open, or another text in one before the translation.
 _TAG = re.compile(r"<([\w-]{3,})(?:\s[^<>\n]*)?>(?!.*</\1>)|<((?!strong|span|mark|code)[\w-]{4,})>.*</\2>")
 _SEPARATOR = re.compile(r"\s*(?:[-*_=~]{3,}|\"{3}|'{3})\s*")
 _ARROW = re.compile(r"\s*(?:→|⇒|[-=]+>|=)\s*(?=\S)")
+_BEHIND_ECHO = re.compile(r"\s*(?:→|⇒|[-=]+>|=|\s[-–—|]\s|\|\||\t)\s*(?=\S)")
 _INVISIBLE = "\u200b\u2060\ufeff"
-_JSON = re.compile(r'\{\s*"[^"\n]*"\s*:|\[\s*"[^\[\]]*"\s*\](?=\s*(?:\n|\Z))')
+_JSON = re.compile(r"""[\[\s]*\{\s*["'][^"'\n]*["']\s*:|\[\s*"[^\[\]]*"\s*\](?=\s*(?:\n|\Z))""")
 # Keys of an answer in JSON.
-_NOT_TRANSLATIONS = frozenset(["error", "message", "refusal", "reason", "reasoning", "thought", "thoughts", "analysis"])
+_NOT_TRANSLATIONS = "error message refusal reason reasoning thought thoughts analysis source input original language english note notes explanation comment comments"
 _BOX, _BOXED_TEXT = re.compile(r"\\boxed\s*\{"), re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{(.*)\}\Z", re.DOTALL)
-_FIRST_ITEM, _SECOND_ITEM = re.compile(r"\(?1[.)]\s+(?=\S)"), re.compile(r"[*_\s]*\(?2[.)]\s")
-_EMPHASIS = ("**", "__", "`", "*", "_")
+_FIRST_ITEM, _SECOND_ITEM = re.compile(r"\(?(?:1[.)]|a\))\s+(?=\S)"), re.compile(r"[*_\s]*\(?(?:2[.)]|b\))\s")
+_EMPHASIS = ('\\"', "''", "***", "**", "__", "``", "`", "*", "_")
+_FENCE_MARKS = ("```", '"""', "'''")
+_BRACKETS = {"[": "]", "(": ")", "{": "}", "【": "】", "<": ">"}
+_PUNCTUATION = ' .!?…。！？।۔"“”'
 _QUOTES = {  # beginning: ends
-    '"': '"',
-    "“": "”",
+    '"': '"”',
+    "“": '”"',
     "”": "”",
     "«": "»",
     "»": "«",
@@ -83,56 +94,73 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     """The translation of `source` in the answer of a chat model, without what such models put around it.
 
     That is thoughts, a code fence, what only announces the translation (the name of the language `target`), notes below it, bold
-    type, and what `source` does not have: quotation marks, a JSON object, \\boxed{}, the number of a list's only item. "" for an
-    object, boxes or a list in which it is not clear what the translation is.
+    type, and what `source` does not have: quotation marks, brackets, a JSON object, \\boxed{}, the number of a list's only item.
+    "" for an object, boxes or a list in which it is not clear what the translation is, and for thoughts or excuses alone.
     """
-    own = rf"(?:in )?{re.escape(target)}\b(?: translation\b)?|" if target else ""
-    into = rf"(?:(?:in|into|to) {re.escape(target)}\b)?" if target else ""
-    names = (
-        rf"(?:{own}(?:final )?(?:translation|translated (?:text|sentence|version)|answer|output|result|response)\b) ?{into}"
-        r"(?:\([^()\n]{1,30}\))?"
-    )
-    text = _behind_thoughts(_content(text, source), source, target, names)
-    line = _first_line(_lines_of_translation(text, source, target, names))
-    for fence in ("```", '"""'):
-        line = line.removeprefix(fence).removesuffix(fence)
-    line = unwrapped(line, source)
+    text = _behind_thoughts(_content(text, source, target), source, target)
+    line = _first_line(_lines_of_translation(text, source, target))
+    for fence in _FENCE_MARKS:
+        line = line.removeprefix(fence).removesuffix(fence).strip()
+    line = unwrapped(line, source, brackets=bool(source))
     echo = len(source) if line.startswith(source) else 0
-    if source and (arrow := _ARROW.match(line, echo)) and (echo or not _ARROW.match(source)):
+    if (
+        source
+        and (arrow := (_BEHIND_ECHO if echo else _ARROW).match(line, echo))
+        and (echo or not _ARROW.match(source))
+    ):
         line = line[arrow.end() :]
     if not _BLOCK_MARK.match(source):
         line = _behind(_BLOCK_MARK, line)
-    if target != "English" and not _PREFACE.match(source):
-        line = _behind(_PREFACE, line)
-    if source and not re.search("[:：]", source):
-        line = _behind(re.compile(rf"[*_]*{names}[*_]*\s*[:：][*_]*\s*(?=\S)", re.IGNORECASE), line)
-    if not _NOTE_BEHIND.search(source):
-        line = _NOTE_BEHIND.sub("", line)
-    line = unwrapped(line, source)
+    if source:
+        line = behind_preface(line, source, target)
+        line = behind_label(line, source, target) or line
+    line = _without_note(line, source, target)
+    if "#" not in source:
+        line = line.rstrip("#").rstrip()
+    line = unwrapped(line, source, brackets=bool(source))
     unread = ("<" not in source and _TAG.match(line)) or ("|" not in source and line.startswith("|"))
     return "" if unread else line
 
 
-def _behind_thoughts(text: str, source: str, target: str, names: str) -> str:
+def _without_note(line: str, source: str, target: str) -> str:
+    """`line` without a note in parentheses at its end, which may repeat the source or name the language."""
+    if _NOTE_BEHIND.search(source):
+        return line
+    line = _NOTE_BEHIND.sub("", line)
+    found = re.search(r"\s*[(\[]([^()\[\]]+)[)\]]\Z", line) if source and source[-1:] not in ")]" else None
+    if found and found.start() and (source.strip(_PUNCTUATION) in found[1] or announces(found[1], source, target)):
+        return line[: found.start()]
+    return line
+
+
+def _behind_thoughts(text: str, source: str, target: str) -> str:
     """What follows the last "Answer:" of a text that begins with "Thinking:"; "" if there is none, and `text` without thoughts."""
     label = _THOUGHT_LABEL.match(text)
     if not label or _THOUGHT_LABEL.match(f"{source}\n"):
         return text
     if label[1] != "\n" and re.match(r"[^:：]{1,30}[:：]", source):
         return text
-    answer = rf"(?im)^{_STEP}(?:{names}|solution)[ \t*_]*(?:[:：][ \t*_]*|$)"
-    _, *answers = re.split(answer, text)
-    if answers:
-        return answers[-1]
+    if (answer := _behind_last_label(split_lines(text), source, target)) is not None:
+        return answer
     if label[1] != "\n":
         return "" if target != "English" else text
     if len(unicode_words(source)) <= 3:
         return text
     rest = text[label.end() :].strip()  # Gemma 4 writes "thought" before answers without thoughts, too
-    return rest if label[0] == "thought\n" and "\n" not in rest else ""
+    return rest if re.match(r"thought(?: for .*)?\n", label[0], re.I) and "\n" not in rest else ""
 
 
-def _content(text: str, source: str) -> str:
+def _behind_last_label(lines: list[str], source: str, target: str) -> str | None:
+    """What follows the last "Translation:" or "Solution"."""
+    for number in reversed(range(len(lines))):
+        line = re.sub(rf"(?i)\A{_STEP}", "", lines[number])
+        rest = behind_label(line, "", target)
+        if rest is not None and (answer := "\n".join([rest, *lines[number + 1 :]]).strip()):
+            return answer
+    return None
+
+
+def _content(text: str, source: str, target: str) -> str:
     """What holds the translation: an answer without thoughts, marks of a chat template, a tag, box or fence around it; "" if it
     calls a tool."""
     text = without_thoughts(text)
@@ -140,24 +168,39 @@ def _content(text: str, source: str) -> str:
         text = _TURN_ENDS.split(_TURN_BEGINS.sub("", text), maxsplit=1)[0]
     if _TOOL_CALL.match(text):
         return ""
-    if "<" not in source and (tagged := _TAGGED.match(text)):
-        text = tagged[2]
+    if "<" not in source:
+        if tagged := _TAGGED.match(text):
+            text = tagged[2]
+        labelled = [tagged for tagged in _TAGGED_PART.finditer(text) if is_label(tagged[1].replace("_", " "), target)]
+        text = labelled[-1][2] if labelled else text
+        if (ends := _END_TAG.search(text)) and is_label(ends[1].replace("_", " "), target):
+            text = text[: ends.start()]
     if not _BOX.search(source) and _BOX.search(text):
         text = _boxed(text)
     text = _FENCED_THOUGHTS.sub("", text)
-    fenced = _FENCED.match(text)
-    return fenced[2] if fenced and fenced[2].strip() else text
+    fenced = _FENCED.search(text)
+    if not fenced or not fenced[2].strip():
+        return text
+    before = filter(str.strip, split_lines(text[: fenced.start()]))
+    is_of_answer = all(_announces(line, "", source, target) or is_talk(line, source, target) for line in before)
+    return fenced[2] if is_of_answer else text
 
 
-def _lines_of_translation(text: str, source: str, target: str, names: str) -> list[str]:
+def _lines_of_translation(text: str, source: str, target: str) -> list[str]:
     """The lines of `text` from the translation on, taken out of a JSON object or a list of one; [] for a list of several."""
     lines = [line for line in split_lines(text) if line.strip()]
     if not _SEPARATOR.fullmatch(source):
         lines = [line for line in lines if not _SEPARATOR.fullmatch(line)] or lines
-    while len(lines) > 1 and (_echoes(lines[0], lines[1], source) or _announces(lines[0], lines[1], source, names)):
+    while len(lines) > 1 and (_echoes(lines[0], lines[1], source) or _announces(lines[0], lines[1], source, target)):
         del lines[0]
-    if _JSON.match(whole := "\n".join(lines).lstrip()) and not source.startswith(whole[0]):
-        lines = split_lines(_of_json(whole, target))
+    lines = _without_talk(lines, source, target)
+    whole = "\n".join(lines).lstrip()
+    if (
+        (json := _JSON.search(whole))
+        and not whole[: json.start()].strip("`json \n")
+        and not source.startswith(json[0][0])
+    ):
+        lines = split_lines(_of_json(whole[json.start() :], source, target))
     first = unwrapped(lines[0].strip()) if lines else ""
     if not re.match(r"\W*\d", source) and _FIRST_ITEM.match(first):
         if any(map(_SECOND_ITEM.match, lines[1:])):
@@ -167,43 +210,79 @@ def _lines_of_translation(text: str, source: str, target: str, names: str) -> li
     return [] if are_bullets and not _BLOCK_MARK.match(source) else lines
 
 
+def _without_talk(lines: list[str], source: str, target: str) -> list[str]:
+    """`lines` that begin with English thoughts: what follows the last label, or the only line that is neither English nor a note."""
+    if not lines or not source:
+        return lines
+    is_foreign = [is_in_another_script(line, source, target) for line in lines]
+    if is_foreign[0] and not all(is_foreign):
+        lines = lines[is_foreign.index(False) :]
+    if thinks(lines[0]) and (answer := _behind_last_label(lines[1:], source, target)) is not None:
+        return [line for line in split_lines(answer) if line.strip()]
+    if not is_talk(lines[0], source, target):
+        return lines
+    is_clear = target != "English"  # which of the lines are English talk
+    if len(lines) == 1:
+        is_all = is_clear and excuses(lines[0]) and behind_preface(lines[0], source, target) == lines[0]
+        return [] if is_all else lines
+    if _NOTE.match(lines[1]):
+        return lines
+    others = [line for line in lines[1:] if not (is_talk(line, source, target) or _NOTE.match(line))]
+    if is_clear and len(others) == 1:
+        return others
+    return [] if excuses(lines[0]) else lines
+
+
 def _behind(beginning: re.Pattern, line: str) -> str:
     found = beginning.match(line)
     return line[found.end() :] if found else line
 
 
-def _announces(line: str, following: str, source: str, names: str) -> bool:
+def _announces(line: str, following: str, source: str, target: str) -> bool:
     """Whether the line before `following` only announces the translation of `source`."""
-    if _NOTE.match(following):
+    if _NOTE.match(following) and not _NOTE.match(source):
         return False
-    bare = line.strip(" \t*_#:：")
-    if re.fullmatch(names, bare, re.IGNORECASE) or (_ANNOUNCEMENT.fullmatch(bare) and not _ANNOUNCEMENT.match(source)):
+    if announces(line, source, target):
         return True
     return _ends_in_colon(line) and (not _ends_in_colon(source) or _ends_in_colon(following))  # a sentence may, too
 
 
 def _echoes(line: str, following: str, source: str) -> bool:
     """Whether the line before `following` is `source` behind a label, or a whole `source`: names are translated by themselves."""
-    bare = line.strip(' \t*_"“”')
+    bare = line.strip(' \t*_>-•"“”')
     if not source or not bare.endswith(source) or _NOTE.match(following):
         return False
     label = bare.removesuffix(source)
     return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(unicode_words(source)) > 3
 
 
-def _of_json(text: str, target: str) -> str:
-    """The translation in the JSON with which `text` begins: its only value, or that of the key "translation"."""
+def _of_json(text: str, source: str, target: str) -> str:
+    """The translation in the JSON with which `text` begins: its only text that is none of the source or a note, or that of the key
+    "translation"."""
     try:
         found, _ = json.JSONDecoder(strict=False).raw_decode(text)
-    except (ValueError, RecursionError):  # cut short
-        return ""
-    found = {"": found[0]} if isinstance(found, list) and len(found) == 1 else found
-    if not isinstance(found, dict):
-        return ""
-    named = [value for key, value in found.items() if key.casefold() in ("translation", target.casefold())]
-    others = [value for key, value in found.items() if key.casefold() not in _NOT_TRANSLATIONS]
-    values = named or (others if len(found) == 1 else [])
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else ""
+    except (ValueError, RecursionError):  # cut short, or a dictionary of Python's
+        try:
+            found = ast.literal_eval(text[: text.rfind("}") + 1] or f"{text}}}")
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return ""
+    texts = list(_texts_of(found))
+    named = [text for key, text in texts if behind_label(key.replace("_", " "), "", target) == ""]
+    others = [text for key, text in texts if key.casefold() not in _NOT_TRANSLATIONS.split() and text.strip() != source]
+    values = named or others
+    return values[0] if len(values) == 1 and values[0] else ""
+
+
+def _texts_of(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """The strings in JSON, each with its key; "" for other values that a key of translations has."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts_of(inner, str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_of(inner, key)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _boxed(text: str) -> str:
@@ -241,20 +320,23 @@ def _ends_in_colon(line: str) -> bool:
     return line.rstrip(' *_"”»').endswith((":", "："))
 
 
-def unwrapped(line: str, source: str = "") -> str:
-    """`line` without emphasis or quotation marks around the whole of it, unless `source` has them, too."""
+def unwrapped(line: str, source: str = "", brackets: bool = False) -> str:
+    """`line` without emphasis, quotation marks or `brackets` around the whole of it, unless `source` has them, too."""
     for mark in _EMPHASIS:
         inner = line[len(mark) : -len(mark)]
         if line == mark + inner + mark and inner.strip() and mark[0] not in inner and not source.startswith(mark):
-            return unwrapped(inner.strip(), source)
+            return unwrapped(inner.strip(), source, brackets)
     ends, inner = _QUOTES.get(line[:1], ""), line[1:-1].strip()
     quoted = len(line) > 2 and line[-1] in ends and not {line[0], *ends} & set(inner)
     if (
         quoted
         and not {source[:1], source[-1:]} & _QUOTE_MARKS
-        and (line[0] not in "'‘" or inner.endswith((".", "!", "?")))
+        and (line[0] not in "'‘" or inner.endswith(tuple(".!?।۔።。")))
     ):
-        return unwrapped(inner, source)
+        return unwrapped(inner, source, brackets)
+    closing = _BRACKETS.get(line[:1]) if brackets else None
+    if closing and len(line) > 2 and line[-1] == closing and not {line[0], closing} & {*inner, *source}:
+        return unwrapped(inner, source, brackets)
     return line
 
 

@@ -1,24 +1,30 @@
 """Which texts of a pool leak a test text: the same one in another spelling, most of it, a near-duplicate of it.
 
 Texts are compared by the tokens of decontamination (ngram_hashes.py), so that Unicode forms, letter case, punctuation,
-spaces, invisible characters, HTML entities, percent-encoding and UTF-8 that was read as Latin-1 make no difference.
+spaces, invisible characters, HTML entities, percent-encoding, JSON's escapes, UTF-8 that was read as Latin-1 and Cyrillic letters
+that look like Latin ones make no difference.
 """
 
 import html
+import re
 from collections import defaultdict
 from collections.abc import Sequence
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 from topxgen.text.words import as_utf8
 
-VERSION = 4  # of what counts as a leak
+VERSION = 5  # of what counts as a leak
 NGRAM_WORDS = 10  # as in decontamination.py
 # Of a test text, in runs of NGRAM_WORDS; a shorter text (from six words on) has to be in the other one as a whole.
 MIN_SHARED = 0.5
 # ROUGE-L F1: see docs/results.md (scripts/perf/decontamination_quality.py --leak_guard).
 NEAR_DUPLICATE_F1 = 0.7
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_PLUS_ENCODED = re.compile("%[0-9A-F]{2}[^+]*[+]")
+_LATIN, _CYRILLIC = re.compile("[a-zA-Z]"), re.compile("[Ѐ-ԯ]")
+_LOOKALIKES = str.maketrans("аеосрхуіјѕһԁԛԝАВЕКМНОРСТХІЈЅ", "aeocpxyijshdqwABEKMHOPCTXIJS")
 KINDS = ("equal", "partial", "near_duplicate")
 
 
@@ -61,8 +67,11 @@ def text_key(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """`text` with characters for HTML entities, also for those that were escaped twice (&amp;eacute;), for %C3%A9 and for Ã©."""
-    text = html.unescape(html.unescape(text))
-    if "%20" in text and " " not in text:  # others have percentages (Turkish %90)
-        text = unquote(text)
-    return as_utf8(text)
+    """`text` with characters for HTML entities, also for those that were escaped twice (&amp;eacute;), for %C3%A9, \\u00e9, Ã©, and in
+    Latin text for Cyrillic letters of the same shape."""
+    text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), html.unescape(html.unescape(text)))
+    if " " not in text and ("%20" in text or _PLUS_ENCODED.search(text)):  # others have percentages (Turkish %90)
+        text = unquote(text) if "%20" in text else unquote_plus(text)
+    text = as_utf8(text)
+    cyrillic = len(_CYRILLIC.findall(text))
+    return text.translate(_LOOKALIKES) if cyrillic and len(_LATIN.findall(text)) > cyrillic else text

@@ -37,6 +37,12 @@ _GOES_ON = {
         r"|と(?:[いおのはさ、]|も(?!かく|だち|に))|って|を|など)"
     ),
     "Hang": re.compile(r"[\"”’'」』]+(?=[가-힣])"),
+    "Mymr": re.compile(r"[\"”’»]+\s*(?:ဟု|ဟူ|လို့)"),  # who spoke follows
+    "Ethi": re.compile(r"[\"”’»]+\s*(?:አለ|አለች|አሉ|ብሎ|ብላ|በማለት|ሲል|ስትል|ሲሉ)(?!\w)"),
+    "Deva": re.compile(r"[\"”’]+\s*(?:भन्|भने|भनी|कहा|कहते)"),
+    **dict.fromkeys(
+        ("Hans", "Hant"), re.compile(r"[”」』]+(?=[他她它我你您]?[们們]?(?:说|說|道[，。：]|问道|問道|喊))")
+    ),
 }
 # What goes on after a question or a quotation, although a small letter begins it: "he asked", within a few words, or a conjunction.
 # Without such a row, all that begins with a small letter does.
@@ -55,24 +61,50 @@ _SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "
 _ABBREVIATIONS = frozenset(["al", "approx", "ca", "esp", "etc", "fig", "ing", "prof", "ref", "univ", "vol"])
 # Forms of address and the like that stand before names, for languages without rules of their own
 _TITLES = "Mr Mrs Ms Dr Prof St Rev Hon Gen Sen Rep Gov Capt Lt Col Sgt Ir"
-_INDONESIAN_TITLES = "Drs Hj KH Jl Jln"
+_INDONESIAN_TITLES = "Drs Hj KH Jl Jln Bp Bpk Tn Ny Sdr"
 _OWN_TITLES = {
     **dict.fromkeys(("ind", "jav", "min", "sun", "zsm"), _INDONESIAN_TITLES),
     "eus": "Jn And",
+    "fra": "M MM Mme Mmes Mlle",
     "hau": "Alh Mal Dkt Inj",
-    "ibo": "Maz",
-    "som": "Md",
-    "swh": "Bi Bw Bwn Dk Dkt Mh Mhe Jen",
+    "ibo": "Maz Dọk Dok",
+    "som": "Md Sh Jen",
+    "swh": "Bi Bw Bwn Dk Dkt Mh Mhe Jen Mt",
     "xho": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Gqr uGqr UGqr",
     "zul": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Dkt uDkt UDkt",
 }
 # Currencies and the like, and in a language "number" or "page", where a number follows
 _BEFORE_NUMBERS = "No Nr Nos Rp Rs Sh Shs Tsh TSh Ksh KSh Ush USh Frw Art Vol pp"
 _OWN_BEFORE_NUMBERS = {
-    **dict.fromkeys(("ind", "jav", "min", "sun", "zsm"), "hal Pasal"),
+    **dict.fromkeys(("ind", "jav", "min", "sun", "zsm"), "hal Pasal tgl Tgl"),
     "eus": "zk orr or",
-    "swh": "Na Uk uk",
+    "swh": "Na Uk uk tar Tar",
 }
+# Languages that write ordinals with a full stop: "II. Mundu Gerra"
+_ORDINAL_STOPS = frozenset(
+    [
+        "eus",
+        "bos",
+        "ces",
+        "dan",
+        "est",
+        "fao",
+        "fin",
+        "hrv",
+        "hun",
+        "isl",
+        "lvs",
+        "nno",
+        "nob",
+        "slk",
+        "slv",
+        "srp",
+        "tur",
+        "azj",
+    ]
+)
+_INITIALS_GO_ON = re.compile(r"[^\W\d_]\.[^\W\d_]\.")  # in U.S.A.
+_ROMAN = re.compile(r"(?<!\w)[IVX]+\Z")
 _NOTHING, _ARABIC_LETTER = re.compile(r"(?!)"), re.compile(r"(?:^|[\s.])[ء-ے]\Z")
 _NUMBER_NEXT = re.compile(r"\s*\d")
 # The names of Latin letters in Urdu, of which abbreviations and initials consist: ڈی۔این۔اے
@@ -99,6 +131,7 @@ class Sentencex:
     - A Japanese or Korean sentence goes on if a particle follows a quotation (「…。」と); "(1)" begins a sentence.
     - Small letters before a full stop and a capital letter are a word, no initial ("ndị a. Ụlọ") nor one of the English
       abbreviations that sentencex applies to every language without rules ("36 ne. Ban", Nebraska).
+    - A number alone is no sentence ("1. Etxea."), nor does one end after a Roman ordinal ("II. Mundu Gerra") or in ३.५.
     - A title ("Bi. Asha") is no end, nor an abbreviation before a number ("Rp. 500"), nor an Arabic letter ("د. خالد"), nor the
       names of letters in Urdu ("ڈی۔این۔اے"), nor "." after a letter where the paragraph has । or the like ("डा. राम गए।").
     """
@@ -116,8 +149,10 @@ class Sentencex:
         self._own_marks = re.compile("|".join(patterns)) if patterns else _NOTHING
         native_stops = "".join(mark for mark in _FULL_STOPS if mark in language.terminators)
         self._native_stop = re.compile(f"[{native_stops}]") if native_stops else _NOTHING
-        self._titles = frozenset(f"{_TITLES} {_OWN_TITLES.get(language.iso639_3, '')}".split())
+        self._own_titles = frozenset(_OWN_TITLES.get(language.iso639_3, "").split())
+        self._titles = self._own_titles.union(_TITLES.split())
         self._before_numbers = frozenset(f"{_BEFORE_NUMBERS} {_OWN_BEFORE_NUMBERS.get(language.iso639_3, '')}".split())
+        self._numbers_are_ordinals = language.iso639_3 in _ORDINAL_STOPS
         self._spelled = _SPELLED.get(language.iso639_3, _NOTHING)
         self._goes_on = _GOES_ON.get(language.script)
         self._reports = _REPORTS.get(language.iso639_3)
@@ -139,6 +174,7 @@ class Sentencex:
 
     def _boundaries(self, paragraph: str) -> Iterator[int]:
         """Offsets at which a sentence ends and another begins."""
+        start = 0
         notes = {i for match in re.finditer(_FOOTNOTE, paragraph) for i in range(*match.span())}
         visible = [i for i, char in enumerate(paragraph) if char not in _HIDDEN and i not in notes]
         plain = "".join(paragraph[i] for i in visible)
@@ -157,8 +193,10 @@ class Sentencex:
             following = next((char for char in paragraph[end:] if char.isalnum() and char not in _HIDDEN), "")
             # Georgian letters are lower-case to Unicode, but have no capitals in running text.
             small = following.islower() and following != following.title()
-            if following and (not small or self._begins_small(paragraph, last, end)):
+            is_number = not any(map(str.isalpha, paragraph[start:end]))  # "1." of a list
+            if following and not is_number and (not small or self._begins_small(paragraph, last, end)):
                 yield end
+                start = end
 
     def _begins_small(self, paragraph: str, last: int, end: int) -> bool:
         """Whether a sentence begins at `end` with a small letter, where the one before has its `last` character."""
@@ -192,13 +230,19 @@ class Sentencex:
         stop of its own."""
         word = _LAST_WORD.search(plain[max(last - 40, 0) : last])
         letters = word[0] if word else ""
+        if plain[last - 1 : last].isdecimal() and plain[last + 1 : last + 2].isdecimal():  # sentencex knows 0 to 9
+            return True
+        if _INITIALS_GO_ON.match(plain, last - 1):
+            return True
+        if self._numbers_are_ordinals and _ROMAN.search(plain[max(last - 8, 0) : last]):
+            return True
         if has_native_stop and any(unicodedata.category(char) == "Lo" for char in letters):
             return True
         if letters in self._before_numbers and _NUMBER_NEXT.match(plain, last + 1):
             return True
-        return bool(_ARABIC_LETTER.search(plain[max(last - 2, 0) : last])) or (
-            not self._own_rules and letters in self._titles
-        )
+        if _ARABIC_LETTER.search(plain[max(last - 2, 0) : last]):
+            return True
+        return letters in (self._own_titles if self._own_rules else self._titles)
 
     def _is_word(self, match: re.Match) -> bool:
         """Whether what stands before a full stop is no abbreviation, as far as that can be seen."""

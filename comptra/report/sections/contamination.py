@@ -3,7 +3,7 @@
 import heapq
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -233,10 +233,9 @@ def _between(report: overlaps.Report) -> list[dict]:
     for row in report.between_benchmarks:
         pairs = []
         for pair in row["pairs"][:MAX_SHARED]:
-            texts = pair["first_text"], pair["second_text"]
             rules = {"ngram_size": 10, "tokenizer": "unicode", **report.settings}
-            spans = shared_spans(*texts, pair.get("match", "ngram"), rules, row["language"])
-            pairs.append({**{key: pair[key] for key in ("first_id", "second_id")}, **_pair(*texts, spans)})
+            texts = _pair(pair["first_text"], pair["second_text"], pair.get("match", "ngram"), rules, row["language"])
+            pairs.append({**{key: pair[key] for key in ("first_id", "second_id")}, **texts})
         rows.append(
             {**{key: value for key, value in row.items() if key != "pairs"}, "pairs": pairs, "count": len(row["pairs"])}
         )
@@ -247,34 +246,34 @@ def _shown(hit: dict, rules_of: dict[tuple[str, str], dict]) -> dict:
     """A hit for the page: both texts, cut, with the spans that they share."""
     rules = rules_of[hit["folder"], hit["data_language"]]
     language = hit.get("language") or hit["data_language"]
-    spans = shared_spans(hit["text"], hit["benchmark_text"], hit["match"], rules, language)
     left_out = {"text", "benchmark_text", "shared_ngram", "language", "data_language"}
     return {
         **{key: value for key, value in hit.items() if key not in left_out},
         "language": hit["data_language"],
         "text_language": language,
-        **_pair(hit["text"], hit["benchmark_text"], spans),
+        **_pair(hit["text"], hit["benchmark_text"], hit["match"], rules, language),
     }
 
 
-def _pair(text: str, other: str, spans: tuple[Spans, Spans]) -> dict:
-    first, second = (_cut(*one) for one in zip((text, other), spans, strict=True))
-    return {"text": first, "other": second}
+def _pair(text: str, other: str, kind: str, rules: dict, language: str) -> dict:
+    spans, others = shared_spans(text, other, kind, rules, language)
+    return {"text": _cut(text, spans), "other": _cut(other, others)}
 
 
 def _cut(text: str, spans: Spans) -> dict:
     """A text in normalization form C, at most MAX_TEXT characters of it, with spans as JavaScript counts them."""
     text = unicodedata.normalize("NFC", text)
     length, text = len(text), text[:MAX_TEXT]
-    spans = [(start, min(end, len(text))) for start, end in spans if start < len(text)]
-    if not text.isascii() and max(text) > "\uffff":
-        spans = [(utf16_length(text[:start]), utf16_length(text[:end])) for start, end in spans]
+    at = units_before(text)
+    spans = [(at(start), at(min(end, len(text)))) for start, end in spans if start < len(text)]
     return {"text": text, "spans": spans} | ({"length": length} if length > MAX_TEXT else {})
 
 
-def utf16_length(text: str) -> int:
-    """How many units JavaScript counts in a text."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+def units_before(text: str) -> Callable[[int], int]:
+    """A function from a place in a text to that place as JavaScript counts it."""
+    if text.isascii() or max(text) <= "\uffff":
+        return lambda place: place
+    return lambda place: len(text[:place].encode("utf-16-le", "surrogatepass")) // 2
 
 
 def shared_spans(text: str, other: str, kind: str, rules: dict, language: str) -> tuple[Spans, Spans]:

@@ -7,14 +7,14 @@ first counts and decides which paragraphs to show, the second reads those. Memor
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from comptra.report import Options, packing
-from comptra.report.sections.contamination import MAX_TEXT, order, utf16_length
+from comptra.report.sections.contamination import MAX_TEXT, order, units_before
 from topxgen.runs.folders import BackTranslation, Run, languages_of, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import Row, paragraphs, rows, texts
@@ -204,7 +204,7 @@ def encoded(units: Sequence[Unit], sources: Sequence[Source]) -> dict:
     for unit in units:
         whole = unit.text if unit.text is not None else unit.rows[0].sentence if unit.rows[0].state == "text" else None
         text = short(whole, "paragraph", len(paragraph["id"])) if whole is not None else None
-        units_before = _units_before(text or "")
+        at = units_before(text or "")
         for name, value in (("source", unit.source), ("id", unit.id), ("text", text), ("rows", len(unit.rows))):
             paragraph[name].append(value)
         languages.append(unit.language)
@@ -214,7 +214,7 @@ def encoded(units: Sequence[Unit], sources: Sequence[Source]) -> dict:
             number = len(row_columns["state"])
             length = None
             if start < len(text or ""):
-                first, last = units_before(start), units_before(start + len(row.sentence))
+                first, last = at(start), at(start + len(row.sentence))
                 row_columns["gap"].append(first - end)
                 length, end = last - first, last
             else:
@@ -273,13 +273,6 @@ def _placed(unit_rows: Iterable[Row], text: str) -> Iterator[tuple[int, Row]]:
             if row.state != "not_chosen" and start >= 0:
                 used[sentence] = start + len(sentence)
         yield (start if start >= 0 else len(text)), row
-
-
-def _units_before(text: str) -> Callable[[int], int]:
-    """A function from a place in a text to that place as JavaScript counts it."""
-    if text.isascii() or max(text) <= "\uffff":
-        return lambda place: place
-    return lambda place: utf16_length(text[:place])
 
 
 def _coded(values: list[str | None]) -> dict[str, list]:
