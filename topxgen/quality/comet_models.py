@@ -221,7 +221,7 @@ class _Worker:
 
     def _next_message(self) -> dict:
         """Other lines, of a start script of the interpreter, say, are passed over."""
-        while (line := self._process.stdout.readline()).endswith(b"\n"):
+        while line := self._process.stdout.readline():
             with contextlib.suppress(ValueError):
                 if isinstance(message := json.loads(line), dict):
                     return message
