@@ -221,7 +221,7 @@ SOURCE, BRIDGE = "The bridge was closed last winter.", "Zubia joan den neguan it
         )),
         *(f"{said}\n\n{BRIDGE}\n\nI used the past tense." for said in (
             "Here you go!", "Got it!", "Okay, let me translate that.", "Here is the sentence translated to Basque", "Translating to Basque...",
-            "I'd be happy to help.", "Sure!\n\nHere is the translation in Basque:", "[Basque]", "model",
+            "I'd be happy to help.", "Voici la traduction", "Hona hemen itzulpena.", "Sure!\n\nHere is the translation in Basque:", "[Basque]", "model",
         )),
         *(f"{said} {BRIDGE}" for said in (
             "Sure!", "Below is the translation.", "In Basque, this would be:", "This translates to:", f"{SOURCE} —",

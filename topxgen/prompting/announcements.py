@@ -117,8 +117,9 @@ def announces(line: str, source: str, target: str) -> bool:
         return False
     is_courtesy = _COURTESIES.fullmatch(f"{line.strip(' *_#>:：')}. ") and not _COURTESIES.match(f"{source} ")
     bare = _COURTESIES.sub("", bare, count=1)
-    is_clear = not _LIKE_ENGLISH.search(target) or says_translation(bare)
-    return bool(is_courtesy) or bool(is_clear and _ANNOUNCES.fullmatch(bare))
+    if is_courtesy or (len(bare) <= _MAX_LABEL and says_translation(bare)):
+        return True
+    return not _LIKE_ENGLISH.search(target) and bool(_ANNOUNCES.fullmatch(bare))
 
 
 def is_talk(line: str, source: str, target: str) -> bool:

@@ -223,7 +223,8 @@ def _without_talk(lines: list[str], source: str, target: str) -> list[str]:
         return lines
     is_clear = target != "English"  # which of the lines are English talk
     if len(lines) == 1:
-        is_all = is_clear and excuses(lines[0]) and behind_preface(lines[0], source, target) == lines[0]
+        rest = behind_preface(lines[0], source, target)
+        is_all = is_clear and excuses(lines[0]) and (rest == lines[0] or is_talk(rest, source, target))
         return [] if is_all else lines
     if _NOTE.match(lines[1]):
         return lines
