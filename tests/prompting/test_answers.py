@@ -281,6 +281,9 @@ def test_thoughts_and_excuses_alone_are_not_read(answer):
         ("The bridge was closed in the winter.\nA note.", SOURCE, "Basque"),  # not translated
         ("Dem tok say the user no go come.\nA note.", "They said that he will not come.", "Nigerian Pidgin"),
         ("Euskara\nThe name of the language.", "Basque", "Basque"),
+        ("The user must press the button.\nI used \"must\".", "Erabiltzaileak botoia sakatu behar du.", "English"),
+        ("The book is translated into English.\nA note.", "Liburua ingelesera itzulita dago.", "English"),
+        ("Fassarar doka ba ta bayyana ba.\nI used the formal register here.", "The interpretation of the law is unclear.", "Hausa"),
         ("Itzulpena: zer da?", "Translation: what is it?", "Basque"),
         ("(Txaloak)", "(Applause)", "Basque"),
     ],

@@ -243,8 +243,8 @@ def _announces(line: str, following: str, source: str, target: str) -> bool:
     """Whether the line before `following` only announces the translation of `source`."""
     if _NOTE.match(following) and not _NOTE.match(source):
         return False
-    if announces(line, source, target):
-        return True
+    if announces(line, source, target):  # followed by an explanation, it is a translation that speaks of one
+        return target == "English" or not is_talk(following, source, target) or announces(following, source, target)
     return _ends_in_colon(line) and (not _ends_in_colon(source) or _ends_in_colon(following))  # a sentence may, too
 
 
