@@ -40,6 +40,7 @@ from topxgen.decontamination.run import (
     filter_file,
     input_files,
     layout_of,
+    shared,
     take_shard,
     target_language,
     write_reports,
@@ -141,7 +142,7 @@ def decontaminate(args: argparse.Namespace) -> int:
         texts = benchmark_texts.load(inputs, args)
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         with wait_for_lock(reports[0].parent):
-            write_reports(args, reports, layout, texts, parts)
+            write_reports(args, reports, layout, parts, *shared(texts))
     show(report.summary(parts, args.audit))
     show(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
     checked = report.all_checked(parts, args.audit)

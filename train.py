@@ -193,6 +193,8 @@ def train(args: argparse.Namespace) -> int:
     is_main = environment.is_main_process()
     arguments.resolve(args)
     hub.require(needs(args))
+    if args.push_to_hub and not args.dry_run:
+        hub.check_token()
 
     # Data: read, select, split off the test set, add the other direction
     train_pairs, test_pairs, facts = (training_data.open_stream if args.streaming else training_data.build_sets)(args)

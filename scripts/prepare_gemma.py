@@ -67,22 +67,16 @@ def prepare(folder: Path) -> None:
     os.replace(partial, folder)
 
 
-def is_complete(folder: Path) -> bool:
-    return (folder / "model.safetensors").exists() and (folder / "README.md").exists()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write config, weights and tokenizer")
     folder = parser.parse_args().folder
-    if is_complete(folder):
+    weights = folder / "model.safetensors"  # the folder gets its name when all is in it
+    if weights.exists():
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with wait_for_lock(folder.parent, folder.name, "folder"):
-        if is_complete(folder):  # by another process meanwhile
-            return 0
-        if (folder / "model.safetensors").exists():  # of an earlier version
-            (folder / "README.md").write_text(CARD, encoding="utf-8")
+        if weights.exists():  # by another process meanwhile
             return 0
         log = folder.with_name(f"{folder.name}.log")
         print(

@@ -47,7 +47,12 @@ def _check_card(audit: Audit, folder: Path) -> None:
 
 
 def _check_table(audit: Audit, card: Path, history: list[dict], step: int) -> None:
-    _check_held_out(audit, card, history, step)
+    results = [one for one in load(card.parent).data.eval_results or () if not one.metric_args]
+    claimed, found = (  # scores of held-out pairs in `model-index`
+        {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in own}
+        for own in (results, held_out_results(history, step, ""))
+    )
+    audit.equal(card, "model-index", claimed, found, "scores")
     lines = card.read_text(encoding="utf-8", errors="replace").split("\n")
     for line in evaluations_table(history, step).split("\n"):
         audit.checked["scores"] += 1
@@ -55,16 +60,6 @@ def _check_table(audit: Audit, card: Path, history: list[dict], step: int) -> No
             name = line.split("|")[1] if line.startswith("| ") else line
             there = next((one for one in lines if one.startswith(f"|{name}|")), "missing")
             audit.problem(card, "the table of the held-out set", there, line)
-
-
-def _check_held_out(audit: Audit, card: Path, history: list[dict], step: int) -> None:
-    """Scores of held-out pairs in `model-index`."""
-    results = [one for one in load(card.parent).data.eval_results or () if not one.metric_args]
-    claimed, found = (
-        {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in own}
-        for own in (results, held_out_results(history, step, ""))
-    )
-    audit.equal(card, "model-index", claimed, found, "scores")
 
 
 def check(audit: Audit, folder: Path, names: set[str]) -> None:

@@ -7,6 +7,7 @@ import atexit
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -19,7 +20,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.attack.file_operations import FileOperations
 
 # Imported before the first fork: what the scripts import when they run.
-LIGHT = ("openai", "sacrebleu", "rapidfuzz", "pycld2", "bm25s", "sentencex", "httpx", "msgspec", "datagen", "main")
+LIGHT = (
+    "openai",
+    "anthropic",
+    "cohere",
+    "sacrebleu",
+    "rapidfuzz",
+    "pycld2",
+    "bm25s",
+    "sentencex",
+    "httpx",
+    "msgspec",
+    "datagen",
+    "main",
+)
 LIGHT += (
     "decontamination",
     "train",
@@ -47,9 +61,10 @@ HEAVY += ("transformers.models.llama.modeling_llama", "topxgen.training.trainer"
 def our_modules() -> list[str]:
     """All modules but those that import torch."""
     root = Path(__file__).resolve().parents[2]
-    paths = [path.relative_to(root) for name in ("topxgen", "comptra") for path in (root / name).rglob("*.py")]
-    torch = {"topxgen/training/streaming.py", "topxgen/training/trainer.py", "topxgen/training/log.py"}
-    return [".".join(path.with_suffix("").parts) for path in paths if str(path) not in torch]
+    paths = [path for name in ("topxgen", "comptra") for path in (root / name).rglob("*.py")]
+    torch = re.compile(r"^(import|from) (torch|transformers)\b", re.MULTILINE)
+    light = [path.relative_to(root) for path in paths if not torch.search(path.read_text(encoding="utf-8"))]
+    return [".".join(path.with_suffix("").parts) for path in light]
 
 
 def module_of(script: str) -> str:
@@ -121,7 +136,8 @@ def wait(process: int, seconds: float, kill_after: float | None) -> tuple[int | 
 def import_all(heavy: bool) -> None:
     for name in (*LIGHT, *our_modules(), *(HEAVY if heavy else ())):
         importlib.import_module(name)
-    sys.modules["openai"].AsyncOpenAI(api_key="x", base_url="http://127.0.0.1:1")  # imports what it needs
+    for name, client in (("openai", "AsyncOpenAI"), ("anthropic", "AsyncAnthropic")):  # they import what they need
+        getattr(sys.modules[name], client)(api_key="x", base_url="http://127.0.0.1:1")
 
 
 def serve() -> None:

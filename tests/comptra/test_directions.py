@@ -242,8 +242,9 @@ def test_methods_in_one_output_dir(main_here, tiny_lm, tmp_path):
     assert {path.name for path in scored_runs(tmp_path)} == set(names.values())
 
 
-def test_a_folder_of_an_older_version_keeps_its_name(main_here, tiny_lm, tmp_path):
+def test_a_folder_of_an_older_version_keeps_its_name(main_here, tiny_lm, tmp_path, monkeypatch):
     """It has the plain name whatever its method; another method then has one of its own, the default too."""
+    monkeypatch.setattr("comptra.methods.conversation.THOUGHT_TOKENS", 24)
     flags = ("--output_dir", tmp_path, "--max_samples", 1)
     plain = tmp_path / Path(tiny_lm).name / "English_to_Basque_2_shot_seed_122_llm_vanilla_None_0_0"
     assert main_here(*flags, "--method_translate", "TEaR").returncode == 0

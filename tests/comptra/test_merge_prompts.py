@@ -59,7 +59,7 @@ def test_sections_are_asked_for_the_final_translation_last(name, style, task_in)
 def test_a_merge_prompt_of_the_users_own(more, style, task_in, tmp_path):
     parts = ["chat = 'MINE {examples}{phrases}{sentence}'", "block = 'B {items}'", "item = '{source}>{target};'"]
     parts += ["examples = 'E {items}'", "example = '{source}<{target};'", more]
-    (tmp_path / "norefine-2.toml").write_text("\n".join(parts))
+    (tmp_path / "norefine-2.toml").write_text("\n".join(parts), encoding="utf-8-sig")  # as Notepad writes it
     task, prompt = task_in(style), merge.load(str(tmp_path / "norefine-2.toml"))
     asked = prompt.prompt(task, "Night.", [("A house", "Etxe bat")], [("A bird", "Txori bat")])
     text = asked if style == "raw" else asked[0]["content"]
@@ -81,7 +81,7 @@ def test_a_merge_prompt_of_the_users_own(more, style, task_in, tmp_path):
         (
             "whole sentence into {tgt} with",
             "whole sentence into {target} with",
-            r"chat: unknown placeholder \{target\}",
+            r"chat: unknown placeholder \{target\}; known here: \{src\}, \{tgt\}, \{sentence\}, \{phrases\}, \{examples\}$",
         ),
         ("translations into {tgt}.", "translations into {language}.", r"block: unknown placeholder \{language\}"),
         ("- {source} => {target}", "- {source} => {target} {draft}", r"item: unknown placeholder \{draft\}"),

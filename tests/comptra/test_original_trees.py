@@ -32,7 +32,9 @@ def made(tiny_lm, tmp_path_factory) -> Path:
 
     output = tmp_path_factory.mktemp("made")
     for more in (("--tgt", "Basque", "Swahili"), ("--method_translate", "TEaR", "--tgt", "Basque")):
-        result = in_process("main.py", *options(tiny_lm, *more, tgt=None), "--output_dir", output)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("comptra.methods.conversation.THOUGHT_TOKENS", 24)
+            result = in_process("main.py", *options(tiny_lm, *more, tgt=None), "--output_dir", output)
         assert result.returncode == 0, result.stderr
     return output
 

@@ -46,10 +46,10 @@ def written(folder: Path, rows: list[tuple[str, str]]) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def whole(other, tmp_path_factory) -> Path:
-    """A finished folder of the model that learnt other texts."""
+def whole(tiny_lm, tmp_path_factory) -> Path:
+    """A finished folder."""
     folder = tmp_path_factory.mktemp("whole")
-    assert probe(*flags_of(folder, other)).returncode == 0
+    assert probe(*flags_of(folder, tiny_lm)).returncode == 0
     return folder
 
 
@@ -65,7 +65,7 @@ def flags_of(folder: Path, model: str, *more, rows=None) -> list:
     files = written(folder, rows or pairs(TEST_FORMS))
     return [
         "--model_name_or_path", model, "--inference_api", "hf", "--dtype", "float32", "--dataset_name_or_path", "files", "--test_files",
-        *files, "--src", "Basque", "--tgt", "English", "--max_new_tokens", 24, "--twins", 2, "--output_dir", folder / "out", *more,
+        *files, "--src", "Basque", "--tgt", "English", "--max_new_tokens", 4, "--twins", 2, "--output_dir", folder / "out", *more,
     ]  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def report(folder: Path) -> dict:
 
 @pytest.mark.medium
 def test_a_memorised_test_set_is_found_and_nothing_else(flags, memorised, other, tiny_lm, tmp_path):
-    words = flags(memorised, "--base_model_name_or_path", f"{tiny_lm}/")
+    words = flags(memorised, "--base_model_name_or_path", f"{tiny_lm}/", "--max_new_tokens", 24)
     words[2:2] = [other]
     result = probe(*words)
     assert result.returncode == 0, result.stderr
@@ -131,9 +131,9 @@ def test_real_sentences_that_were_learnt_by_heart(flags, ntrex, tiny_lm, tmp_pat
     assert suspicious == {Path(tiny_lm).name: False, "unseen": False, "seen": True}
 
 
-def test_the_files(flags, other, tmp_path):
+def test_the_files(flags, tiny_lm, tmp_path):
     rows = [*pairs(TEST_FORMS), ("Egun on.", "Good morning.")]
-    result = probe(*flags(other, rows=rows))
+    result = probe(*flags(tiny_lm, rows=rows))
     assert result.returncode == 0, result.stderr
     assert "36 of 37 sentences have a number or a name" in result.stderr
     out = tmp_path / "out"
@@ -146,7 +146,7 @@ def test_the_files(flags, other, tmp_path):
         for swap in row["swaps"]:
             assert swap["new"] in twin["Basque"] and swap["new"] in twin["English"]
             assert swap["old"] in rows[row["sentence"] - 1][0]
-    done = records(out / "translations" / Path(other).name / RUN / "translate_0.jsonl")
+    done = records(out / "translations" / Path(tiny_lm).name / RUN / "translate_0.jsonl")
     assert [row["sentence"] for row in done] == [row["Basque"] for row in sentences]
     facts = report(tmp_path)
     assert (facts["sentences"], facts["left_out"], facts["margin"], facts["settings"]["twins"]) == (36, 1, 1.0, 2)
@@ -179,38 +179,38 @@ def test_a_killed_probe_resumes(flags, memorised, tmp_path):
     [
         (("--twins", 3), "twins was 2, now 3"),
         (("--seed", 7), "seed was 122, now 7"),
-        (("--max_new_tokens", 8), "max_new_tokens was 24, now 8"),
+        (("--max_new_tokens", 8), "max_new_tokens was 4, now 8"),
     ],
 )
-def test_a_folder_of_other_flags_is_refused(flags, other, finished, tmp_path, more, message):
-    result = probe(*flags(other, *more))
+def test_a_folder_of_other_flags_is_refused(flags, tiny_lm, finished, tmp_path, more, message):
+    result = probe(*flags(tiny_lm, *more))
     assert result.returncode == 2 and message in result.stderr
     assert report(tmp_path) == finished
 
 
-def test_a_folder_of_another_test_set_is_refused_and_another_margin_is_not(flags, other, finished, tmp_path):
-    result = probe(*flags(other, rows=pairs(TEST_FORMS)[:-1]))
+def test_a_folder_of_another_test_set_is_refused_and_another_margin_is_not(flags, tiny_lm, finished, tmp_path):
+    result = probe(*flags(tiny_lm, rows=pairs(TEST_FORMS)[:-1]))
     assert result.returncode == 2 and "test_set_digest was" in result.stderr
-    assert probe(*flags(other, "--margin", 0)).returncode == 0
+    assert probe(*flags(tiny_lm, "--margin", 0)).returncode == 0
     assert report(tmp_path)["margin"] == 0
 
 
-def test_too_few_sentences_that_change_are_refused(flags, other, tmp_path):
+def test_too_few_sentences_that_change_are_refused(flags, tiny_lm, tmp_path):
     rows = [*pairs(TEST_FORMS)[:29], *[("Egun on.", "Good morning.")] * 20]
-    result = probe(*flags(other, rows=rows))
+    result = probe(*flags(tiny_lm, rows=rows))
     assert result.returncode == 2 and "only 29 of 49 sentences" in result.stderr and "fewer than 30" in result.stderr
     assert not (tmp_path / "out").exists()
-    assert probe(*flags(other, rows=[*rows, pairs(TEST_FORMS)[29]])).returncode == 0
+    assert probe(*flags(tiny_lm, rows=[*rows, pairs(TEST_FORMS)[29]])).returncode == 0
 
 
-def test_names_that_no_script_shares_are_not_swapped(flags, other):
+def test_names_that_no_script_shares_are_not_swapped(flags, tiny_lm):
     rows = [("ओबामा यहाँ आए।", "Obama came here.")] * 40
-    result = probe(*flags(other, "--src", "Nepali", rows=rows))
+    result = probe(*flags(tiny_lm, "--src", "Nepali", rows=rows))
     assert result.returncode == 2 and "only 0 of 40" in result.stderr and "Latin letters" in result.stderr
 
 
-def test_sides_that_are_not_parallel_are_refused(flags, other, tmp_path):
-    words = flags(other)
+def test_sides_that_are_not_parallel_are_refused(flags, tiny_lm, tmp_path):
+    words = flags(tiny_lm)
     (tmp_path / "test.eng").write_text("One line.\n")
     result = probe(*words)
     assert result.returncode == 2 and "must be parallel" in result.stderr and result.stderr.count("\n") == 1
@@ -226,28 +226,28 @@ def test_sides_that_are_not_parallel_are_refused(flags, other, tmp_path):
         (("--margin", "-1"), "-1"),
     ],
 )
-def test_flags_that_make_no_sense(flags, other, more, message):
-    result = probe(*flags(other, *more))
+def test_flags_that_make_no_sense(flags, tiny_lm, more, message):
+    result = probe(*flags(tiny_lm, *more))
     assert result.returncode == 2 and message in result.stderr
 
 
-def test_without_all_translations_there_is_no_report(flags, other, tmp_path):
-    result = probe(*flags(other, "--max_model_len", 60))  # some prompts are too long
+def test_without_all_translations_there_is_no_report(flags, tiny_lm, tmp_path):
+    result = probe(*flags(tiny_lm, "--max_model_len", 60))  # some prompts are too long
     assert result.returncode == 3 and "no report" in result.stderr
     assert not (tmp_path / "out" / "contamination_report.json").exists()
-    assert probe(*flags(other)).returncode == 0 and report(tmp_path)["sentences"] == 36
+    assert probe(*flags(tiny_lm)).returncode == 0 and report(tmp_path)["sentences"] == 36
 
 
-def test_demonstrations_and_a_dry_run(flags, other, tmp_path):
+def test_demonstrations_and_a_dry_run(flags, tiny_lm, tmp_path):
     pool = [tmp_path / "pool.eus", tmp_path / "pool.eng"]
     for path, side in zip(pool, zip(*pairs(OTHER_FORMS), strict=True), strict=True):
         path.write_text("\n".join(side))
-    words = flags(other, "--k", 2, "--demonstration_pool", *pool)
+    words = flags(tiny_lm, "--k", 2, "--demonstration_pool", *pool)
     shown = probe(*words, "--dry_run")
     assert shown.returncode == 0 and "twin 2" in shown.stdout and not (tmp_path / "out").exists()
     assert probe(*words).returncode == 0
     assert len(records(tmp_path / "out" / "pool.jsonl")) == 36
-    folder = tmp_path / "out" / "translations" / Path(other).name
+    folder = tmp_path / "out" / "translations" / Path(tiny_lm).name
     assert {path.name for path in folder.iterdir()} - {"rates.json"} == {RUN.replace("_0_shot", "_2_shot")}
 
 

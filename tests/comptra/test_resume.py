@@ -175,12 +175,12 @@ def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
     assert lines_in(path) == 1, "nothing is written to it"
 
 
-@pytest.mark.parametrize("method", ["cot", "step_by_step", "TEaR"])
-def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, main_here, tiny_lm, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method, room", [("cot", 540), ("step_by_step", 840), ("TEaR", 540)])
+def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, room, main_here, tiny_lm, tmp_path, monkeypatch):
     """The thoughts have no room, the translation has; then there is room. The trace of a method without shots is shown."""
-    monkeypatch.setattr("comptra.methods.conversation.THOUGHT_TOKENS", 610)
+    monkeypatch.setattr("comptra.methods.conversation.THOUGHT_TOKENS", room - 290)
     flags = ("--output_dir", tmp_path, "--method_translate", method, "--max_samples", 2, "--verbose")
-    first = main_here(*flags, "--max_model_len", 900)
+    first = main_here(*flags, "--max_model_len", room)
     assert first.returncode == 3 and "are marked as unanswered" in first.stderr, first.stderr
     path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
     assert [line["unanswered"] for line in records(path)] == [True, True] and all(texts(path))
@@ -189,7 +189,7 @@ def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, main_here
     assert manifest["unanswered_prompts"] == 2 and "exceed --max_model_len" in manifest["unanswered"][0]
     lines, prompts = path.read_bytes(), r"translate 0 +[1-9]\d* "
     assert re.search(prompts, main_here(*flags, "--dry_run").stdout), "what is sent again costs, too"
-    accepted = (*flags, "--max_model_len", 900, "--accept_unanswered")
+    accepted = (*flags, "--max_model_len", room, "--accept_unanswered")
     assert not re.search(prompts, main_here(*accepted, "--dry_run").stdout)
     for _ in range(2):
         second = main_here(*accepted)

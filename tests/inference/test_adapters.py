@@ -106,6 +106,7 @@ SPOILED = {
     "alpha of no module": (partial(edit_config, alpha_pattern={"qproj": 64}), "no target module has the name in its .*alpha_pattern qproj"),
     "rank of no module": (partial(edit_config, rank_pattern={"layers.2.self_attn.q_proj": 8}), r"no target module .* layers\.2\."),
     "activated": (partial(edit_config, alora_invocation_tokens=[790, 791]), "is an activated LoRA adapter"),
+    "of a later peft": (partial(edit_config, use_x=True, x_size=16), r"has use_x, which the installed peft \S+ would ignore: pip install -U"),
     "kind": (partial(edit_config, peft_type="IA3"), "is a IA3 adapter; only LoRA and DoRA"),
     "rank": (partial(edit_config, rank_pattern={"q_proj": 32}), "--lora_rank 16 is less than the rank of .* pass --lora_rank 32"),
 }  # fmt: skip
@@ -227,6 +228,7 @@ def test_adapters_that_fit(config, tiny_lm, tmp_path):
         {"init_lora_weights": "olora"},
         {"layer_replication": [[0, 2], [1, 2]]},
         {"trainable_token_indices": [5, 6]},
+        {"kasa_config": {}},
     ],
     ids=str,
 )
@@ -278,6 +280,7 @@ VLLM_LACKS = {
     "trained biases": {"bias": "all"},
     "biases of its own": {"lora_bias": True},
     "target_parameters": {"target_parameters": ["mlp.down_proj.weight"]},  # as peft's all-linear has for experts
+    "lora_velora_embed": {"velora_config": {}},
 }
 
 

@@ -9,12 +9,14 @@ import pytest
 from transformers import AutoConfig
 
 from tests.support.tiny_models import (
+    build_madlad,
     edit_weights,
     name_another_architecture,
     quantize_weights,
     repeat_in_two_shards,
     say_that_it_is_tied,
     set_a_number,
+    udhr_texts,
     without_weights,
 )
 from topxgen import inference
@@ -130,6 +132,22 @@ def test_one_matrix_that_is_saved_twice(tiny_lm, tmp_path):
     say_that_it_is_tied(folder)
     edit_weights(folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
     inference.load("hf", ModelSettings(str(folder), dtype="float32")).close()
+
+
+def test_the_two_matrices_of_madlad(tmp_path):
+    """transformers 5 takes one for the other where one is missing, and saves both under a configuration in which they are one."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    published = build_madlad(tmp_path / "published", udhr_texts("Basque"))
+    saved = tmp_path / "saved"
+    weights.load_weights(AutoModelForSeq2SeqLM, published).save_pretrained(saved)
+    assert not weights.load_weights(AutoModelForSeq2SeqLM, str(saved)).config.scale_decoder_outputs
+    for part, other in (("lm_head", "shared"), ("shared", "lm_head")):
+        folder = without_weights(published, tmp_path / part, part)
+        with pytest.raises(
+            UsageError, match=rf"has {other}\.weight alone, though its embeddings and its output layer are two"
+        ):
+            weights.load_weights(AutoModelForSeq2SeqLM, str(folder))
 
 
 @pytest.mark.slow

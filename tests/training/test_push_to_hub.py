@@ -94,6 +94,12 @@ def test_a_token_that_may_not_upload_is_one_line(tmp_path, server, monkeypatch):
         hub.upload(tmp_path, "me/model", "model", ["hub/*"])
     with pytest.raises(UsageError, match="--push_to_hub: the Hub does not accept your token"):
         hub.check_token()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    words = flags(tmp_path / "no-model", tmp_path / "out", max_steps=1)
+    words[words.index("--dataset_name_or_path") + 1] = tmp_path / "none.jsonl"
+    result = in_process("train.py", *words, "--push_to_hub")
+    assert result.returncode == 2 and "--push_to_hub needs the Hub (no internet, or HF_HUB_OFFLINE)" in result.stderr
+    assert result.stderr.count("\n") == 1, "no data are read before"
 
 
 @pytest.mark.parametrize(

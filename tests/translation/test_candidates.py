@@ -70,7 +70,8 @@ def llm(model: str, **options):
     return translation.create("llm", TranslatorSettings(**settings | options))
 
 
-def test_the_samples_of_an_llm(tiny_lm):
+def test_the_samples_of_an_llm(tiny_lm, monkeypatch):
+    monkeypatch.setattr("topxgen.translation.llm.MAX_NEW_TOKENS", 48)
     translator = llm(tiny_lm, number_of_candidates=3)
     translator.load()
     found = translator.candidates(SENTENCES[:3], BASQUE, ENGLISH)
@@ -125,7 +126,8 @@ def test_the_confidence_of_a_sample_is_the_models(tiny_lm, pad_ends):
     sampler.close()
 
 
-def test_the_beams_of_an_llm(tiny_lm):
+def test_the_beams_of_an_llm(tiny_lm, monkeypatch):
+    monkeypatch.setattr("topxgen.translation.llm.MAX_NEW_TOKENS", 48)
     translator = llm(tiny_lm, number_of_candidates=2, num_beams=3)
     translator.load()
     [found] = translator.candidates(SENTENCES[:1], BASQUE, ENGLISH)

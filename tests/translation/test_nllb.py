@@ -332,6 +332,7 @@ def edit_config(**changes):
     [
         (lambda folder: [path.unlink() for path in folder.glob("token*")], "tokenizer"),
         (lambda folder: (folder / "config.json").unlink(), "holds no model"),
+        (lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"), "is a LoRA adapter: merge it"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot load|cannot convert"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot load|cannot convert"),
         (lambda folder: tiny_models.remove_weights(folder, "decoder.layers.1."), r"lacks .*decoder\.layers\.1\."),
@@ -423,6 +424,19 @@ def test_marian_of_language_groups_and_of_two_vocabularies(tmp_path):
     edit_config(share_encoder_decoder_embeddings=False)(folder)
     with pytest.raises(UsageError, match="has separate source and target vocabularies"):
         translation.create("nllb", TranslatorSettings(str(folder)))
+
+
+def test_marian_whose_decoder_starts_from_a_trained_embedding(tmp_path, cache):
+    """As train.py without --use_peft leaves it; CTranslate2 starts from zeros, and translated otherwise."""
+    folder = Path(tiny_models.build_marian(tmp_path / "eu-en", [text for pair in PAIRS for text in pair]))
+    tiny_models.edit_weights(
+        folder, lambda tensors: tensors | {"model.shared.weight": tensors["model.shared.weight"] + 0.01}
+    )
+    with pytest.raises(
+        UsageError, match=r"starts from an embedding of <pad> that was trained, .* pass --nllb_engine transformers"
+    ):
+        open_translator(str(folder), cache)
+    open_translator(str(folder), cache, nllb_engine="transformers").close()
 
 
 def test_a_model_whose_languages_have_no_names_is_refused():

@@ -289,9 +289,15 @@ def check_repository_name(name: str) -> None:
 
 
 def check_token() -> None:
-    """Raise UsageError, before any work, if the Hub would reject an upload."""
-    from huggingface_hub import HfApi
+    """Raise UsageError, before any work, if the Hub cannot be reached or would reject an upload."""
+    from huggingface_hub import HfApi, constants
 
+    check_connection()
+    if constants.HF_HUB_OFFLINE:
+        raise UsageError(
+            "--push_to_hub needs the Hub (no internet, or HF_HUB_OFFLINE): run this on a machine with internet, or drop the flag "
+            "and upload later"
+        )
     try:
         HfApi().whoami()
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message

@@ -41,6 +41,10 @@ def load_weights(model_class, name: str, trust_remote_code: bool = False, **opti
     """
     model = _loaded_whole(model_class, name, trust_remote_code=trust_remote_code, **options)
     check_weights(name, model.config, options.get("revision") or "")
+    # T5 configurations of transformers 5 always say that matrices are tied, and here what their file says: of MADLAD-400 that they are
+    # not. So it is saved, and read by CTranslate2's converter.
+    if (is_tied := getattr(model.config, "scale_decoder_outputs", None)) is not None:
+        model.config.tie_word_embeddings = is_tied
     _make_saveable(model, name)
     return model
 
@@ -140,9 +144,10 @@ def check_weights(name: str, config, revision: str = "") -> None:
 
     saved, _ = PretrainedConfig.get_config_dict(name, **({"revision": revision} if revision else {}))
     _check_architecture(name, saved)
-    # T5's configurations always say so in transformers 5; then their file counts.
-    if getattr(config, "tie_word_embeddings", False) and saved.get("tie_word_embeddings") is not False:
-        _check_equal(name, tied)
+    if getattr(config, "tie_word_embeddings", False):
+        # T5's configurations always say so in transformers 5; then their file counts.
+        check = _check_both if saved.get("tie_word_embeddings") is False else _check_equal
+        check(name, tied)
 
 
 def _folder(name: str, revision: str = "") -> Path | None:
@@ -172,6 +177,16 @@ def _check_equal(name: str, tied: Mapping[str, "Tensor"]) -> None:
                 "transformers and vLLM use both or the embeddings alone, depending on their versions. If both are meant, write tie_word_embeddings: false into "
                 "config.json; else remove the wrong one"
             )
+
+
+def _check_both(name: str, untied: Mapping[str, "Tensor"]) -> None:
+    """Raise UsageError if a T5 lacks its output layer or its embeddings: transformers would take the one for the other."""
+    kinds = {key.rpartition(".weight")[0].rpartition(".")[2] for key in untied} & {"lm_head", "shared"}
+    if len(kinds) == 1:
+        raise UsageError(
+            f"the weights of {name} do not fit its config.json: the checkpoint has {kinds.pop()}.weight alone, though its embeddings and "
+            "its output layer are two matrices (tie_word_embeddings: false); download or save it again"
+        )
 
 
 def _files(folder: Path) -> list[Path]:

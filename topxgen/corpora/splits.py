@@ -74,11 +74,12 @@ class Split:
         return provenance.texts_sha256(self.texts)
 
 
-def check_published(split: Split, language: Language, english: Iterable[Split], allow_partial: bool) -> None:
+def check_published(split: Split, language: Language, english: Sequence[Split], allow_partial: bool) -> None:
     """Raise UsageError if a split is not the published one; `english`: the splits of its benchmark in English. Warn of another language."""
     check_size(split, allow_partial)
     warn_of_language(split, language)
-    check_not_english(split, [text for other in english for text in other.texts])
+    if english:
+        check_not_english(split, [text for other in english for text in other.texts])
     for other in english:
         if other.name == split.name.partition(" (")[0]:
             check_order(split, other.texts)

@@ -12,7 +12,7 @@ from topxgen.common.files import read_json, read_jsonl
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import FilteredLayout
 from topxgen.decontamination import parallel_jsonl, report
-from topxgen.decontamination.run import add_to_reports
+from topxgen.decontamination.run import write_reports
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def _merge(args: argparse.Namespace, works: list[shards.Work], layout: FilteredL
         paths = FilteredLayout(args.output_dir).reports(args.report, args.audit)
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(paths[0].parent):
-            add_to_reports(args, paths, layout, parts, loaded, between)
+            write_reports(args, paths, layout, parts, loaded, between)
         shards.write_merged(args.output_dir, done)
         logger.info(report.summary(parts, args.audit))
     return report.all_checked(parts, args.audit) and complete

@@ -173,9 +173,8 @@ def _finish(manifest: Path, facts: dict, written: dict[str, dict]) -> dict:
 
 
 def _claim(manifest: Path, finished: dict) -> None:
-    """Complete the entries in SHA256SUMS, which a killed run may lack; older versions had none."""
-    if checksums.KEY in finished:
-        checksums.claim(manifest.parent, [*finished[checksums.KEY], manifest.name])
+    """Complete the entries in SHA256SUMS, which a killed run may lack."""
+    checksums.claim(manifest.parent, [*finished["outputs"], manifest.name])
 
 
 def _read_manifest(path: Path) -> Manifest | None:

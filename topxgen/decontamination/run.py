@@ -25,10 +25,10 @@ from topxgen.inference import ENGINE_LOG
 from topxgen.text import languages
 
 # The flags that decide what overlaps and what is dropped.
-SETTINGS = ("ngram_size", "tokenizer", "near_duplicate_threshold", "short_text_rule")
-SETTINGS += ("drop_on_sentence_overlap", "drop_on_translation_overlap")
-
-
+SETTINGS = (
+    *("ngram_size", "tokenizer", "near_duplicate_threshold", "short_text_rule"),
+    *("drop_on_sentence_overlap", "drop_on_translation_overlap"),
+)
 RULES = (
     Rule(
         ("benchmark_dir", "allow_partial_benchmark"),
@@ -247,26 +247,16 @@ def _is_current(part: report.Part, manifest: Path) -> bool:
         return False  # its own run says what is wrong
 
 
-def write_reports(
-    args: argparse.Namespace,
-    paths: tuple[Path, Path],
-    layout: FilteredLayout,
-    texts: dict[str, BenchmarkTexts],
-    parts: dict[str, dict],
-) -> None:
-    """Write the report as JSON and Markdown, including what the benchmarks share with each other.
-
-    It has the languages of earlier runs, too, whose results are still there.
-    """
+def shared(texts: dict[str, BenchmarkTexts]) -> tuple[dict[str, list[dict]], list[dict]]:
+    """What the benchmarks of each language are, and what they share with each other."""
     between = []
     for name, of_language in texts.items():
         pool = {entry.base for entry in of_language.entries(of_language.demonstration_pool)}
         between += report.between_benchmarks(name, of_language.index_with_pool, pool)
-    loaded = {name: of_language.provenance() for name, of_language in texts.items()}
-    add_to_reports(args, paths, layout, parts, loaded, between)
+    return {name: of_language.provenance() for name, of_language in texts.items()}, between
 
 
-def add_to_reports(
+def write_reports(
     args: argparse.Namespace,
     paths: tuple[Path, Path],
     layout: FilteredLayout,
@@ -274,7 +264,10 @@ def add_to_reports(
     loaded: dict[str, list[dict]],
     between: list[dict],
 ) -> None:
-    """The same, with what the benchmarks that were `loaded` for some languages are and share with each other."""
+    """Write the report as JSON and Markdown, with what the benchmarks that were `loaded` for some languages are and share.
+
+    It has the languages of earlier runs, too, whose results are still there.
+    """
     earlier = report.earlier(paths[0])
     if not args.audit:
         earlier["languages"] = {

@@ -1,5 +1,6 @@
 """LoRA adapters: whether one fits its base model, found out before any weights of the base are loaded."""
 
+import inspect
 import logging
 import re
 import warnings
@@ -44,6 +45,10 @@ class _AdapterConfig(TypedDict):
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 
+# What peft saves of LoRA and DoRA; other kinds have more, as KaSA its lora_diag.
+_FACTORS = {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"}
+
+
 # Whose tokens differ wherever tokenizers do: at its beginning, at spaces, line breaks, digits and other scripts.
 PROBE = "English: The year 1948,  “Hello”!\nनेपाली: सन् १९४८ мир 世界"
 
@@ -83,6 +88,8 @@ def check_vllm_supports(folder: str) -> None:
     from peft import load_peft_weights
 
     settings = read_adapter(folder)
+    names = list(load_peft_weights(folder, device="cpu"))
+    factors = {match[1] for name in names if (match := re.search(r"\.(lora_\w+)", name))}
     unsupported = {
         "DoRA": settings.get("use_dora"),
         "modules_to_save": settings.get("modules_to_save"),
@@ -91,7 +98,10 @@ def check_vllm_supports(folder: str) -> None:
         # The engine of vLLM 0.32 dies at the first request with those of Qwen3-MoE, even with enable_mixed_moe_lora_format.
         "target_parameters (of experts)": settings.get("target_parameters"),
         # Its latent attention (DeepSeek V2 and V3) silently goes on with the base's.
-        "kv_b_proj": any(".kv_b_proj." in name for name in load_peft_weights(folder, device="cpu")),
+        "kv_b_proj": any(".kv_b_proj." in name for name in names),
+        "QALoRA": settings.get("use_qalora"),
+        "BD-LoRA": settings.get("use_bdlora"),
+        **dict.fromkeys(sorted(factors - _FACTORS), True),
     }
     if names := [name for name, used in unsupported.items() if used]:
         raise UsageError(
@@ -129,6 +139,7 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
     from peft import PeftConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
 
+    _check_peft_knows(folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is checked below
@@ -163,6 +174,20 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
         )
 
 
+def _check_peft_knows(folder: str) -> None:
+    """Raise UsageError for what a later peft has done with the adapter, and the installed one would leave out. Numbers and texts
+    are parameters of what may be off."""
+    from peft import LoraConfig, __version__
+
+    settings, known = read_adapter(folder), inspect.signature(LoraConfig).parameters
+    active = (key for key, value in settings.items() if value is True or (value and isinstance(value, dict | list)))
+    if unknown := sorted(key for key in active if key not in known):
+        raise UsageError(
+            f"{folder}/adapter_config.json has {listed(unknown, 3)}, which the installed peft {__version__} would ignore: pip install -U peft, "
+            "or merge it into its base where it was trained"
+        )
+
+
 def _has_effect(name: str, scalings: Mapping[str, float], tensors: Mapping[str, "Tensor"]) -> bool:
     """Whether a tensor is the first factor of a product that is added to a weight, and neither factor nor its scaling is zero."""
     first = re.fullmatch(r"(.*)\.(lora_A\.weight|lora_embedding_A)", name)
@@ -172,11 +197,11 @@ def _has_effect(name: str, scalings: Mapping[str, float], tensors: Mapping[str, 
 
 def _refuse_changes_of_base(folder: str, settings: dict) -> None:
     """Raise UsageError for what would change the base for the adapters that follow, and for the base itself: embeddings and biases
-    that peft saves beside an adapter, PiSSA and the like, repeated layers, trained tokens."""
+    that peft saves beside an adapter, PiSSA, KaSA and the like, repeated layers, trained tokens."""
     from peft import load_peft_weights
 
     remedy = "merge it into the base first (scripts/merge_lora.py)"
-    changes = [name for name in ("layer_replication", "trainable_token_indices") if settings.get(name)]
+    changes = [name for name in ("layer_replication", "trainable_token_indices", "kasa_config") if settings.get(name)]
     init = settings.get("init_lora_weights")
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
         changes.append(f"init_lora_weights {init}")

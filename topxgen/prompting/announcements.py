@@ -5,7 +5,7 @@ that it does not share with that. No text of NTREX-128 and the UDHR in 140 other
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from topxgen.text import languages
 from topxgen.text.words import unicode_words
@@ -16,14 +16,11 @@ _TRANSLATION_WORDS = (
     "ترجمة الترجمة ترجمه tarjima- inguqul- uguqul- itumọ- traduc- tradu- terjemahan tłumaczeni- "
     "překlad preklad prijevod prevod превод перевод переклад übersetzung vertaling oversettelse- oversættelse- översättning- þýðing- fordítás- "
     "käännös tõlge tulkojums vertimas çeviri- tərcümə- cyfieithiad aistriúchán përkthim- μετάφραση תרגום অনুবাদ ਅਨੁਵਾਦ અનુવાદ மொழிபெயர்ப்பு "
-    "అనువాదం ಅನುವಾದ വിവർത്തനം පරිවර්තනය ဘာသာပြန်ချက် ትርጉም თარგმანი թարգմանություն 翻译- 翻譯- 译文 譯文 翻訳- 번역- คำแปล ຄຳແປ dịch pagsasalin"
+    "అనువాదం ಅನುವಾದ വിവർത്തനം පරිවර්තනය ဘာသာပြန်ချက် ትርጉም თარგმანი թարգմանություն dịch pagsasalin"
 )
-_TRANSLATION_WORD = re.compile(
-    "|".join(
-        rf"(?<!\w){word.removesuffix('-')}" + r"(?!\w)" * (word[-1] != "-") for word in _TRANSLATION_WORDS.split()
-    ),
-    re.I,
-)
+_UNSPACED = "翻译 翻譯 译文 譯文 翻訳 번역 คำแปล ຄຳແປ"
+_BEGINNINGS = tuple(word[:-1] for word in _TRANSLATION_WORDS.split() if word[-1] == "-")
+_WHOLE_WORDS, _IN_WORDS = frozenset(_TRANSLATION_WORDS.split()), tuple(_UNSPACED.split())
 # Words that make a label, and those that may stand beside them.
 _MAKE_LABELS = "answer output response result target tgt solution assistant ai bot model"
 _IN_LABELS = (
@@ -31,6 +28,7 @@ _IN_LABELS = (
     "kwa ya mu n'asụsụ asụsụ basa bahasa lugha af میں زبان भाषा भाषामा en au auf em"
 )
 _LABEL_WORDS, _BESIDE = frozenset(_MAKE_LABELS.split()), frozenset(_IN_LABELS.split())
+_WORD = re.compile(r"[^\s\d.,;:!?()\[\]\"'“”«»*_<>{}]+")
 _BRACKETED = re.compile(r"\[([^\[\]]{1,40})\][*_]*\s*[:：]?\s*")
 _MARKED = re.compile(r"([^:：]{1,60}?)[*_]*\s*(?:[:：]|\s[-–—](?=\s|\Z))[\s*_]*")
 _COURTESY = (
@@ -51,7 +49,7 @@ _ENGLISH_WORDS = (
 )
 _WORDS_OF_ENGLISH_ALONE = "the this that these you your would should could let need with which here what it they"
 _ENGLISH, _ENGLISH_ONLY = frozenset(_ENGLISH_WORDS.split()), frozenset(_WORDS_OF_ENGLISH_ALONE.split())
-_MIN_ENGLISH = 0.4
+_MIN_ENGLISH, _MAX_LABEL = 0.4, 60
 _LIKE_ENGLISH = re.compile("english|pidgin|creole|krio|patois|scots|tok pisin|bislama|sranan", re.I)
 _THINKS = re.compile(
     r"[\s>*_(]*(?:hmm+|okay, (?:so|the|i)|let me|let['’]s|first, (?:i|we|the)|(?:we|i) (?:need|have|should|must)|the user|alright, let|wait,|🤔)(?!\w)",
@@ -61,11 +59,24 @@ _EXCUSES = re.compile(r"\b(?:the user|language model|sorry|apologi[sz]e|i can(?:
 
 
 @cache
+def _rows(target: str) -> list[languages.Language]:
+    return [row for row in languages.load().values() if target in languages.names_of(row)]
+
+
+@cache
 def _names(target: str) -> frozenset[str]:
     """Words by which a language is called: its English name, its own one, its codes."""
-    rows = [row for row in languages.load().values() if target in languages.names_of(row)]
-    names = {name for row in rows for name in (row.endonym, row.iso639_1, row.iso639_3, row.flores)}
+    names = {name for row in _rows(target) for name in (row.endonym, row.iso639_1, row.iso639_3, row.flores)}
     return frozenset(word for name in {target, *names} for word in _words(name))
+
+
+@lru_cache(maxsize=1 << 10)
+def says_translation(text: str) -> bool:
+    """Whether a word of `text` means "translation" or "to translate" in some language."""
+    if any(word in text for word in _IN_WORDS):
+        return True
+    words = _WORD.findall(text.casefold())
+    return not _WHOLE_WORDS.isdisjoint(words) or any(word.startswith(_BEGINNINGS) for word in words)
 
 
 def _words(text: str) -> list[str]:
@@ -74,11 +85,13 @@ def _words(text: str) -> list[str]:
 
 def is_label(text: str, target: str) -> bool:
     """Whether `text` names nothing but the translation: "Basque translation", "English → Basque", "Itzulpena (euskara)"."""
+    if len(text) > _MAX_LABEL:
+        return False
     words, names = list(filter(None, _words(text))), _names(target) if target else frozenset()
 
     def makes_one(word: str) -> bool:  # names have endings and prefixes: euskaraz, af-soomaali
         is_name = word in names or any(len(name) > 3 and name in word for name in names)
-        return is_name or word in _LABEL_WORDS or bool(_TRANSLATION_WORD.match(word))
+        return is_name or word in _LABEL_WORDS or says_translation(word)
 
     made = list(map(makes_one, words))
     return len(words) <= 7 and any(made) and all(m or w in _BESIDE for m, w in zip(made, words, strict=True))
@@ -100,17 +113,17 @@ def announces(line: str, source: str, target: str) -> bool:
     bare = line.strip(" \t*_#>:：.…")
     if behind_label(line, source, target) == "":
         return True
-    if _TRANSLATION_WORD.search(source):
+    if says_translation(source):
         return False
     is_courtesy = _COURTESIES.fullmatch(f"{line.strip(' *_#>:：')}. ") and not _COURTESIES.match(f"{source} ")
     bare = _COURTESIES.sub("", bare, count=1)
-    is_clear = not _LIKE_ENGLISH.search(target) or _TRANSLATION_WORD.search(bare)
+    is_clear = not _LIKE_ENGLISH.search(target) or says_translation(bare)
     return bool(is_courtesy) or bool(is_clear and _ANNOUNCES.fullmatch(bare))
 
 
 def is_talk(line: str, source: str, target: str) -> bool:
     """Whether a line is English that is neither the translation nor `source`: a thought, an explanation."""
-    if not target or _TRANSLATION_WORD.search(source) or line.lstrip().startswith(("{", "[", "<")):
+    if not target or says_translation(source) or line.lstrip().startswith(("{", "[", "<")):
         return False
     if _LIKE_ENGLISH.search(target):
         return target == "English" and bool(re.search(r"\bthe user\b|\btranslat", line, re.I))
@@ -119,8 +132,17 @@ def is_talk(line: str, source: str, target: str) -> bool:
     if sum(word in of_source for word in words) >= len(words) / 2:
         return False
     frequent = [word for word in words if word in _ENGLISH]
-    is_english = len(frequent) >= _MIN_ENGLISH * len(words) or excuses(line) or _TRANSLATION_WORD.search(line)
+    is_english = len(frequent) >= _MIN_ENGLISH * len(words) or excuses(line) or says_translation(line)
     return bool(_THINKS.match(line)) or (len(words) > 1 and is_english and not _ENGLISH_ONLY.isdisjoint(frequent))
+
+
+def is_in_another_script(line: str, source: str, target: str) -> bool:
+    """Whether a line is neither in the script of `target` nor a part of `source`, such as a name."""
+    from topxgen.text.language_id import is_in_script
+
+    known = any(map(str.isalpha, line)) and line.strip(" .*_") not in source
+    rows = _rows(target) if known else ()
+    return bool(rows) and not any(is_in_script(line, row.script) for row in rows)
 
 
 def thinks(line: str) -> bool:
@@ -135,7 +157,7 @@ def excuses(line: str) -> bool:
 
 def behind_preface(line: str, source: str, target: str) -> str:
     """`line` without an announcement at its beginning: up to a colon or before a quotation, or in sentences of their own."""
-    if _TRANSLATION_WORD.search(source):
+    if says_translation(source):
         return line
     while (sentence := re.match(r"[^.!?…:：]{1,120}[.!…]+\s+(?=\S)", line)) and announces(sentence[0], source, target):
         if not _SPOKEN.match(line):
@@ -156,4 +178,4 @@ def _is_preface(text: str, source: str, target: str) -> bool:
     bare = text.strip(" \t*_#>")
     if len(bare) > 120 or re.search(r"\w\.\s", bare):
         return False
-    return bool(_TRANSLATION_WORD.search(bare)) or announces(bare, source, target) or is_talk(bare, source, target)
+    return says_translation(bare) or announces(bare, source, target) or is_talk(bare, source, target)

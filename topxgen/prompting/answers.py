@@ -13,6 +13,7 @@ from topxgen.prompting.announcements import (
     behind_label,
     behind_preface,
     excuses,
+    is_in_another_script,
     is_label,
     is_talk,
     thinks,
@@ -213,6 +214,9 @@ def _without_talk(lines: list[str], source: str, target: str) -> list[str]:
     """`lines` that begin with English thoughts: what follows the last label, or the only line that is neither English nor a note."""
     if not lines or not source:
         return lines
+    is_foreign = [is_in_another_script(line, source, target) for line in lines]
+    if is_foreign[0] and not all(is_foreign):
+        lines = lines[is_foreign.index(False) :]
     if thinks(lines[0]) and (answer := _behind_last_label(lines[1:], source, target)) is not None:
         return [line for line in split_lines(answer) if line.strip()]
     if not is_talk(lines[0], source, target):

@@ -33,7 +33,7 @@ def load(path: Path, required: dict[str, tuple[str, ...]]) -> dict:
     Raises UsageError for a file that cannot be read, a missing part or a missing placeholder.
     """
     try:
-        parts = tomllib.loads(path.read_text(encoding="utf-8"))
+        parts = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     for name, placeholders in required.items():
@@ -56,7 +56,7 @@ def refuse_unknown(
     for part, known in placeholders.items():
         for name in re.findall(r"\{(\w+)\}", parts.get(part, "")):
             if name not in known:
-                names = ", ".join(f"{{{name}}}" for name in known) or "none"
+                names = ", ".join(f"{{{name}}}" for name in dict.fromkeys(known)) or "none"
                 raise UsageError(f"{path}, {part}: unknown placeholder {{{name}}}; known here: {names}")
 
 

@@ -134,8 +134,6 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     `eval_sets` come from `evaluation_sets`, `facts` describe the data, `settings` decide the result.
     """
     started, output_dir = provenance.now(), args.output_dir
-    if args.push_to_hub:
-        hub.check_token()
     info = model_card.RunInfo(
         args, model.is_decoder, facts, settings, provenance.command_line(()), lineage.of_training(vars(args), facts)
     )

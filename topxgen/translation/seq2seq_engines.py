@@ -36,7 +36,7 @@ BLOCK_SIZE = {"cpu": 256, "cuda": 8192}
 MIN_BATCH_TOKENS = 256  # if memory runs out, batches are halved down to about this
 # What is in the cache: version 1, without a list of its files, has conversions of incomplete checkpoints, too, and version 2 float32
 # weights in the precision that config.json names.
-CONVERSION_VERSION, CONTENTS = 3, "conversion.json"
+CONVERSION_VERSION, CONTENTS = 4, "conversion.json"
 DEFAULT_MAX_TOKENS = 512  # for models that state no limit
 Work = list[tuple[int, list[list[int]]]]
 Output = list[tuple[list[int], float]]  # of a row, best first
@@ -53,6 +53,10 @@ def read_checkpoint(name: str, trust_remote_code: bool):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        if (Path(name) / "adapter_config.json").is_file():
+            raise UsageError(
+                f"{name} is a LoRA adapter: merge it into its base (scripts/merge_lora.py), and pass the result"
+            )
         raise UsageError(f"{name} holds no model (no config.json); pass the folder of an encoder-decoder checkpoint")
     config = hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code))
     if not config.is_encoder_decoder:
@@ -279,7 +283,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _converter():
-    """CTranslate2's converter, that refuses incomplete checkpoints, with fixes for two incompatibilities with transformers 5."""
+    """CTranslate2's converter, that refuses incomplete checkpoints, with a fix for an incompatibility with transformers 5."""
     import torch
     from ctranslate2.converters import TransformersConverter
 
@@ -288,10 +292,14 @@ def _converter():
             if not self._load_as_float16:  # rather than as config.json says: the weights may have another precision
                 kwargs["dtype"] = torch.float32
             model = load_weights(model_class, name, **kwargs)
-            # The converter reads from `tie_word_embeddings` whether the decoder's outputs are scaled. T5 configurations now
-            # always have True there, and the answer in `scale_decoder_outputs`; MADLAD-400's beams depend on it.
-            if (scaled := getattr(model.config, "scale_decoder_outputs", None)) is not None:
-                model.config.tie_word_embeddings = scaled
+            first = model.get_input_embeddings().weight[model.config.decoder_start_token_id]
+            if (
+                model.config.model_type == "marian" and first.any()
+            ):  # zeros in published ones; training all weights changes them
+                raise UsageError(
+                    f"{name}: its decoder starts from an embedding of <pad> that was trained, CTranslate2's from zeros; pass "
+                    "--nllb_engine transformers"
+                )
             return model
 
         def load_tokenizer(self, *args, **kwargs):
