@@ -212,7 +212,9 @@ class Selection:
             measured.threshold = float(np.percentile(np.frombuffer(scores), self.percentile))
             measured.kept = sum(score > measured.threshold for score in scores)
         if not measured.kept:
-            raise UsageError(f"no pair of {config.name} is left to publish ({_left(measured, self)})")
+            raise UsageError(
+                f"no pair of {config.name} is left to publish ({_left(measured, self)}); --languages chooses others"
+            )
         return measured
 
     def _check(self, config: Config, measured: Measured) -> None:
