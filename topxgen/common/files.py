@@ -331,8 +331,6 @@ def open_partial(path: Path, mode: str, **options) -> IO:
     temporary = partial(path)
     if temporary.is_file() and not temporary.is_symlink():
         temporary.unlink()
-    elif os.path.lexists(temporary):
-        raise UsageError(f"{temporary} is a symbolic link or no file, and is not written through; remove it")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     return open(os.open(temporary, flags, 0o644), mode, **options)
 
