@@ -21,7 +21,16 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
 from topxgen.experiments import assets, rounds
-from topxgen.experiments.chain import RECORDS, Chain, add_flags, add_running_flags, commands, folder_of, stops
+from topxgen.experiments.chain import (
+    RECORDS,
+    Chain,
+    add_flags,
+    add_running_flags,
+    check_folders,
+    commands,
+    folder_of,
+    stops,
+)
 
 
 def build_parser() -> Parser:
@@ -50,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if not file.sections:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
     todo = commands(file, args.stages)
+    check_folders(todo)
     folder = folder_of(file)
     chain = Chain(folder)
     for command in todo:

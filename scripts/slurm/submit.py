@@ -22,7 +22,7 @@ from topxgen.common.files import write_atomic
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
 from topxgen.experiments import comparison, rounds, slurm
-from topxgen.experiments.chain import RECORDS, Command, add_flags, commands, folder_of
+from topxgen.experiments.chain import RECORDS, Command, add_flags, check_folders, commands, folder_of
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 def steps(args: argparse.Namespace, tree: dict, file: RunFile, words: list[str]) -> list[slurm.Step]:
     """What is to be run of a run, of its rounds, or of all variants and seeds of an experiment. Raises UsageError."""
     if comparison.VARIANTS not in tree and rounds.KEY not in tree:
+        check_folders(commands(file))
         return slurm.steps(commands(file, args.stages), folder_of(file), words)
     if args.stages:
         raise UsageError(

@@ -18,11 +18,11 @@ from functools import cached_property
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.attack import answers, faults, flags, formats
+from tests.attack import answers, faults, flags, formats, links
 from tests.attack.shooting_range import Outcome, Range
 from tests.attack.table import STAGES, has_apertium, make_inputs, make_models
 
-KINDS = ("kills", "faults", "files", "answers", "flags")
+KINDS = ("kills", "faults", "files", "answers", "flags", "links")
 COLUMNS = {
     "tracebacks": ("traceback",),
     "hangs": ("hang",),
@@ -64,7 +64,7 @@ class Campaign:
             for name, stage in STAGES.items()
             if stage.heavy == self.heavy and (stage.needs != "apertium" or has_apertium())
         ]
-        if kind in ("kills", "faults"):
+        if kind in ("kills", "faults", "links"):
             return stages
         if kind == "answers":
             return [row for row, (stage, _) in answers.ROWS.items() if stage in stages]
@@ -108,6 +108,11 @@ class Campaign:
         stage = self.undisturbed(name, command)
         for what_, response in self._chosen(list(answers.attacks(api)), row, rounds, what):
             yield what_, lambda n=what_, r=response: answers.attack(self.place, stage, command, n, r)
+
+    def _links(self, row: str, rounds: int, what: str):
+        stage = self.undisturbed(row)
+        for what_, place in self._chosen(list(links.attacks(stage)), row, rounds, what):
+            yield what_, lambda p=place: links.attack(self.place, stage, STAGES[row].command, *p)
 
     def _flags(self, row: str, rounds: int, what: str):
         ready, rng = self.flags_folder, self.rng(row)

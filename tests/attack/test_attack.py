@@ -72,6 +72,11 @@ def test_hostile_files_are_refused_in_one_line_or_read_right(campaign, row):
     survives(campaign, "files", row, 1)
 
 
+@pytest.mark.parametrize("stage", ["generate", "decontaminate", "few-shot"])
+def test_what_lies_where_a_stage_writes_stays_as_it_is(campaign, stage):
+    survives(campaign, "links", stage, 2)
+
+
 @pytest.mark.parametrize("stage", ["translate", "few-shot, cohere", "few-shot, anthropic"])
 def test_hostile_responses_leave_nothing_behind(campaign, stage):
     survives(campaign, "answers", stage, 1)
@@ -86,14 +91,14 @@ def test_hostile_flags_are_refused_in_one_line(campaign, script):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["kills", "faults", "files", "answers", "flags"])
+@pytest.mark.parametrize("kind", ["kills", "faults", "files", "answers", "flags", "links"])
 def test_many_attacks(campaign, kind):
     for row in campaign.rows(kind):
         survives(campaign, kind, row, 60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["kills", "faults", "files", "flags"])
+@pytest.mark.parametrize("kind", ["kills", "faults", "files", "flags", "links"])
 def test_many_attacks_on_training_and_merging(heavy_campaign, kind):
     for row in heavy_campaign.rows(kind):
         survives(heavy_campaign, kind, row, 10)

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -140,6 +141,19 @@ def test_terminals_that_are_not_utf_8(tmp_path, terminal):
     assert trained.returncode == 2 and b"Traceback" not in trained.stderr
     shown = run("main.py", *options(str(folder), "--dry_run", tgt="Nepali"), "--output_dir", folder / "o", **env)
     assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_closed_streams(tmp_path, closed):
+    """Their numbers are those of the next files that are opened: nothing may be printed there."""
+    code = (
+        "import os, sys; from topxgen.common.console import setup_logging, show; setup_logging('x'); "
+        "file = open('data', 'w'); assert file.fileno() > 2; os.system('echo engine'); show('shown')"
+    )
+    command = f"{sys.executable} -c {shlex.quote(code)} {closed}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert result.returncode == 0 and (tmp_path / "data").read_text() == "", result.stderr
 
 
 def test_nothing_else_prints():

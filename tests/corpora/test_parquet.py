@@ -1,5 +1,7 @@
 """Parquet files that are damaged, or hold other types: refused in one line by each reader, or read right."""
 
+from pathlib import Path
+
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -64,20 +66,30 @@ def test_a_huge_text_in_a_dictionary_is_kept_once(tmp_path):
     assert len(texts) == 3000 and len({id(text) for text in texts}) == 1
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> dict[str, Path]:
+    """400 MB of one text without a dictionary, and 3 million rows that hold nothing."""
+    folder = tmp_path_factory.mktemp("packed")
+    nothing = pyarrow.nulls(3_000_000, pyarrow.string())
+    columns = {
+        "a long text": {"Basque": ["x" * 4_000_000] * 100, "English": ["x"] * 100},
+        "no text": {"Basque": nothing, "English": nothing},
+    }
+    for what, column in columns.items():
+        path = folder / what / "mine.parquet"
+        path.parent.mkdir()
+        parquet.write_table(pyarrow.table(column), path, compression="zstd", use_dictionary=False)
+        assert path.stat().st_size < 1 << 20
+    return {what: folder / what / "mine.parquet" for what in columns}
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("what", ["a long text", "no text"])
-def test_a_small_file_that_would_fill_the_memory_is_refused(reader, what, tmp_path):
-    """400 MB of one text without a dictionary, and 3 million rows that hold nothing."""
-    table = pyarrow.table({"Basque": ["x" * 4_000_000] * 100, "English": ["x"] * 100})
-    if what == "no text":
-        table = pyarrow.table({name: pyarrow.nulls(3_000_000, pyarrow.string()) for name in ("Basque", "English")})
-    path = tmp_path / "mine.parquet"
-    parquet.write_table(table, path, compression="zstd", use_dictionary=False)
-    assert path.stat().st_size < 1 << 20
+def test_a_small_file_that_would_fill_the_memory_is_refused(reader, what, packed):
     with pytest.raises(
         UsageError, match=r"mine\.parquet would expand from 0\.\d MB to \d+ MB \([\d,]+ rows\): no text"
     ):
-        READERS[reader](path)
+        READERS[reader](packed[what])
 
 
 def test_a_footer_with_other_numbers_of_rows_hides_none(tmp_path):

@@ -202,6 +202,10 @@ def test_what_is_no_benchmark_is_found_before_anything_runs(place, benchmark, me
         (("--set", "train.api_key=S3cret"), "--set 'train.api_key=***' is not name=value"),
         (("--set", "train.seed=1"), "is not name=value or section.flag=value with a section of run.yaml"),
         (("--set", "output_dir=null"), "needs output_dir at the top"),
+        (
+            ("--dry_run", "--set", "decontamination.input_dir=out/nope"),
+            "decontamination: input_dir out/nope does not exist, and no stage",
+        ),
     ],
 )
 def test_mistakes_of_the_command_line(place, words, message):

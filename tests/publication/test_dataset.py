@@ -289,7 +289,7 @@ def test_an_empty_run_and_a_folder_that_is_not_there(tmp_path):
     folder = make_run(tmp_path / "run", {"Basque": [record(1, pairs=0)]})
     assert "its 1 paragraphs have no pairs" in refused(folder, tmp_path / "out")
     unseen = {**record(1, pairs=1), "translations": ["\u200b\ufeff"]}
-    assert "no pair of Basque is left to publish (all are empty)" in refused(
+    assert "no pair of Basque is left to publish (all are empty); --languages chooses others" in refused(
         make_run(tmp_path / "unseen", {"Basque": [unseen]}), tmp_path / "out"
     )
 

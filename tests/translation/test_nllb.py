@@ -64,12 +64,13 @@ def test_it_translates_as_generate_does(fast, tiny_nllb):
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+    sentences = SENTENCES[::2]
     tokenizer = AutoTokenizer.from_pretrained(tiny_nllb, src_lang="eus_Latn")
     model = AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb)
-    limits = [min(2 * -(-len(ids) // 32) * 32, 256) for ids in tokenizer(SENTENCES)["input_ids"]]
+    limits = [min(2 * -(-len(ids) // 32) * 32, 256) for ids in tokenizer(sentences)["input_ids"]]
     outputs = {}
     for limit in set(limits):
-        batch = [sentence for sentence, own in zip(SENTENCES, limits, strict=True) if own == limit]
+        batch = [sentence for sentence, own in zip(sentences, limits, strict=True) if own == limit]
         with torch.inference_mode():
             ids = model.generate(
                 **tokenizer(batch, return_tensors="pt", padding=True),
@@ -79,10 +80,10 @@ def test_it_translates_as_generate_does(fast, tiny_nllb):
                 max_new_tokens=limit,
             )
         outputs.update(zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True))
-    expected = [outputs[sentence].strip() for sentence in SENTENCES]
-    found = fast.translate(SENTENCES, BASQUE, ENGLISH)
+    expected = [outputs[sentence].strip() for sentence in sentences]
+    found = fast.translate(sentences, BASQUE, ENGLISH)
     assert texts(found) == expected
-    assert sum(text.endswith(".") for text in expected) > 30, "the model was trained: its answers come to an end"
+    assert sum(text.endswith(".") for text in expected) > 15, "the model was trained: its answers come to an end"
     assert all(0 < translation.confidence <= 1 for translation in found)
 
 
@@ -119,13 +120,14 @@ def test_what_is_cut_at_the_limit_is_marked(engine, tiny_nllb, cache, monkeypatc
 
 def test_engines_agree_and_order_is_kept(fast, tiny_nllb, cache):
     reference = open_translator(tiny_nllb, cache, nllb_engine="transformers")
-    expected = reference.translate(SENTENCES, BASQUE, ENGLISH)
-    found = fast.translate(SENTENCES, BASQUE, ENGLISH)
+    sentences = SENTENCES[1::2]
+    expected = reference.translate(sentences, BASQUE, ENGLISH)
+    found = fast.translate(sentences, BASQUE, ENGLISH)
     assert texts(found) == texts(expected)
     assert max(abs(a.confidence - b.confidence) for a, b in zip(found, expected, strict=True)) < 1e-3
     reference.close()
-    assert fast.translate(SENTENCES[::-1] * 2, BASQUE, ENGLISH) == found[::-1] * 2
-    alone = [fast.translate([sentence], BASQUE, ENGLISH)[0] for sentence in SENTENCES[:5]]
+    assert fast.translate(sentences[::-1] * 2, BASQUE, ENGLISH) == found[::-1] * 2
+    alone = [fast.translate([sentence], BASQUE, ENGLISH)[0] for sentence in sentences[:5]]
     assert texts(alone) == texts(found[:5]), "a translation does not depend on what else is translated"
 
 

@@ -30,6 +30,7 @@ _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 def setup_logging(prog: str) -> None:
     """Show the log records of this project on stderr, errors as "{prog}: error: …". Call it once per command."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows escapes, and does not end the run
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -41,6 +42,18 @@ def setup_logging(prog: str) -> None:
     root.addHandler(_ConsoleHandler(prog))
     for package in _OUR_PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
+
+
+def _open_closed_streams() -> None:
+    """Without stdout (>&-) the next file that is opened would get its number, and what engines print there."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            stream = open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 class _PrintableRecord(logging.LogRecord):

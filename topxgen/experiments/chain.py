@@ -89,6 +89,9 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
 
 
+READ_FOLDERS = ("input_dir", "data_dir", "dirs", "baseline")  # flags of the folders of other stages
+
+
 def flags_by_section() -> dict[str, list[str]]:
     return {section: list(stages.STAGES[section].parser().flags()) for section in SECTIONS}
 
@@ -168,6 +171,26 @@ def _check_adapters(mains: Iterable[Command], trains: Iterable[Command], file: R
                     f"{file.path}: lora_rank {command.args.lora_rank} of {command.name} is less than lora_r {made_by.args.lora_r} of "
                     f"{made_by.name}, which makes {name}: give {command.name} lora_rank: {made_by.args.lora_r}"
                 )
+
+
+def check_folders(found: Iterable[Command]) -> None:
+    """Raise UsageError for a folder that a command reads, which is not there and which no command before it writes to."""
+    written: list[Path] = []
+    for command in found:
+        flags = vars(command.args)
+        for flag in READ_FOLDERS:
+            value = flags.get(flag) or ()
+            for name in value if isinstance(value, list | tuple) else [value]:
+                path = Path(name).absolute()
+                if not os.path.lexists(path) and not any(
+                    path in (one, *one.parents) or one in path.parents for one in written
+                ):
+                    raise UsageError(
+                        f"{command.name}: {flag} {name} does not exist, and no stage before it writes to it"
+                    )
+        written += [
+            Path(flags[flag]).absolute() for flag in ("output_dir", "export_dir", "input_dir") if flags.get(flag)
+        ]
 
 
 class Chain:
