@@ -1,7 +1,6 @@
 """Environment variables of launchers and users, whose values are checked as flags are."""
 
 import os
-from os.path import expanduser
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
@@ -19,7 +18,7 @@ def folder(name: str, default: str) -> Path:
     """A folder, also if the variable is empty: that is none, not the current folder. Raises UsageError for ~ of an unknown user."""
     value = os.environ.get(name) or default
     try:
-        return Path(expanduser(value))
+        return Path(value).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{name}: {value!r} has no home directory ({error}); set it to a folder") from None
 
