@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -58,5 +59,5 @@ def read(page: Path, name: str) -> Any:
         return None
     try:
         return json.loads(gzip.decompress(base64.b64decode(found[1], validate=True)))
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
         raise UsageError(f"{page}: its data {name} are damaged ({error}); make the page again") from None

@@ -82,6 +82,9 @@ def test_quotation_marks_behind_backslashes_are_refused(tmp_path, text):
     "name, text, says",
     [
         ("a.csv", 'English,Basque\nHe said \\"hi\\" to me.,"Bat, bi."\n', "line 2: a backslash escapes a quotation mark"),
+        ("a.csv", "English;Basque\nOne.;Bat.\n", "a.csv: cells are separated by ';', which is not read in .csv"),
+        ("a.csv", 'English\tBasque\nOne.\tBat.\n', "cells are separated by a tab"),
+        ("a.tsv", "English,Basque\nOne.,Bat.\n", "cells are separated by ','"),
         ("a.csv", "English,Basque\n'It''s one, two.',Bat.\n'It''s one.',Bat.\n", "line 3: 'It''s one.' is quoted by single quotes"),
         ("a.tsv", "English\tBasque\n'It''s \"one\".'\tBat.\n", "line 2: 'It''s \"one\".' is quoted by single quotes"),
     ],

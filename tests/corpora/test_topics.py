@@ -25,9 +25,10 @@ def test_categories_are_optional(tmp_path, name):
     path.write_text('{"topic": "B", "category": 1}\n')
     with pytest.raises(UsageError, match=rf'{name}, line 1: "category" is no text'):
         read_categories(path)
-    path.write_text('["A",\n"B"]\n')
-    with pytest.raises(UsageError, match=rf"{name}, line 1: .* a line is a JSON string or object"):
-        read_topics(path)
+    for damaged in ('["A",\n"B"]\n', '{"topic":' * 3000):
+        path.write_text(damaged)
+        with pytest.raises(UsageError, match=rf"{name}, line 1: .* a line is a JSON string or object"):
+            read_topics(path)
     with pytest.raises(UsageError, match="cannot read the topics file"):
         read_categories(tmp_path / "none.jsonl")
     with pytest.raises(UsageError, match=r"topics\.csv is a table: write a \.txt file"):

@@ -149,6 +149,27 @@ def test_a_broken_package_is_found_and_hides_nothing(tmp_path, tiny_lm):
     assert "the check failed (TypeError: broken)" in of(found, "memory", "problem")[0] and of(found, "locks", "ok")
 
 
+WITHOUT_CLD2 = """
+import sys
+
+
+class Gone:
+    def find_spec(self, name, *_):
+        if name == "pycld2":
+            raise ModuleNotFoundError(name)
+
+
+sys.meta_path.insert(0, Gone())
+"""
+
+
+def test_the_language_identifier_that_has_no_wheel_for_aarch64(tmp_path, tiny_lm):
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_CLD2)
+    found = findings(write_run(tmp_path, tiny_lm), code=1, PYTHONPATH=str(tmp_path))
+    [text] = of(found, "packages", "problem")
+    assert text.startswith("pycld2: not installed; ") and "--lid_model langid" in text, text
+
+
 def test_packages_that_flags_need(tmp_path, tiny_lm):
     found = findings(
         write_run(tmp_path, tiny_lm, train="use_peft: true\n  use_liger_kernel: true\n  bf16: true"),

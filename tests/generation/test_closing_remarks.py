@@ -124,6 +124,26 @@ def test_other_layouts_of_a_list(layout):
     assert numbered_texts(layout.format(BAT, BI), 2) == [BAT, BI]
 
 
+@pytest.mark.parametrize(
+    "layout",
+    ["1. testua 1: {}\n2. testua 2: {}", "1. **पाठ 1:** {}\n2. **पाठ 2:** {}", "1. متن 1\n{}\n\n2. متن 2\n{}", "1. «téks 1» {}\n2. «téks 2» {}",
+     "1. Text 1 (Basque): {}\n2. Text 2 (Basque): {}", "1. [Lehen testua] {}\n2. [Bigarren testua] {}", "1. Lehen testua: {}\n2. Bigarren testua: {}",
+     "1. <umbhalo>{}</umbhalo>\n2. <umbhalo>{}</umbhalo>", "1. [TEXT 1 STARTS] {} [TEXT 1 ENDS]\n2. [TEXT 2 STARTS] {} [TEXT 2 ENDS]",
+     "1. {} (end of text 1)\n2. {} (end of text 2)", "1. … {}\n2. … {}", "पाठ 1: {}\nपाठ 2: {}"],
+)  # fmt: skip
+def test_labels_that_all_texts_have(layout):
+    assert numbered_texts(layout.format(BAT, BI), 2) == [BAT, BI]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["Etxea: handia da.", "Mendia: altua da."], ["Bat 1 da.", "Hiru 2 dira."], ["[Barrez] Kaixo zioen.", "Agur zioen."],
+     ["Urte 1990 ona zen.", "Urte 1991 txarra zen."], ["Zer da hori? Etxea da.", "Nor da hori? Jon da."]],
+)  # fmt: skip
+def test_beginnings_that_are_no_labels(texts):
+    assert numbered_texts(f"1. {texts[0]}\n2. {texts[1]}", 2) == texts
+
+
 def test_roman_numbers_go_on_to_ten_and_letters_beyond():
     texts = [f"{name} da." for name in ("Bat", "Bi", "Hiru", "Lau", "Bost", "Sei")]
     for labels in (("i", "ii", "iii", "iv", "v", "vi"), "abcdef"):

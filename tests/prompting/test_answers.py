@@ -221,7 +221,7 @@ SOURCE, BRIDGE = "The bridge was closed last winter.", "Zubia joan den neguan it
         )),
         *(f"{said}\n\n{BRIDGE}\n\nI used the past tense." for said in (
             "Here you go!", "Got it!", "Okay, let me translate that.", "Here is the sentence translated to Basque", "Translating to Basque...",
-            "I'd be happy to help.", "Sure!\n\nHere is the translation in Basque:", "[Basque]", "model",
+            "I'd be happy to help.", "Voici la traduction", "Hona hemen itzulpena.", "Sure!\n\nHere is the translation in Basque:", "[Basque]", "model",
         )),
         *(f"{said} {BRIDGE}" for said in (
             "Sure!", "Below is the translation.", "In Basque, this would be:", "This translates to:", f"{SOURCE} —",
@@ -281,6 +281,9 @@ def test_thoughts_and_excuses_alone_are_not_read(answer):
         ("The bridge was closed in the winter.\nA note.", SOURCE, "Basque"),  # not translated
         ("Dem tok say the user no go come.\nA note.", "They said that he will not come.", "Nigerian Pidgin"),
         ("Euskara\nThe name of the language.", "Basque", "Basque"),
+        ("The user must press the button.\nI used \"must\".", "Erabiltzaileak botoia sakatu behar du.", "English"),
+        ("The book is translated into English.\nA note.", "Liburua ingelesera itzulita dago.", "English"),
+        ("Fassarar doka ba ta bayyana ba.\nI used the formal register here.", "The interpretation of the law is unclear.", "Hausa"),
         ("Itzulpena: zer da?", "Translation: what is it?", "Basque"),
         ("(Txaloak)", "(Applause)", "Basque"),
     ],

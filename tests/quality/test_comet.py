@@ -18,7 +18,7 @@ from tests.support.main_runs import options
 from tests.support.runs import ROOT, in_process, records, script
 from topxgen.common.errors import UsageError
 from topxgen.quality import comet_models
-from topxgen.quality.comet_models import Comet, read_checkpoint
+from topxgen.quality.comet_models import Comet, python_of, read_checkpoint
 from topxgen.text import languages
 
 PYTHON = os.environ.get(comet_models.PYTHON) or str(ROOT / ".venv-comet" / "bin" / "python")
@@ -312,6 +312,7 @@ def test_a_missing_environment_is_in_the_list_of_all_that_is_missing(tmp_path):
         ("exit 3", "COMET failed in .*no message"),
         ("echo Killed by the kernel >&2; exit 1", "Killed by the kernel"),
         ("kill -9 $$", "it ended with signal 9"),
+        ("echo Welcome to the cluster; echo 7; exit 1", "COMET failed in .*no message"),
         ('echo \'{"ready": "1"}\'; read line; echo half >&2; printf \'{"sco\'', "half.*what is scored is kept"),
     ],
 )
@@ -323,6 +324,19 @@ def test_a_process_that_dies_is_one_line(script_text, says, tmp_path):
     with pytest.raises(UsageError, match=says):
         model.score([("a", "b" * 200_000, None)])
     model.close()
+
+
+def test_a_start_script_may_print_and_must_start(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho Welcome to the cluster\necho \'{"ready": "1"}\'\n')
+    python.chmod(0o755)
+    assert python_of(str(python)) == str(python)
+    (tmp_path / "text").write_text("not a program\n")
+    (tmp_path / "text").chmod(0o755)
+    with pytest.raises(
+        UsageError, match=r"COMET failed in .*text \(Exec format error\); make it with scripts/setup.sh"
+    ):
+        python_of(str(tmp_path / "text"))
 
 
 def test_models_are_named_by_metric(tmp_path):

@@ -1,8 +1,10 @@
 """Tokens, their hashes and the index: against plain Python on the same texts."""
 
+import json
 import random
 import re
 import unicodedata
+from urllib.parse import quote, quote_plus
 
 import numpy as np
 import pytest
@@ -441,3 +443,23 @@ def test_near_duplicates_and_sentences_of_long_benchmark_texts():
     assert match.similarity == pytest.approx(2 * 7 / 18)
     assert ContaminationIndex(entries([long]), 10).find([changed]) == {}
     assert [m.kind for m in index.find([long])[0]] == ["ngram"]  # listed once, by the surer rule
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        lambda text: text.replace(" ", "&nbsp;").replace("é", "&eacute;"),
+        lambda text: "".join(f"&#x{ord(c):x};" for c in text),
+        lambda text: quote(text),
+        lambda text: quote_plus(text),
+        lambda text: json.dumps(text),
+        lambda text: text.encode().decode("latin-1"),
+        lambda text: text.encode().decode("latin-1").encode().decode("latin-1"),
+        lambda text: text.replace("a", "\u0430").replace("e", "\u0435"),  # Cyrillic
+        lambda text: text.replace(" ", "<b> ", 3).replace(" ", "<br/>", 1),
+    ],
+)
+def test_texts_are_compared_as_they_were_before_they_were_encoded(encoded):
+    text = "Café bateko jendeak 2024an ikusi zuen mendi gainean dagoen etxe zahar handia, eta horrela esan zuen."
+    assert ContaminationIndex(entries([text]), 10).find([encoded(text), "Beste bat."]).keys() == {0}
+    assert not ContaminationIndex(entries([text]), 10, "original").find([quote(text)])

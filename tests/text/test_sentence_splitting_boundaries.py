@@ -181,6 +181,9 @@ def test_the_first_reason_counts():
         ("Burmese", '"လာမယ်။" ဟု ပြောသည်။ သူ သွားသည်။', ['"လာမယ်။" ဟု ပြောသည်။', "သူ သွားသည်။"]),
         ("Amharic", "«እመጣለሁ።» አለ። ሄደ።", ["«እመጣለሁ።» አለ።", "ሄደ።"]),
         ("Chinese (Simplified)", "“我来了。”他说。她走了。", ["“我来了。”他说。", "她走了。"]),
+        ("Basque", "Ez dakit… Agian bai. 😀 Bai… noski.", ["Ez dakit…", "Agian bai. 😀", "Bai… noski."]),
+        ("Amharic", "Dr. አበበ መጣ።¹ ሄደ።", ["Dr. አበበ መጣ።¹", "ሄደ።"]),
+        ("Chinese (Simplified)", "他说“为了……好。”她走了。", ["他说“为了……好。”", "她走了。"]),
         ("Basque", "Prezioa 2.50 da eta etxe.eus webgunea da.", ["Prezioa 2.50 da eta etxe.eus webgunea da."]),
     ],
 )

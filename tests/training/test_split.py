@@ -90,6 +90,12 @@ def test_paragraphs_that_do_not_fit():
     five = [Pair(f"s{i}", f"t{i}", "English", "Basque", "five") for i in range(5)]
     assert "at least 4 of them; pass --test_size_ratio 4 or more" in refusal(split, [*fours, *five], 3, 1)
     assert "all 5 do" in refusal(split, some_pairs(5, size=5), 2, 1)
+    frequent = [
+        replace(some_pairs(1)[0], group=str(i)) for i in range(3)
+    ]  # beside which three others of each group remain
+    three = [*frequent, *(Pair(f"s{i}", f"t{i}", "English", "Basque", str(i // 3)) for i in range(9))]
+    assert "at least 3 of them; pass --test_size_ratio 3 or more" in refusal(split, three, 2, 1)
+    assert [len(part) for part in split(three, 3, 1)] == [9, 3]
     for seed in range(20):  # 2 + 3 would leave 1
         sizes = [
             Pair(f"{n} {i}", f"{n} {i}", "English", "Basque", n) for n in ("2a", "3a", "3b") for i in range(int(n[0]))

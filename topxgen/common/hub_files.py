@@ -157,7 +157,7 @@ def _problem_of_weights(top: dict[str, Path]) -> str:
         for name in sorted(indexes):
             try:
                 needed |= set(map(str, json.loads(top[name].read_text(encoding="utf-8"))["weight_map"].values()))
-            except (OSError, ValueError, LookupError, AttributeError, TypeError):
+            except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
                 return f"{name} is damaged"
         shards = [] if indexes else [shard for name in weights if (shard := _SHARD.fullmatch(name))]
         for shard in shards:

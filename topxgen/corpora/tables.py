@@ -197,6 +197,7 @@ def read_columns(
     kind = path.suffix.lower()
     if kind in (".tsv", ".csv"):
         rows = list(csv_rows(path) if kind == ".csv" else tsv_rows(path))
+        _refuse_other_separator(path, rows[:1], known)
         by_label = any(name and not name.isdecimal() for names in (mapping or {}).values() for name in names)
         labels = rows.pop(0)[1] if rows and (by_label or _is_header(rows[0][1], known)) else []
         return _table(path, labels, list(part.of(rows, str(path))))
@@ -210,6 +211,18 @@ def read_columns(
     if kind == ".jsonl":
         rows = [(number, _json(line, f"{path}, line {number}")) for number, line in rows]
     return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
+
+
+def _refuse_other_separator(path: Path, first: list[tuple[int, list[str]]], known: tuple[Language, ...]) -> None:
+    """Raise UsageError if the first row is one cell that is a header with another separator."""
+    cells = first[0][1] if first else []
+    for mark in ",;\t|" if len(cells) == 1 else "":
+        parts = [part.strip(' "') for part in cells[0].split(mark)]
+        if len(parts) > 1 and _is_header(parts, known):
+            shown = "a tab" if mark == "\t" else repr(mark)
+            raise UsageError(
+                f"{path}: cells are separated by {shown}, which is not read in {path.suffix}; write .tsv with tabs, or .csv with commas"
+            )
 
 
 def _is_header(cells: list[str], known: tuple[Language, ...]) -> bool:

@@ -50,7 +50,7 @@ def _json_topics(path: Path) -> Iterator[tuple[str, str, object]]:
         if line.strip():
             try:
                 value = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{where}: {error}; a line is a JSON string or object") from None
             row = value if isinstance(value, dict) else {"topic": value}
             if not isinstance(topic := row.get("topic"), str):

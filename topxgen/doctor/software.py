@@ -101,8 +101,22 @@ def packages(situation: Situation) -> Iterator[Finding]:
         yield problem(
             "packages", f"not as the scripts need them: {', '.join(base)}", "pip install -e . in this environment"
         )
+    if (users := [one.name for one in situation.commands if _asks_cld2(one)]) and installed(
+        "pycld2"
+    ) is None:  # aarch64
+        text = f"not installed; {', '.join(users)} cannot run without it"
+        yield problem(
+            "pycld2", text, "--lid_model langid, or pip install pycld2 (with a C++ compiler, where it has no wheel)"
+        )
     for command in situation.commands:
         yield from _capability(command, situation)
+
+
+def _asks_cld2(command: Command) -> bool:
+    args = command.args
+    if command.stage == "datagen" and "translate" not in args.stages:
+        return False
+    return getattr(args, "lid_model", None) == "cld2" and getattr(args, "steps", 1) > 0
 
 
 def _base() -> Iterator[str]:

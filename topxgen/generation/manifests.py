@@ -111,15 +111,11 @@ def _without_others(settings: dict, language: str, languages: Mapping[str, Langu
     return {key: value for key, value in settings.items() if key.partition(" ")[2] not in others}
 
 
-def _language_manifests(layout: Layout, stage: str) -> list[dict]:
-    path = layout.manifest(stage)
-    files = sorted(path.parent.glob(f"{path.stem}_*.json"))
-    return [language_manifest(layout, stage, file.stem.removeprefix(f"{path.stem}_")) for file in files]
-
-
 def _combine(layout: Layout, stage: str) -> None:
     """Write manifest_{stage}.json from those of the languages."""
-    path, parts = layout.manifest(stage), _language_manifests(layout, stage)
+    path = layout.manifest(stage)
+    files = sorted(path.parent.glob(f"{path.stem}_*.json"))
+    parts = [language_manifest(layout, stage, file.stem.removeprefix(f"{path.stem}_")) for file in files]
     if not parts:
         remove(path)
         return

@@ -19,7 +19,7 @@ _BETWEEN = r"(?:^|(?<=[:：.!?…。！？।۔։။።\"”»’)*]))(?:^|(?<=\
 _INLINE = re.compile(_BETWEEN + _NUMBER, re.MULTILINE)
 # "Text 1:", "**Testua 2**", "### Text 3", "[text 4]", "<text 5>"
 _LABELLED = re.compile(
-    r"^[ \t]*[*#_>\[<]{0,6}[ \t]*[^\W\d_]{1,15}\.?[ \t](\d{1,3})[\]>]?[*_]{0,3}[ \t]*(?:[:：.)][*_]{0,3}|[-–—][ \t](?!\d)|$)",
+    r"^[ \t]*[*#_>\[<]{0,6}[ \t]*[^\s\d.,:;!?()\[\]<>#*_]{1,15}\.?[ \t](\d{1,3})[\]>]?[*_]{0,3}[ \t]*(?:[:：.)][*_]{0,3}|[-–—][ \t](?!\d)|$)",
     re.M,
 )
 # "1: ", "1.- ", "1 – ", "1º ", "1.Text", "[1] ", "१। ", "۱۔ ", "1️⃣ ": looked for where a response has no list as above
@@ -73,7 +73,7 @@ _TO_BE_FILLED = re.compile(
 )
 # With what all texts of a response begin if they were filled in behind a label: "[1. testua]", "Testua:"
 _LABEL = re.compile(
-    r"[*_]*(?:[\[<({]([^\[\]<>(){}\n!?]{0,40}[^\W\d_][^\[\]<>(){}\n!?]{0,40})[\])>}][*_]*[:：]?|([^\W\d_]{2,15})[*_]*(?:[:：]|\s[-–—](?=\s)))[*_]*\s*(?=\S)"
+    r"\A[*_]*(?:[\[<({]([^\[\]<>(){}\n!?]{0,40}[^\W\d_][^\[\]<>(){}\n!?]{0,40})[\])>}][*_]*[:：]?|([^\s\d.,:;!?()\[\]<>*_]{2,15})[*_]*(?:[:：]|\s[-–—](?=\s)))[*_]*\s*(?=\S)"
 )
 _BOLD = re.compile(r"(\*{2,3})(?=[^\s*])([^*]+)(?<=\S)\1")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*|__?)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![\w*])")
@@ -154,11 +154,44 @@ def _with_numbers(response: str) -> str:
 
 
 def _unlabelled(texts: list[str]) -> list[str]:
-    """The texts, without the label with which all of several begin."""
-    labels = [_LABEL.match(text) for text in texts]
-    names = {re.sub(r"\d+", "", label[1] or label[2]) for label in labels if label}
-    is_one = len(texts) > 1 and all(labels) and len(names) == 1
-    return [text[label.end() :] for text, label in zip(texts, labels, strict=True)] if is_one else texts
+    """The texts, without the label with which all of several begin, and the mark with which all end: alike but for their numbers,
+    or in square or angle brackets."""
+    for pattern, names_of in _LABELS_OF_ALL if len(texts) > 1 else ():
+        found = [pattern.search(text) for text in texts]
+        names = {names_of(label, number) for number, label in enumerate(found, start=1) if label}
+        if all(found) and len(names) == 1 and None not in names:
+            texts = [
+                text[label.end() :] if label.start() == 0 else text[: label.start()]
+                for text, label in zip(texts, found, strict=True)
+            ]
+    return texts
+
+
+def _any(label: re.Match, number: int) -> str:
+    return ""
+
+
+def _name(label: re.Match, number: int) -> str:
+    return re.sub(r"\d+", "", label[1] or label[2])
+
+
+def _numbered_name(label: re.Match, number: int) -> str | None:
+    return label[1].lower() if int(label[2]) == number else None
+
+
+def _last_word(label: re.Match, number: int) -> str:
+    return label[1].lower()
+
+
+# How labels of all texts look, and what they must have in common
+_LABELS_OF_ALL = (
+    (re.compile(r"\A[*_\"“]*[\[<][^\[\]<>!?]{0,60}[\]>][*_\"”]*[:：]?\s*(?=\S)"), _any),
+    (_LABEL, _name),
+    (re.compile(r"\A[*_«\"]*([^\s\d.,:;!?()\[\]<>]+(?: [^\s\d.,:;!?()\[\]<>]+)?)[ _#]{0,2}(\d{1,3})(?![\d.,]\d)(?: \([^()]{1,20}\))?[*_»\"]*(?:[:：.]|\s[-–—](?=\s))?[*_]*\s*(?=\S)"), _numbered_name),
+    (re.compile(r"\A[*_]*[^\s\d.,:;!?()]+ ([^\s\d.,:;!?()*_]+)[*_]*[:：][*_]*\s*(?=\S)"), _last_word),
+    (re.compile(r"\A(?:\.{3}|…|[—–:])\s+(?=\S)"), _any),
+    (re.compile(r"\s*(?:[\[<][^\[\]<>!?]{0,30}[\]>]|\(end\b[^()]{0,20}\))\Z", re.I), _any),
+)  # fmt: skip
 
 
 def _counts(marker: re.Match, markers: list[re.Match], doubtful: bool) -> bool:

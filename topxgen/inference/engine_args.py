@@ -63,7 +63,7 @@ def parse(words: Iterable[str], may_run_code: bool = True) -> dict:
             raise UsageError(f"--engine_args sets {key} twice; pass it once")
         try:
             options[key] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
-        except ValueError:
+        except (ValueError, RecursionError):
             options[key] = value
         if (key, options[key]) == ("load_format", "dummy"):
             raise UsageError("--engine_args load_format=dummy: the model would have random weights; drop it")

@@ -51,11 +51,13 @@ _WORDS_OF_ENGLISH_ALONE = "the this that these you your would should could let n
 _ENGLISH, _ENGLISH_ONLY = frozenset(_ENGLISH_WORDS.split()), frozenset(_WORDS_OF_ENGLISH_ALONE.split())
 _MIN_ENGLISH, _MAX_LABEL = 0.4, 60
 _LIKE_ENGLISH = re.compile("english|pidgin|creole|krio|patois|scots|tok pisin|bislama|sranan", re.I)
+# Not any user: texts about software have them.
+_USER = r"the user(?:['’]s)? (?:wants?|ask(?:s|ed)|is asking|has asked|gave|has given|provide[sd]|needs|request\w*|would like|prompt|input|query)"
 _THINKS = re.compile(
-    r"[\s>*_(]*(?:hmm+|okay, (?:so|the|i)|let me|let['’]s|first, (?:i|we|the)|(?:we|i) (?:need|have|should|must)|the user|alright, let|wait,|🤔)(?!\w)",
+    rf"[\s>*_(]*(?:hmm+|okay, (?:so|the|i)|let me|let['’]s|first, (?:i|we|the)|(?:we|i) (?:need|have|should|must)|{_USER}|alright, let|wait,|🤔)(?!\w)",
     re.I,
 )
-_EXCUSES = re.compile(r"\b(?:the user|language model|sorry|apologi[sz]e|i can(?:no|['’])t)\b", re.I)
+_EXCUSES = re.compile(rf"\b(?:{_USER}|language model|sorry|apologi[sz]e|i can(?:no|['’])t)\b", re.I)
 
 
 @cache
@@ -117,8 +119,11 @@ def announces(line: str, source: str, target: str) -> bool:
         return False
     is_courtesy = _COURTESIES.fullmatch(f"{line.strip(' *_#>:：')}. ") and not _COURTESIES.match(f"{source} ")
     bare = _COURTESIES.sub("", bare, count=1)
-    is_clear = not _LIKE_ENGLISH.search(target) or says_translation(bare)
-    return bool(is_courtesy) or bool(is_clear and _ANNOUNCES.fullmatch(bare))
+    is_clear = target != "English" or not line.rstrip(" *_").endswith((".", "!", "?"))
+    if is_courtesy or (is_clear and len(bare) <= _MAX_LABEL and says_translation(bare)):
+        return True
+    is_english = target == "English" and says_translation(bare) and bool(_ANNOUNCES.fullmatch(bare))
+    return is_english or (not _LIKE_ENGLISH.search(target) and bool(_ANNOUNCES.fullmatch(bare)))
 
 
 def is_talk(line: str, source: str, target: str) -> bool:
@@ -126,7 +131,7 @@ def is_talk(line: str, source: str, target: str) -> bool:
     if not target or says_translation(source) or line.lstrip().startswith(("{", "[", "<")):
         return False
     if _LIKE_ENGLISH.search(target):
-        return target == "English" and bool(re.search(r"\bthe user\b|\btranslat", line, re.I))
+        return target == "English" and bool(re.search(rf"\b{_USER}\b|\btranslat", line, re.I))
     words = unicode_words(line)
     of_source = set(unicode_words(source))
     if sum(word in of_source for word in words) >= len(words) / 2:

@@ -223,7 +223,8 @@ def _without_talk(lines: list[str], source: str, target: str) -> list[str]:
         return lines
     is_clear = target != "English"  # which of the lines are English talk
     if len(lines) == 1:
-        is_all = is_clear and excuses(lines[0]) and behind_preface(lines[0], source, target) == lines[0]
+        rest = behind_preface(lines[0], source, target)
+        is_all = is_clear and excuses(lines[0]) and (rest == lines[0] or is_talk(rest, source, target))
         return [] if is_all else lines
     if _NOTE.match(lines[1]):
         return lines
@@ -242,8 +243,8 @@ def _announces(line: str, following: str, source: str, target: str) -> bool:
     """Whether the line before `following` only announces the translation of `source`."""
     if _NOTE.match(following) and not _NOTE.match(source):
         return False
-    if announces(line, source, target):
-        return True
+    if announces(line, source, target):  # followed by an explanation, it is a translation that speaks of one
+        return target == "English" or not is_talk(following, source, target) or announces(following, source, target)
     return _ends_in_colon(line) and (not _ends_in_colon(source) or _ends_in_colon(following))  # a sentence may, too
 
 

@@ -155,15 +155,14 @@ def _with_ids(sources: list[Source], root: Path) -> tuple[Source, ...]:
         except ValueError:  # a file of decontamination somewhere else
             return f"{list(among).index(path)}-{path.name}"
 
-    named = [
+    return tuple(
         replace(
             source,
             prefix=f"{part(source.generation or source.folder, generations)}/" if len(generations) > 1 else "",
             infix=f"{part(source.folder, folders)}/" if len(folders) > len(generations) else "",
         )
         for source in sources
-    ]
-    return tuple(named)
+    )
 
 
 @dataclass
@@ -193,7 +192,7 @@ class Selection:
 
         measured, scores, scorers = Measured(), array("d"), Counter()
         for source in config.sources:
-            for _, record in _records(source, on_cut):
+            for _, record in read_translations(source.path, PARALLEL[2:], on_cut):
                 pairs = list(_pairs_in(record))
                 measured.paragraphs += 1
                 measured.without_pairs += not pairs
@@ -255,7 +254,7 @@ def paragraphs(config: Config, selection: Selection, measured: Measured) -> Iter
     reported lines that are cut off."""
     for source in config.sources:
         place_of = _Places(source)
-        for name, record in _records(source, lambda _: None):
+        for name, record in read_translations(source.path, PARALLEL[2:], lambda _: None):
             pairs = [pair for pair in _pairs_in(record) if selection.keeps(pair[3], measured)]
             if not pairs:
                 continue
@@ -277,10 +276,6 @@ def paragraphs(config: Config, selection: Selection, measured: Measured) -> Iter
                 for i, sentence, translation, score, confidence in pairs
             ]
             yield Paragraph(config.name, text, source.language, source.target, rows)
-
-
-def _records(source: Source, on_cut: Callable[[Path], object]) -> Iterator[tuple[str, TranslationRecord]]:
-    return read_translations(source.path, PARALLEL[2:], on_cut)
 
 
 def _pairs_in(record: TranslationRecord) -> Iterator[tuple[int, str, str, float | None, float | None]]:

@@ -200,7 +200,10 @@ class _Worker:
         self._python, self._log = python, tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         command = [python, str(_WORKER), *arguments]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
+        try:
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
+        except OSError as error:
+            raise UsageError(f"COMET failed in {python} ({error.strerror}); {REMEDY}") from None
 
     def send(self, message: dict) -> None:
         with contextlib.suppress(BrokenPipeError):  # `receive` says why
@@ -209,13 +212,20 @@ class _Worker:
 
     def receive(self, key: str) -> dict:
         """The worker's next line, which has `key`. Raises UsageError if it says what went wrong, or has died."""
-        line = self._process.stdout.readline()
-        message = json.loads(line) if line.endswith(b"\n") else {"error": self._last_words()}
+        message = self._next_message()
         if key in message:
             return message
         self.close()
         remedy = REMEDY if key == "ready" else "what is scored is kept: re-run the same command when the cause is gone"
         raise UsageError(f"COMET failed in {self._python} ({message['error']}); {remedy}")
+
+    def _next_message(self) -> dict:
+        """Other lines, of a start script of the interpreter, say, are passed over."""
+        while line := self._process.stdout.readline():
+            with contextlib.suppress(ValueError):
+                if isinstance(message := json.loads(line), dict):
+                    return message
+        return {"error": self._last_words()}
 
     def _last_words(self) -> str:
         code = self._process.wait()

@@ -68,8 +68,8 @@ def main() -> None:
     try:
         from importlib.metadata import version
 
-        import comet  # noqa: F401
         import torch
+        from comet import load_from_checkpoint  # noqa: F401 (other packages are named comet, too)
 
         say(ready=version("unbabel-comet"))
         if len(sys.argv) < 2:

@@ -5,15 +5,12 @@ spaces, invisible characters, HTML entities, percent-encoding, JSON's escapes, U
 that look like Latin ones make no difference.
 """
 
-import html
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from urllib.parse import unquote, unquote_plus
 
+from topxgen.text.decoding import decoded
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
-from topxgen.text.words import as_utf8
 
 VERSION = 5  # of what counts as a leak
 NGRAM_WORDS = 10  # as in decontamination.py
@@ -21,10 +18,6 @@ NGRAM_WORDS = 10  # as in decontamination.py
 MIN_SHARED = 0.5
 # ROUGE-L F1: see docs/results.md (scripts/perf/decontamination_quality.py --leak_guard).
 NEAR_DUPLICATE_F1 = 0.7
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_PLUS_ENCODED = re.compile("%[0-9A-F]{2}[^+]*[+]")
-_LATIN, _CYRILLIC = re.compile("[a-zA-Z]"), re.compile("[Ѐ-ԯ]")
-_LOOKALIKES = str.maketrans("аеосрхуіјѕһԁԛԝАВЕКМНОРСТХІЈЅ", "aeocpxyijshdqwABEKMHOPCTXIJS")
 KINDS = ("equal", "partial", "near_duplicate")
 
 
@@ -35,7 +28,7 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
     """
     from topxgen.text.near_duplicates import NearDuplicates
 
-    test, pool = (list(map(_unescaped, texts)) for texts in (test, pool))
+    test, pool = (list(map(decoded, texts)) for texts in (test, pool))
     tokens = TOKENIZERS["unicode"].tokens
     n = tokens_per_ngram(NGRAM_WORDS, script)
     by_key: dict[str, list[int]] = defaultdict(list)  # equal test texts
@@ -63,15 +56,4 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
 
 def text_key(text: str) -> str:
     """What all spellings of a text have in common; spaces make no difference (cannot, can not)."""
-    return "".join(TOKENIZERS["unicode"].tokens(_unescaped(text))) or text.strip()
-
-
-def _unescaped(text: str) -> str:
-    """`text` with characters for HTML entities, also for those that were escaped twice (&amp;eacute;), for %C3%A9, \\u00e9, Ã©, and in
-    Latin text for Cyrillic letters of the same shape."""
-    text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), html.unescape(html.unescape(text)))
-    if " " not in text and ("%20" in text or _PLUS_ENCODED.search(text)):  # others have percentages (Turkish %90)
-        text = unquote(text) if "%20" in text else unquote_plus(text)
-    text = as_utf8(text)
-    cyrillic = len(_CYRILLIC.findall(text))
-    return text.translate(_LOOKALIKES) if cyrillic and len(_LATIN.findall(text)) > cyrillic else text
+    return "".join(TOKENIZERS["unicode"].tokens(decoded(text))) or text.strip()

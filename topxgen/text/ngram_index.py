@@ -16,6 +16,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from topxgen.text.decoding import decoded
 from topxgen.text.near_duplicates import NearDuplicates
 from topxgen.text.ngram_hashes import TOKENIZERS, ngram_hashes, range_hashes
 
@@ -139,6 +140,8 @@ class ContaminationIndex:
         group and end in a later one; it is listed at the first. Without `ends` each text is a group of its own.
         `between_splits`: `texts` are the entries themselves; only matches with other splits count, no near-duplicates.
         """
+        if self._tokenizer.name == "unicode":
+            texts = list(map(decoded, texts))
         matches: dict[int, list[Match]] = {}
         tokens_of = cache(lambda number: self._tokenizer.tokens(texts[number]))
         for first, hashes, bounds in self._hash_blocks(texts, ends):

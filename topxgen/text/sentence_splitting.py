@@ -22,9 +22,11 @@ _TERMINATORS = ".!?…‼⁇⁈⁉。！？｡؟۔।॥"  # in every language, 
 # [1] and [2, 3] anywhere, [note 1] after a word or a full stop, ¹ after a full stop.
 _FOOTNOTE = (
     r"(?:\[\d{1,3}(?:\s?[,–-]\s?\d{1,3})*\]|(?<=[^\s\[\]])\[[^\[\]\n]{1,30}\](?![^\W_])"
-    r"|(?<=[.!?…।۔։\"”»’])[¹²³⁰⁴-⁹]+)"
+    r"|(?<=[.!?…।۔։።။॥\"”»’])[¹²³⁰⁴-⁹]+)"
 )
-_AFTER = re.compile(rf"(?:\s?{_FOOTNOTE}|\s[»›](?!\S))+")  # and the spaced » of French
+_ELLIPSIS = re.compile(r"…(?!\S)")  # like three full stops, which sentencex knows
+_EMOJI = r"(?:[\u2600-\u27bf\u2b50\u2b55\U0001f300-\U0001faff][\ufe0f\u200d\U0001f3fb-\U0001f3ff]*)+"
+_AFTER = re.compile(rf"(?:\s?{_FOOTNOTE}|\s[»›](?!\S)|\s?{_EMOJI}(?!\S))+")  # and the spaced » of French
 _WORD = re.compile(r"(?<!\S)([^\W\d_][^\W\d_\u0300-\u036f]*)\.(?=\s)")  # with a full stop
 _AFTER_NUMBER_OR_INITIAL, _INITIAL = re.compile(r"[\d.]\s+\Z"), re.compile(r"\s+\w\.")  # 5 a. Tallinn, i. e., a. C.
 _LAST_WORD = re.compile(r"[^\W\d_][\w\u0300-\u036f\u0900-\u1fff]*\Z")
@@ -149,8 +151,10 @@ class Sentencex:
         self._own_marks = re.compile("|".join(patterns)) if patterns else _NOTHING
         native_stops = "".join(mark for mark in _FULL_STOPS if mark in language.terminators)
         self._native_stop = re.compile(f"[{native_stops}]") if native_stops else _NOTHING
-        self._own_titles = frozenset(_OWN_TITLES.get(language.iso639_3, "").split())
-        self._titles = self._own_titles.union(_TITLES.split())
+        titles = _OWN_TITLES.get(language.iso639_3, "")
+        if language.splitting_rules != "own" or language.script != "Latn":  # else sentencex knows the language's
+            titles += f" {_TITLES}"
+        self._titles = frozenset(titles.split())
         self._before_numbers = frozenset(f"{_BEFORE_NUMBERS} {_OWN_BEFORE_NUMBERS.get(language.iso639_3, '')}".split())
         self._numbers_are_ordinals = language.iso639_3 in _ORDINAL_STOPS
         self._spelled = _SPELLED.get(language.iso639_3, _NOTHING)
@@ -211,7 +215,7 @@ class Sentencex:
     def _last_characters(self, plain: str) -> set[int]:
         """Offsets of the last characters of sentences in text without quotation marks."""
         offset, found = 0, set()
-        for piece in self._segment(self._code, plain):
+        for piece in self._segment(self._code, _ELLIPSIS.sub(".", plain)):
             last = offset + len(piece.rstrip()) - 1
             offset += len(piece)
             if last >= 0 and (plain[last] in self._terminators or "\n" in piece[len(piece.rstrip()) :]):
@@ -242,7 +246,7 @@ class Sentencex:
             return True
         if _ARABIC_LETTER.search(plain[max(last - 2, 0) : last]):
             return True
-        return letters in (self._own_titles if self._own_rules else self._titles)
+        return letters in self._titles
 
     def _is_word(self, match: re.Match) -> bool:
         """Whether what stands before a full stop is no abbreviation, as far as that can be seen."""

@@ -78,12 +78,12 @@ def _test_pairs(pairs: list[Pair], count: int, rng: random.Random) -> list[int]:
     """Indices of `count` pairs to hold out, or of nearly as many, for `split`."""
     keys = [(pair.group, *_texts(pair)) for pair in pairs]
     uses = Counter(text for _, *texts in keys for text in texts)
-    limit, best, smallest = max(uses.values()), [], 0
+    limit, best, smallest = max(uses.values()), [], len(pairs)
     while True:
         frequent = {text for text, number in uses.items() if number > limit}
         groups = _linked_groups(keys, frequent)
         rng.shuffle(groups)
-        smallest = smallest or min(map(len, groups))
+        smallest = min([smallest, *map(len, groups)])
         chosen = [i for group in _choose_groups([len(group) for group in groups], count) for i in groups[group]]
         if len(chosen) > len(best):
             best, untied = chosen, (len(pairs) - sum(map(len, groups)), limit)

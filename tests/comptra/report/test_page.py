@@ -1,6 +1,7 @@
 """scripts/report.py: the file that it writes. What a browser makes of it: test_page_in_browser.py."""
 
 import base64
+import gzip
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from comptra import report
 from comptra.report import SECTIONS, Options, packing, page
 from comptra.report.sources import watching
 from tests.support.runs import ROOT, in_process
+from topxgen.common.errors import UsageError
 from topxgen.runs.folders import find
 
 make_page = partial(in_process, "scripts.report")
@@ -70,6 +72,16 @@ def test_hostile_texts_are_data_and_come_back_as_they_were(hostile, tmp_path):
         k: v for k, v in HOSTILE.items() if k != "long"
     }
     assert settings["long"].startswith(HOSTILE["long"][:4000]) and settings["long"].endswith("95,000 characters more")
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b"{}")[:10] + b"\xff" * 20, gzip.compress(b"[" * 100_000), b"x"])
+def test_damaged_data_of_a_page(hostile, tmp_path, data):
+    path = tmp_path / "page.html"
+    make_page(hostile, "-o", path)
+    found = re.compile(rb'(id="data-provenance">)[^<]*')
+    path.write_bytes(found.sub(lambda match: match[1] + base64.b64encode(data), path.read_bytes()))
+    with pytest.raises(UsageError, match="its data provenance are damaged"):
+        packing.read(path, "provenance")
 
 
 def test_notices_and_names_are_escaped(tmp_path):
