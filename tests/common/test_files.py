@@ -44,6 +44,7 @@ def test_what_stands_in_place_of_a_file_is_named(name, tmp_path):
         (lambda path: path.symlink_to("/dev/full"), "is a pipe or a device"),
         (os.mkdir, "is a directory, not a file"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
+        (lambda path: path.write_text("\ufeffversion https://hawser.github.com/spec/v1\n"), "is a Git LFS pointer"),
     ):
         make(path)
         with pytest.raises(UsageError, match=message):

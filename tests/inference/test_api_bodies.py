@@ -124,7 +124,18 @@ def test_lists_of_parts_and_empty_answers(api, value, text):
     assert (answer.error or "").endswith("" if text else "an empty answer")
 
 
-@pytest.mark.parametrize("reason", ["SAFETY", "content_filter: RECITATION", "sensitive", "guardrail_intervened"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "SAFETY",
+        "content_filter: RECITATION",
+        "content-filter",
+        "sensitive",
+        "guardrail_intervened",
+        "blocked",
+        "ERROR_TOXIC",
+    ],
+)
 def test_other_servers_filters(reason):
     with ApiServer(edit=lambda name, body: (ended("openai", body, reason), None)) as server:
         [answer], ending, _ = run("openai", server, chats(1), max_retries=0)
@@ -146,7 +157,9 @@ def test_more_choices_than_asked_for():
 OTHER_REASONS = [
     (reason, []) for reason in ("error", "abort", "network_error", "insufficient_system_resource", "cancelled")
 ]
-OTHER_REASONS += [(reason, ["answer to p0 please"]) for reason in ("model_length", "TOKEN_LIMIT", "max_output_tokens")]
+OTHER_REASONS += [
+    (reason, ["answer to p0 please"]) for reason in ("model_length", "TOKEN_LIMIT", "max_output_tokens", "limit")
+]
 
 
 @pytest.mark.parametrize("reason, texts", OTHER_REASONS)

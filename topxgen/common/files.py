@@ -24,7 +24,7 @@ from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LFS_POINTER = re.compile(rb"(?:\xef\xbb\xbf)?version https://(?:git-lfs|hawser)\.github\.com/spec/")
 _ANNEX_POINTER = re.compile(rb"(?:[./]*git)?/annex/objects/")
 # What a cut leaves of a JSON token that cannot be read: of a literal, of an escape in a string; of a number behind its digits.
 _CUT_TOKEN = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-|-?I[a-z]{0,6}|\\?u[0-9A-Fa-f]{0,4}|")
@@ -42,7 +42,7 @@ def refuse_stand_in(path: Path) -> None:
         )
     with open(path, "rb") as file:
         beginning = file.read(80)
-    if beginning.startswith(_LFS_POINTER):
+    if _LFS_POINTER.match(beginning):
         raise UsageError(
             f"{path} is a Git LFS pointer, not the file itself; run git lfs pull in that clone, or download it"
         )

@@ -19,10 +19,23 @@ REASONING = ("reasoning_content", "reasoning")  # fields of messages from server
 MAX_WAIT = 30.0  # seconds
 # Reasons of other servers for the end of an answer: DeepSeek's, GLM's, Mistral's, OpenRouter's, vLLM's, those of Gemini and Bedrock.
 BROKEN = ("error", "abort", "network_error", "insufficient_system_resource", "timeout", "cancelled", "failed")
-CUT = ("length", "model_length", "token_limit", "max_tokens", "max_output_tokens", "model_context_window_exceeded")
+CUT = (
+    "length",
+    "limit",
+    "truncated",
+    "max_length",
+    "model_length",
+    "token_limit",
+    "max_tokens",
+    "max_output_tokens",
+    "model_context_window_exceeded",
+)
 # The text is what comes before a call; none was offered.
 UNFINISHED = ("tool_calls", "tool_use", "function_call", "pause_turn")
-FILTERED = re.compile(r"content_?filter|safety|recitation|prohibited|blocklist|spii|sensitive|guardrail|refusal", re.I)
+FILTERED = re.compile(
+    r"content.?filter|safety|recitation|prohibited|block|spii|sensitive|guardrail|refusal|toxic|moderat|policy|inspection",
+    re.I,
+)
 PENALTIES = ("presence_penalty", "frequency_penalty")  # which OpenAI's client knows
 
 
