@@ -1,5 +1,6 @@
 """A row for each file that a script reads, and what it does when the file is another than it should be."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class Format:
 RUN = "out/stub-1/English_to_Basque_2_shot_seed_122_llm_vanilla_None_0_0"
 COMPTRA_RUN = "out/stub-1/English_to_Basque_1_shot_seed_122_llm_merge_None_1_0_divide-divide.toml_1-merge-refinements"
 OLD_RUN = "in/runs/stub-2/English_to_Basque_2_shot_seed_122_llm_vanilla_None_0_0"
+# A training set of the user's own, which --data_dir is not for.
+OF_TABLE = tuple(word for word in STAGES["export"].command if word not in ("--data_dir", "in"))
 FORMATS = [
     # A user's own
     Format("in/topics_wiki.txt", "text", "generate"),
@@ -144,11 +147,11 @@ FORMATS = [
     Format("out/topic_judge_answers.jsonl", "jsonl", "statistics", ("topic_judge_answers.jsonl",), free=("id*", "texts", "prompt_tokens*", "completion_tokens*", "max_new_tokens*"), may_be_missing=True),
     # Training
     Format("in/Basque_translate_filtered.jsonl", "jsonl", "export", free=("topic*", "id*", "scores*", "sentence*", "propositions", "translations")),
-    Format("in/bench.tsv", "table", "export", more=("--dataset_name_or_path", "in/bench.tsv", "--input_column_name", "English", "--output_column_name", "Basque")),
-    Format("in/bench.csv", "table", "export", more=("--dataset_name_or_path", "in/bench.csv", "--input_column_name", "English", "--output_column_name", "Basque")),
-    Format("in/bench.jsonl", "jsonl", "export", more=("--dataset_name_or_path", "in/bench.jsonl", "--input_column_name", "English", "--output_column_name", "Basque"), free=("English", "Basque")),
-    Format("in/bench.json", "json", "export", more=("--dataset_name_or_path", "in/bench.json", "--input_column_name", "English", "--output_column_name", "Basque"), free=("English", "Basque")),
-    Format("in/bench.parquet", "parquet", "export", more=("--dataset_name_or_path", "in/bench.parquet", "--input_column_name", "English", "--output_column_name", "Basque")),
+    Format("in/bench.tsv", "table", "export", command=OF_TABLE, more=("--dataset_name_or_path", "in/bench.tsv", "--input_column_name", "English", "--output_column_name", "Basque")),
+    Format("in/bench.csv", "table", "export", command=OF_TABLE, more=("--dataset_name_or_path", "in/bench.csv", "--input_column_name", "English", "--output_column_name", "Basque")),
+    Format("in/bench.jsonl", "jsonl", "export", command=OF_TABLE, more=("--dataset_name_or_path", "in/bench.jsonl", "--input_column_name", "English", "--output_column_name", "Basque"), free=("English", "Basque")),
+    Format("in/bench.json", "json", "export", command=OF_TABLE, more=("--dataset_name_or_path", "in/bench.json", "--input_column_name", "English", "--output_column_name", "Basque"), free=("English", "Basque")),
+    Format("in/bench.parquet", "parquet", "export", command=OF_TABLE, more=("--dataset_name_or_path", "in/bench.parquet", "--input_column_name", "English", "--output_column_name", "Basque")),
     Format("in/lm/config.json", "json", "export", ("weights or adapter, tokenizer, `README.md`",)),
     Format("in/lm/tokenizer_config.json", "json", "export"),
     Format("in/lm/tokenizer.json", "json", "export"),
@@ -270,8 +273,11 @@ def attack(place: Range, prepared: Prepared, what: str, content: bytes | None) -
     if row.is_ours and content and outcome.code == 2 and not (is_record or _is_kept(path, content)):
         outcome.problems.append("the file was changed")
     if outcome.code == 0 and not _may_differ(row, what):
+        # Which bytes were read is on record.
+        old, new = (hashlib.sha256(data).hexdigest() for data in (prepared.data, content or prepared.data))
         right, found = (
-            {n: t for n, t in r.items() if f"out/{n}" != row.path} for r in (prepared.results, results(folder / "out"))
+            {name: text.replace(old, new) for name, text in of_run.items() if f"out/{name}" != row.path}
+            for of_run in (prepared.results, results(folder / "out"))
         )
         if wrong := differences(right, found):
             outcome.problems.append(f"exit 0, but {'; '.join(wrong)}")
