@@ -93,7 +93,7 @@ def test_cut_pieces_are_not_written_through_a_link(tmp_path):
 
 def test_pipes_with_temporary_names_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "out.partial")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UsageError, match="a symbolic link, pipe or folder is in the place of a temporary file"):
         write_atomic(tmp_path / "out", ["x"])
     with pytest.raises(FileExistsError), replacing_folder(tmp_path / "out"):
         pass
