@@ -40,7 +40,7 @@ def translations(folder, sentences: list[str]) -> list[str]:
     translator = ctranslate2.Translator(str(folder), device="cpu")
     rows = [tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) for text in sentences]
     results = translator.translate_batch(
-        rows, target_prefix=[["eng_Latn"]] * len(rows), beam_size=5, max_decoding_length=64
+        rows, target_prefix=[["eng_Latn"]] * len(rows), beam_size=5, max_decoding_length=256
     )
     ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0][1:]) for result in results]
     return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]

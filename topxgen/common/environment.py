@@ -17,11 +17,10 @@ def number(name: str, default: int) -> int:
 
 def folder(name: str, default: str) -> Path:
     """A folder, also if the variable is empty: that is none, not the current folder. Raises UsageError for ~ of an unknown user."""
-    value = os.environ.get(name) or default
-    try:
-        return Path(expanduser(value))
-    except RuntimeError as error:
-        raise UsageError(f"{name}: {value!r} has no home directory ({error}); set it to a folder") from None
+    folder = expanduser(os.environ.get(name) or default)
+    if folder.startswith("~"):
+        raise UsageError(f"{name}: {folder!r} has no home directory; set it to a folder")
+    return Path(folder)
 
 
 def is_main_process() -> bool:

@@ -327,10 +327,11 @@ def partial(path: Path) -> Path:
 
 def open_partial(path: Path, mode: str, **options) -> IO:
     """The temporary file of `path`, empty and open for writing: always a new one. What has its name may be a link, hard or symbolic,
-    to a file that it would empty, or a pipe."""
+    to a file that it would empty, or a pipe. Raises UsageError for what is no file."""
     temporary = partial(path)
-    if temporary.is_file() and not temporary.is_symlink():
-        temporary.unlink()
+    if temporary.is_symlink() or (temporary.exists() and not temporary.is_file()):
+        raise UsageError(f"{temporary}: a symbolic link, pipe or folder is in the place of a temporary file; remove it")
+    temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     return open(os.open(temporary, flags, 0o644), mode, **options)
 

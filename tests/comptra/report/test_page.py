@@ -74,7 +74,10 @@ def test_hostile_texts_are_data_and_come_back_as_they_were(hostile, tmp_path):
     assert settings["long"].startswith(HOSTILE["long"][:4000]) and settings["long"].endswith("95,000 characters more")
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b"{}")[:10] + b"\xff" * 20, gzip.compress(b"[" * 100_000), b"x"])
+DAMAGED = {"torn": gzip.compress(b"{}")[:10] + b"\xff" * 20, "nested": gzip.compress(b"[" * 100_000), "no gzip": b"x"}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
 def test_damaged_data_of_a_page(hostile, tmp_path, data):
     path = tmp_path / "page.html"
     make_page(hostile, "-o", path)
