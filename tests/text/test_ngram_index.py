@@ -462,4 +462,5 @@ def test_near_duplicates_and_sentences_of_long_benchmark_texts():
 def test_texts_are_compared_as_they_were_before_they_were_encoded(encoded):
     text = "Café bateko jendeak 2024an ikusi zuen mendi gainean dagoen etxe zahar handia, eta horrela esan zuen."
     assert ContaminationIndex(entries([text]), 10).find([encoded(text), "Beste bat."]).keys() == {0}
+    assert ContaminationIndex(entries([encoded(text)]), 10).find([encoded(text), "Beste bat.", text]).keys() == {0, 2}
     assert not ContaminationIndex(entries([text]), 10, "original").find([quote(text)])
