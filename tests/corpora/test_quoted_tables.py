@@ -102,6 +102,12 @@ def test_backslashes_and_single_quotes_of_the_texts_stay(tmp_path):
     assert [row for _, row in tsv_rows(write(tmp_path / "a.tsv", rows, csv.QUOTE_ALL))] == rows
 
 
+def test_bold_type_of_wikis_and_escaped_marks_of_the_texts_stay(tmp_path):
+    rows = [["English", "Basque"], ["'''One'''", "Bat"], ['Say \\"hi\\" now', "Bi"]]
+    (tmp_path / "a.csv").write_text("English,Basque\n'''One''',Bat\n\"Say \\\"\"hi\\\"\" now\",Bi\n")
+    assert [row for _, row in csv_rows(tmp_path / "a.csv")] == rows
+
+
 @pytest.mark.parametrize(
     "text",
     [

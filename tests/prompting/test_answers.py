@@ -286,10 +286,32 @@ def test_thoughts_and_excuses_alone_are_not_read(answer):
         ("Fassarar doka ba ta bayyana ba.\nI used the formal register here.", "The interpretation of the law is unclear.", "Hausa"),
         ("Itzulpena: zer da?", "Translation: what is it?", "Basque"),
         ("(Txaloak)", "(Applause)", "Basque"),
+        ("Dịch bệnh bùng phát năm 2020. Nhiều người đã chết.", "The epidemic broke out in 2020. Many people died.", "Vietnamese"),
+        ("Suy giảm miễn dịch. (2019)", "Immunodeficiency. (2019)", "Vietnamese"),
+        ("Il fut traduit en justice. Il nia les faits.", "He was brought before the court. He denied it.", "French"),
+        ("Okay. Nakuja.", "Fine, I'm coming.", "Swahili"),
+        ("Hmm, ez dakit.", "Hmm, I don't know.", "Basque"),
+        ("Okay, The Boston Globe egunkariak jakitera eman du.", "Okay, The Boston Globe reports it.", "Basque"),
+        ("Hausa - mutanen Sahel ne.", "The Hausa are a people of the Sahel.", "Hausa"),
+        ("Deutsch – eine schwere Sprache.", "German – a hard language.", "German"),
+        ("—¿Vienes? —preguntó.", "'Are you coming?' he asked.", "Spanish"),
+        ("C#", "C Sharp", "German"),
     ],
 )  # fmt: skip
 def test_what_only_looks_like_talk_around_a_translation(answer, source, target):
     assert chat_answer(answer, source, target) == answer.partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "answer, source, target, translation",
+    [
+        ('Translation: She told us it is a "random act."', "Ta ce mana kamar haka ne", "English", 'She told us it is a "random act."'),
+        ("Okay. Here is the translation: Nakuja.", "Fine, I'm coming.", "Swahili", "Nakuja."),
+        ("Bản dịch: Cầu đóng cửa.", "The bridge is closed.", "Vietnamese", "Cầu đóng cửa."),
+    ],
+)  # fmt: skip
+def test_a_label_is_removed_without_what_it_announces(answer, source, target, translation):
+    assert chat_answer(answer, source, target) == translation
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from topxgen.common.errors import UsageError
 
 _QUOTED_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 _MARK = re.compile(r'\\?"')
-_MARK_IN_CSV = re.compile(r'\\"(?!\Z)|""')  # others are ends of cells, which split at the comma may be in two
+_MARK_IN_CSV = re.compile(r'\\"(?!"|\Z)|""')  # others are ends of cells, which split at the comma may be in two
 _TSV_CELL = re.compile(rf'(?:{_QUOTED_CELL.pattern}|([^"\t]*))(?=\t|\Z)')
-_SINGLE_QUOTED = re.compile(r"'(?:[^']|'')*''(?:[^']|'')*'")
+_SINGLE_QUOTED = re.compile(r"(?!'''.*'''\Z)'(?:[^']|'')*''(?:[^']|'')*'")  # but for '''bold type''' of wikis
 
 
 def refuse_other_quoting(path: Path, lines: Iterator[str], separator: str) -> None:

@@ -16,11 +16,12 @@ _TRANSLATION_WORDS = (
     "ترجمة الترجمة ترجمه tarjima- inguqul- uguqul- itumọ- traduc- tradu- terjemahan tłumaczeni- "
     "překlad preklad prijevod prevod превод перевод переклад übersetzung vertaling oversettelse- oversættelse- översättning- þýðing- fordítás- "
     "käännös tõlge tulkojums vertimas çeviri- tərcümə- cyfieithiad aistriúchán përkthim- μετάφραση תרגום অনুবাদ ਅਨੁਵਾਦ અનુવાદ மொழிபெயர்ப்பு "
-    "అనువాదం ಅನುವಾದ വിവർത്തനം පරිවර්තනය ဘာသာပြန်ချက် ትርጉም თარგმანი թարգմանություն dịch pagsasalin"
+    "అనువాదం ಅನುವಾದ വിവർത്തനം පරිවර්තනය ဘာသာပြန်ချက် ትርጉም თარგმანი թարգմանություն pagsasalin"
 )
 _UNSPACED = "翻译 翻譯 译文 譯文 翻訳 번역 คำแปล ຄຳແປ"
 _BEGINNINGS = tuple(word[:-1] for word in _TRANSLATION_WORDS.split() if word[-1] == "-")
-_WHOLE_WORDS, _IN_WORDS = frozenset(_TRANSLATION_WORDS.split()), tuple(_UNSPACED.split())
+_WHOLE_WORDS = frozenset(_TRANSLATION_WORDS.split())
+_IN_WORDS = (*_UNSPACED.split(), "ản dịch")  # Vietnamese has "dịch" in words for an epidemic, services, immunity
 # Words that make a label, and those that may stand beside them.
 _MAKE_LABELS = "answer output response result target tgt solution assistant ai bot model"
 _IN_LABELS = (
@@ -49,7 +50,7 @@ _ENGLISH_WORDS = (
 )
 _WORDS_OF_ENGLISH_ALONE = "the this that these you your would should could let need with which here what it they"
 _ENGLISH, _ENGLISH_ONLY = frozenset(_ENGLISH_WORDS.split()), frozenset(_WORDS_OF_ENGLISH_ALONE.split())
-_MIN_ENGLISH, _MAX_LABEL = 0.4, 60
+_MIN_ENGLISH, _MIN_ENGLISH_OF_THOUGHTS, _MAX_LABEL = 0.4, 0.3, 60
 _LIKE_ENGLISH = re.compile("english|pidgin|creole|krio|patois|scots|tok pisin|bislama|sranan", re.I)
 # Not any user: texts about software have them.
 _USER = r"the user(?:['’]s)? (?:wants?|ask(?:s|ed)|is asking|has asked|gave|has given|provide[sd]|needs|request\w*|would like|prompt|input|query)"
@@ -106,7 +107,10 @@ def behind_label(line: str, source: str, target: str) -> str | None:
     bare = line.strip().lstrip(">*_# \t")
     for pattern in (_BRACKETED, _MARKED):
         if (found := pattern.match(bare)) and is_label(found[1], target):
-            return bare[found.end() :]
+            is_subject = re.search(r"[-–—]\s*\Z", found[0]) and (
+                re.search(r"\s[-–—]\s", source) or _names(target) & {*_words(source)}
+            )
+            return None if is_subject else bare[found.end() :]  # "Hausa – a people of the Sahel"
     return "" if is_label(bare.strip("*_#[]"), target) else None
 
 
@@ -137,8 +141,10 @@ def is_talk(line: str, source: str, target: str) -> bool:
     if sum(word in of_source for word in words) >= len(words) / 2:
         return False
     frequent = [word for word in words if word in _ENGLISH]
+    if thinks(line):  # "Hmm, ez dakit." does not
+        return len(frequent) >= _MIN_ENGLISH_OF_THOUGHTS * len(words) or bool(_EXCUSES.search(line))
     is_english = len(frequent) >= _MIN_ENGLISH * len(words) or excuses(line) or says_translation(line)
-    return bool(_THINKS.match(line)) or (len(words) > 1 and is_english and not _ENGLISH_ONLY.isdisjoint(frequent))
+    return len(words) > 1 and is_english and not _ENGLISH_ONLY.isdisjoint(frequent)
 
 
 def is_in_another_script(line: str, source: str, target: str) -> bool:
@@ -165,14 +171,20 @@ def behind_preface(line: str, source: str, target: str) -> str:
     if says_translation(source):
         return line
     while (sentence := re.match(r"[^.!?…:：]{1,120}[.!…]+\s+(?=\S)", line)) and announces(sentence[0], source, target):
-        if not _SPOKEN.match(line):
+        if not (spoken := _SPOKEN.match(line)):
+            if not is_talk(sentence[0], source, target):  # "Il fut traduit en justice." may be a translation
+                break
             line = line[sentence.end() :]
             continue
-        if _LIKE_ENGLISH.search(target):
+        rest = line[spoken.end() :]
+        is_own = re.match(r"[*_]*ok(?:ay)?\b", line, re.I) and behind_preface(rest, source, target) == rest
+        if is_own or _LIKE_ENGLISH.search(target):  # other languages have "okay", too
             break
-        line = line[_SPOKEN.match(line).end() :]
+        line = rest
     for mark in (r" is (?=[\"“«`*].*[\"”»`*.]\Z)", "[:：]", r" (?=[\"“«`*].*[\"”»`*.]\Z)"):
         found = re.search(mark, line)
+        if found and ":" not in mark and re.search("[:：].", line[: found.start()]):
+            continue  # "Translation: She said it is "impossible"": the quotation is a part of what the label announces
         rest = line[found.end() :].strip() if found and not (":" in mark and re.search(mark, source)) else ""
         if rest.strip("*_") and _is_preface(line[: found.start()], source, target):
             return re.sub(r"\A(\*\*|__)\s*(?!.*\1)", "", rest)

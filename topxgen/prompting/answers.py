@@ -110,13 +110,14 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     ):
         line = line[arrow.end() :]
     if not _BLOCK_MARK.match(source):
-        line = _behind(_BLOCK_MARK, line)
+        is_dialogue = line[:1] in ("–", "—") and source[:1] in _QUOTE_MARKS  # —¿Vienes? —preguntó.
+        line = line if is_dialogue else _behind(_BLOCK_MARK, line)
     if source:
         line = behind_preface(line, source, target)
         line = behind_label(line, source, target) or line
     line = _without_note(line, source, target)
     if "#" not in source:
-        line = line.rstrip("#").rstrip()
+        line = re.sub(r"\s+#+\Z", "", line)  # of a heading; not C#
     line = unwrapped(line, source, brackets=bool(source))
     unread = ("<" not in source and _TAG.match(line)) or ("|" not in source and line.startswith("|"))
     return "" if unread else line
