@@ -50,7 +50,7 @@ MISTAKES = [
     (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B: set its gres"),
     (f"{TRAIN}}}\nslurm: {{gres: gpu:4, train: {{nodes: 2}}}}", "train on 2 nodes needs launcher: [accelerate, launch"),
     ("main: {model_name_or_path: m, tgt: Basque}", "main loads m: set its gres"),
-    ("evaluate: {metrics: [gemba-da], dirs: d, judge_model_name_or_path: m}", "evaluate loads gemba-da: set its gres"),
+    ("evaluate: {metrics: [gemba-da], dirs: ., judge_model_name_or_path: m}", "evaluate loads gemba-da: set its gres"),
     (f"{DATAGEN}, data_generation_pipeline: self-instruct}}\nslurm: {{gres: none, generate: {{shards: 2}}}}", "they cannot be split; set"),
     ("rounds: 2", "rounds needs a section datagen"),
     ("variants: {a: {}}\nseeds: [1]", "variant a"),
