@@ -104,15 +104,27 @@ def write(folder: Path, model: str, **changed: str) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tiny_lm, tmp_path_factory):
-    """The folder of a run of two rounds that was interrupted twice, its last output, and the scripts that ran."""
-    path = write(tmp_path_factory.mktemp("rounds") / "run", tiny_lm)
-    scripts = []
-    with pytest.MonkeyPatch.context() as patch:
-        for stop_before in (2, 11, None):
-            patch.setattr("topxgen.experiments.chain._run", starter(scripts, stop_before))
-            result = in_process("scripts.run", path)
-            assert result.returncode == (0 if stop_before is None else 130), result.stderr
-    return path.parent / "out", result, scripts
+    """The folder of a run of two rounds that was interrupted twice, its last output, and the scripts that ran.
+
+    With the first seed whose models write English: which one does depends on the processor, by its rounding."""
+    for seed in range(1, 13):
+        seeded = {"  learning_rate: 3e-3": f"  learning_rate: 3e-3\n  seed: {seed}"}
+        path, scripts = write(tmp_path_factory.mktemp("rounds") / "run", tiny_lm, **seeded), []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("topxgen.experiments.chain._run", starter(scripts, stop_before=2))
+            assert in_process("scripts.run", path).returncode == 130
+            patch.setattr("topxgen.experiments.chain._run", starter(scripts, stop_before=11))
+            try:
+                assert in_process("scripts.run", path).returncode == 130
+                patch.setattr("topxgen.experiments.chain._run", starter(scripts))
+                result = in_process("scripts.run", path)
+            except AssertionError as error:
+                if "holds no pairs" not in str(error):
+                    raise
+                continue
+        assert result.returncode == 0, result.stderr
+        return path.parent / "out", result, scripts
+    pytest.fail("no model of these seeds writes English")
 
 
 def summary(folder: Path) -> dict:
@@ -402,7 +414,9 @@ def killed(path: Path, out: Path, done: int, delay: float) -> bool:
 @pytest.mark.medium
 def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_run(whole, tiny_lm, tmp_path, started):
     undisturbed, _, _ = whole
-    path, out = write(tmp_path / "run", tiny_lm), tmp_path / "run" / "out"
+    path, out = tmp_path / "run" / "run.yaml", tmp_path / "run" / "out"
+    path.parent.mkdir()
+    path.write_text((undisturbed.parent / "run.yaml").read_text().replace(str(undisturbed), str(out)))
     chance = random.Random(7)
     kills = [killed(path, out, done, chance.uniform(0, 2)) for done in sorted(chance.sample(range(20), 10))]
     assert sum(kills) >= 8
