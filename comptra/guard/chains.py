@@ -62,7 +62,7 @@ def read(folder: Path, seen: frozenset[Path] = frozenset()) -> Chain:
     if members := manifest.get("settings", {}).get("ensemble_of"):
         return _of_ensemble(chosen, [Path(member) for member in members], seen | {folder.resolve()})
     if (origin := manifest.get(lineage.KEY)) is None:
-        return Chain(chosen, ends=["the manifest of the translations names no model"])
+        return Chain(chosen, ends=["the manifest of the translations, of an earlier version, has no lineage"])
     of_models = list(lineage.walk(origin["models"]))
     of_shots = list(lineage.walk([origin["demonstrations"]] if origin["demonstrations"] else []))
     writers = [writer for link in (*of_models, *of_shots) for writer in link.get("writers", ())]

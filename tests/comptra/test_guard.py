@@ -291,4 +291,6 @@ def test_a_manifest_that_does_not_say_where_the_model_comes_from(place, selected
     manifest.write_text(
         json.dumps({name: value for name, value in json.loads(manifest.read_text()).items() if name != "lineage"})
     )
-    assert chains.read(manifest.parent).ends == ["the manifest of the translations names no model"]
+    assert chains.read(manifest.parent).ends == [
+        "the manifest of the translations, of an earlier version, has no lineage"
+    ]
