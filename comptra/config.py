@@ -249,7 +249,7 @@ class EvaluationConfig:
         the first run have one of their own."""
         room = self.args.output_dir / model.name
         own = {name: settings[name] for name in checks.DIVISION_VARIANTS if name in settings}
-        known = provenance.read_settings(room / DIVISION_SETTINGS) if (room / "divide_1.jsonl").is_file() else {}
+        known = provenance.read_settings(room / DIVISION_SETTINGS) if translate.has_divisions(room) else {}
         if all(known.get(name, value) == value for name, value in own.items()):
             return room
         return room / f"divisions_{provenance.digest(json.dumps(own, sort_keys=True))[:8]}"

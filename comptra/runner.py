@@ -353,7 +353,7 @@ def check_settings(folder: Path, settings: dict, read_only: bool = False) -> Non
 
 def check_division(folder: Path, settings: dict) -> None:
     """Raise UsageError if divisions in `folder` were made with other settings."""
-    if (folder / "divide_1.jsonl").is_file():
+    if translate.has_divisions(folder):
         try:
             provenance.check_settings(folder / DIVISION_SETTINGS, settings)
         except UsageError as error:
@@ -376,10 +376,12 @@ def divide(
         lock.release()  # the run that held it has divided in another way
     with lock:
         check_division(folder, settings)
-        if not (folder / "divide_1.jsonl").is_file():
+        if not translate.has_divisions(folder):
             remove(folder / DIVISION_SETTINGS)  # of a run that divided nothing
         provenance.record_settings(folder / DIVISION_SETTINGS, settings)
+        had = checksums.read(folder)
         levels = translate.divide(sources, plan, task, folder)
-        names = ("divide", "parent")
-        checksums.claim(folder, [f"{name}_{r}.jsonl" for name in names for r in range(1, plan.steps + 1)])
+        if DIVISION_SETTINGS in had:  # older versions had no checksums
+            names = ("divide", "parent")
+            checksums.claim(folder, [f"{name}_{r}.jsonl" for name in names for r in range(1, plan.steps + 1)])
         return levels, folder

@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from comptra.methods import Method, Shots, Task, in_order
@@ -61,6 +62,7 @@ def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[L
     translated whole, with a warning: one refused sentence must not block the rest.
     """
     levels = [Level(sentences, [-1] * len(sentences))]
+    renumber_divisions(folder)
     for r in range(1, plan.steps + 1):
         above, path = levels[-1].sentences, folder / f"divide_{r}.jsonl"
         task.client.begin_stage(f"divide {r}")
@@ -90,6 +92,19 @@ def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[L
         levels.append(Level([phrase for phrase, _ in flat], [i for _, i in flat]))
         _record_parents(folder / f"parent_{r}.jsonl", {str(number): i for number, (_, i) in enumerate(flat)})
     return levels
+
+
+def renumber_divisions(folder: Path) -> None:
+    """Rename the files of older versions, which counted divisions from 0. If a run is killed here, the next one continues."""
+    for kind in ("divide", "parent"):
+        first_missing = next(r for r in count() if not (folder / f"{kind}_{r}.jsonl").is_file())
+        for r in reversed(range(first_missing)):
+            (folder / f"{kind}_{r}.jsonl").rename(folder / f"{kind}_{r + 1}.jsonl")
+
+
+def has_divisions(folder: Path) -> bool:
+    """Whether the folder has the first division, by today's name or that of older versions."""
+    return any((folder / f"divide_{r}.jsonl").is_file() for r in (0, 1))
 
 
 def _record_parents(path: Path, parents: dict[str, int]) -> None:

@@ -148,8 +148,9 @@ def _parents(folder: Path, lines: Sequence[list[dict]]) -> list[list[int]]:
     """For each level below the sentences the parent of each phrase. Raises UsageError if no division has these phrases."""
     rooms = [folder.parent, *sorted(folder.parent.glob("divisions_*")), folder]
     for room in rooms:
+        first = 0 if (room / "divide_0.jsonl").is_file() or (room / "parent_0.jsonl").is_file() else 1  # older versions
         found = []
-        for r, (above, own) in enumerate(pairwise(lines), start=1):
+        for r, (above, own) in enumerate(pairwise(lines), start=first):
             phrases = [line["sentence"] for line in own]
             parents = _divided(room / f"divide_{r}.jsonl", above, phrases) or _recorded(room, r, above, phrases)
             if parents is None:

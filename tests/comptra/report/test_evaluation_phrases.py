@@ -44,17 +44,17 @@ def test_the_tree_of_a_real_run_of_comptra(main_here, tiny_lm, tmp_path):
     assert marked == [not (fit and line["translation"]) for fit, line in zip(fits, lines[1], strict=True)]
 
 
-def divided(root: Path, room: Path, parts: list[list[str]], parents: bool = True) -> Path:
+def divided(root: Path, room: Path, parts: list[list[str]], first: int = 1, parents: bool = True) -> Path:
     """A run with phrases, whose division is in `room`."""
     test = udhr()
     folder = run(root, "m", 0.1)
     phrases = [phrase for own in parts for phrase in own]
     room.mkdir(exist_ok=True)
     lines = [{"sentence": source, "propositions": own} for source, own in zip(test.sources, parts, strict=True)]
-    (room / "divide_1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (room / f"divide_{first}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if parents:
         flat = {str(n): i for n, i in enumerate(i for i, own in enumerate(parts) for _ in own)}
-        (room / "parent_1.jsonl").write_text(json.dumps(flat))
+        (room / f"parent_{first}.jsonl").write_text(json.dumps(flat))
     lines = [{"sentence": phrase, "translation": phrase[::-1]} for phrase in phrases]
     (folder / "translate_1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -65,11 +65,11 @@ def parts() -> list[list[str]]:
     return [[" ".join(source.split()[:3]), f"rest {n}"] for n, source in enumerate(udhr().sources)]
 
 
-@pytest.mark.parametrize("name", [".", "divisions_12345678"])
-def test_divisions_are_found_by_their_phrases(tmp_path, parts, name):
-    """In the room of the model, or one of their own; others beside them do not matter."""
+@pytest.mark.parametrize(("name", "first"), [(".", 1), ("divisions_12345678", 1), (".", 0)])
+def test_divisions_are_found_by_their_phrases(tmp_path, parts, name, first):
+    """In the room of the model, one of their own, or counted from 0 as by older versions; others beside them do not matter."""
     room = tmp_path / "m" / name
-    divided(tmp_path, room, parts)
+    divided(tmp_path, room, parts, first)
     other = tmp_path / "m" / "divisions_00000000"
     other.mkdir()
     (other / "divide_1.jsonl").write_text('{"sentence": "x", "propositions": ["y"]}\n')
