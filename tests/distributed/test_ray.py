@@ -44,6 +44,23 @@ class Slow:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def listening() -> set[tuple[str, int]]:
+    """The addresses on which this process and its children wait for connections."""
+    me = psutil.Process()
+    connections = [one for process in [me, *me.children(recursive=True)] for one in process.net_connections("inet")]
+    return {
+        (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
+        for one in connections
+        if one.status == psutil.CONN_LISTEN
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def others():
+    """What engines of earlier tests in this process listen on."""
+    return listening()
+
+
 @pytest.fixture(scope="module")
 def noted(tmp_path_factory):
     return tmp_path_factory.mktemp("calls")
@@ -96,16 +113,10 @@ def test_an_error_of_a_worker_is_the_drivers(pool):
 
 
 @pytest.mark.medium
-def test_a_local_cluster_listens_on_the_loopback_address_alone_and_needs_a_token(pool):
-    me = psutil.Process()
+def test_a_local_cluster_listens_on_the_loopback_address_alone_and_needs_a_token(pool, others):
     assert list(pool.map([Call("square", (3,))])) == [9]
-    listening = [
-        connection.laddr.ip.removeprefix("::ffff:")
-        for process in [me, *me.children(recursive=True)]
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert len(listening) > 3 and set(listening) <= {"127.0.0.1", "::1"}
+    found = [ip for ip, _ in listening() - others]
+    assert len(found) > 3 and set(found) <= {"127.0.0.1", "::1"}
     assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
