@@ -382,8 +382,8 @@ class PackingLeakCheck(TrainerCallback):
 
 
 # By precision: how far (relative to their mean) the logits of a text may move when its neighbour changes (only with 8-bit
-# weights, whose scales are those of a whole batch), and when it stands alone (the order of summation).
-LEAK_TOLERANCES = {"float32": (1e-4, 1e-3), "half": (1e-4, 1e-2), "8 bits": (1e-2, 1e-1)}
+# weights, whose scales are those of a whole batch), and when it stands alone (the order of summation: 2 % with bf16 on AMX).
+LEAK_TOLERANCES = {"float32": (1e-4, 1e-3), "half": (1e-4, 5e-2), "8 bits": (1e-2, 1e-1)}
 
 
 def check_packing(model, texts: list[np.ndarray], precision: str) -> None:
