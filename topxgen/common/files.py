@@ -132,9 +132,8 @@ def repair_tail(path: Path) -> int:
             return 0
         if not _begins_json_object(tail):
             raise UsageError(f"{path}: the last line is not a JSON object{encoding_hint(path)}; fix or remove it")
-        flags = (
-            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        )  # no link, and no pipe to wait for
+        # No link, and no pipe to wait for
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         with open(os.open(path.with_name(f"{path.name}.torn"), flags, 0o644), "ab") as torn:
             torn.write(tail + b"\n")
             torn.flush()

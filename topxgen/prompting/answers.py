@@ -59,7 +59,11 @@ _BEHIND_ECHO = re.compile(r"\s*(?:→|⇒|[-=]+>|=|\s[-–—|]\s|\|\||\t)\s*(?=
 _INVISIBLE = "\u200b\u2060\ufeff"
 _JSON = re.compile(r"""[\[\s]*\{\s*["'][^"'\n]*["']\s*:|\[\s*"[^\[\]]*"\s*\](?=\s*(?:\n|\Z))""")
 # Keys of an answer in JSON.
-_NOT_TRANSLATIONS = "error message refusal reason reasoning thought thoughts analysis source input original language english note notes explanation comment comments"
+_NO_TRANSLATION = (
+    "error message refusal reason reasoning thought thoughts analysis source "
+    "input original language english note notes explanation comment comments"
+)
+_NOT_TRANSLATIONS = frozenset(_NO_TRANSLATION.split())
 _BOX, _BOXED_TEXT = re.compile(r"\\boxed\s*\{"), re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{(.*)\}\Z", re.DOTALL)
 _FIRST_ITEM, _SECOND_ITEM = re.compile(r"\(?(?:1[.)]|a\))\s+(?=\S)"), re.compile(r"[*_\s]*\(?(?:2[.)]|b\))\s")
 _EMPHASIS = ('\\"', "''", "***", "**", "__", "``", "`", "*", "_")
@@ -270,7 +274,7 @@ def _of_json(text: str, source: str, target: str) -> str:
             return ""
     texts = list(_texts_of(found))
     named = [text for key, text in texts if behind_label(key.replace("_", " "), "", target) == ""]
-    others = [text for key, text in texts if key.casefold() not in _NOT_TRANSLATIONS.split() and text.strip() != source]
+    others = [text for key, text in texts if key.casefold() not in _NOT_TRANSLATIONS and text.strip() != source]
     values = named or others
     return values[0] if len(values) == 1 and values[0] else ""
 

@@ -9,7 +9,7 @@ that no match is a hash collision.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
@@ -97,7 +97,7 @@ class ContaminationIndex:
         self._text_hashes = np.zeros(len(self.entries), np.uint64)
         prefix_hashes = np.zeros(len(self.entries), np.uint64)
         ngrams, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for first, hashes, bounds in self._hash_blocks(self._decoded(entry.text for entry in self.entries), None):
+        for first, hashes, bounds in self._hash_blocks([self._decoded(entry.text) for entry in self.entries], None):
             starts, ends = bounds[:-1], bounds[1:]
             block = slice(first, first + len(starts))
             self._lengths[block] = ends - starts
@@ -119,7 +119,7 @@ class ContaminationIndex:
         if near_duplicate_threshold is not None:
             self._near_duplicates = NearDuplicates(near_duplicate_threshold, self._tokenizer.tokens)
             for number, entry in enumerate(self.entries):
-                self._near_duplicates.add(str(number), *self._decoded([entry.text]))
+                self._near_duplicates.add(str(number), self._decoded(entry.text))
                 for sentence in split_sentences(entry.text):
                     tokens = len(self._tokenizer.tokens(sentence))
                     if sentence != entry.text and tokens >= MIN_SENTENCE_SHARE * n:
@@ -131,8 +131,8 @@ class ContaminationIndex:
         near_duplicates = self._near_duplicates is not None and self._lengths.any()
         return bool(len(self._ngrams.owners) or len(self._short_texts.owners) or near_duplicates)
 
-    def _decoded(self, texts: Iterable[str]) -> list[str]:
-        return list(map(decoded, texts) if self._tokenizer.name == "unicode" else texts)
+    def _decoded(self, text: str) -> str:
+        return decoded(text) if self._tokenizer.name == "unicode" else text
 
     def find(
         self, texts: Sequence[str], ends: Sequence[int] | None = None, between_splits: bool = False
@@ -143,7 +143,7 @@ class ContaminationIndex:
         group and end in a later one; it is listed at the first. Without `ends` each text is a group of its own.
         `between_splits`: `texts` are the entries themselves; only matches with other splits count, no near-duplicates.
         """
-        texts = self._decoded(texts)
+        texts = list(map(self._decoded, texts))
         matches: dict[int, list[Match]] = {}
         tokens_of = cache(lambda number: self._tokenizer.tokens(texts[number]))
         for first, hashes, bounds in self._hash_blocks(texts, ends):
@@ -212,7 +212,7 @@ class ContaminationIndex:
 
         `texts`: the tokens of consecutive texts. One at their edge counts only with MIN_EDGE_SHARE * n shared tokens.
         """
-        n, entry_tokens = self.n, self._tokenizer.tokens(*self._decoded([entry.text]))
+        n, entry_tokens = self.n, self._tokenizer.tokens(self._decoded(entry.text))
         tokens = [token for text in texts for token in text]
         length = min(n, len(entry_tokens))
         if length == n:

@@ -83,28 +83,7 @@ _OWN_BEFORE_NUMBERS = {
     "swh": "Na Uk uk tar Tar",
 }
 # Languages that write ordinals with a full stop: "II. Mundu Gerra"
-_ORDINAL_STOPS = frozenset(
-    [
-        "eus",
-        "bos",
-        "ces",
-        "dan",
-        "est",
-        "fao",
-        "fin",
-        "hrv",
-        "hun",
-        "isl",
-        "lvs",
-        "nno",
-        "nob",
-        "slk",
-        "slv",
-        "srp",
-        "tur",
-        "azj",
-    ]
-)
+_ORDINAL_STOPS = "eus bos ces dan est fao fin hrv hun isl lvs nno nob slk slv srp tur azj"
 _INITIALS_GO_ON = re.compile(r"[^\W\d_]\.[^\W\d_]\.")  # in U.S.A.
 _ROMAN = re.compile(r"(?<!\w)[IVX]+\Z")
 _NOTHING, _ARABIC_LETTER = re.compile(r"(?!)"), re.compile(r"(?:^|[\s.])[ء-ے]\Z")
@@ -156,7 +135,7 @@ class Sentencex:
             titles += f" {_TITLES}"
         self._titles = frozenset(titles.split())
         self._before_numbers = frozenset(f"{_BEFORE_NUMBERS} {_OWN_BEFORE_NUMBERS.get(language.iso639_3, '')}".split())
-        self._numbers_are_ordinals = language.iso639_3 in _ORDINAL_STOPS
+        self._numbers_are_ordinals = language.iso639_3 in _ORDINAL_STOPS.split()
         self._spelled = _SPELLED.get(language.iso639_3, _NOTHING)
         self._goes_on = _GOES_ON.get(language.script)
         self._reports = _REPORTS.get(language.iso639_3)
