@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.attack.file_operations import ACTIONS, ERRORS, KILLS
+from tests.attack.file_operations import ACTIONS, ERRORS, KILLS, PURGES
 from tests.attack.shooting_range import CHECKERS, Outcome, Range, differences, digests, results
 from tests.attack.table import STAGES
 
 CODES = {
     **dict.fromkeys(KILLS, (-9, 0)),
-    **dict.fromkeys(ERRORS, (2, 3, 0)),
+    **dict.fromkeys((*ERRORS, *PURGES), (2, 3, 0)),
     "SIGTERM": (143, -15, 0),
     "SIGINT": (130, 0),
     "short": (0,),
