@@ -75,8 +75,11 @@ def attack(place: Range, stage: Undisturbed, plan: dict) -> list[Outcome]:
     """
     command, folder = STAGES[stage.name].command, place.new_folder(stage.ready)
     fault = None if "kill_after" in plan else plan
-    expect = CODES[plan.get("action", "random kill")]
+    expect, purged = CODES[plan.get("action", "random kill")], plan.get("action") in PURGES
     hit = place.run(folder, command, fault=fault, kill_after=plan.get("kill_after"), expect=expect)
+    if purged:  # what nothing makes again stays lost
+        again = place.run(folder, command, expect=(0, 2, 3))
+        return [outcome for outcome in (hit, again) if outcome.problems]
     if hit.code == 0 and (wrong := differences(stage.results, results(folder / "out"))):
         hit.problems.append(f"exit 0, but {'; '.join(wrong)}")
     if hit.code == 143 and (left := [path.name for path in folder.rglob("*.partial")]):

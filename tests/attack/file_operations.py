@@ -17,7 +17,10 @@ from pathlib import Path
 # What can happen at an operation. ENOSPC lasts, as a full disk does, and leaves half of what was being written; EROFS lasts, as
 # of a file system that is mounted read-only after an error.
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
-PURGES = ("lost", "gone")  # what a purge of a scratch folder, or a user, removes meanwhile: one file, or the output folder
+PURGES = (
+    "lost",
+    "gone",
+)  # what a purge of a scratch folder, or a user, removes meanwhile: one file, or the output folder
 KILLS = ("kill", "torn")  # before the operation; in the middle of a write
 SIGNALS = ("SIGTERM", "SIGINT")
 ACTIONS = (*KILLS, *SIGNALS, *ERRORS, *PURGES, "short")  # short: a write that takes half, without an error

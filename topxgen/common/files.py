@@ -269,6 +269,20 @@ def _dumps(value: dict, indent: int | None = None) -> str:
         return _dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent)
 
 
+def check_are_there(paths: Iterable[Path]) -> None:
+    """Raise UsageError for a file that this run has written, before its manifest says that it is complete."""
+    for path in paths:
+        if not path.is_file():
+            raise _lost(path)
+
+
+def _lost(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} was removed or replaced while this run was writing to it, and what it held is lost; re-run the same command to "
+        "make it again"
+    )
+
+
 class Appender:
     """Appends JSON objects, each as one whole line in one write; `sync` makes them survive a power cut."""
 
@@ -299,10 +313,7 @@ class Appender:
         except FileNotFoundError:
             is_there = False
         if not is_there:
-            raise UsageError(
-                f"{self._path} was removed or replaced while this run was writing to it, and what it held is lost; re-run the same "
-                "command to make it again"
-            )
+            raise _lost(self._path)
 
     def close(self) -> None:
         try:
