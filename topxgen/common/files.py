@@ -233,9 +233,8 @@ def check_output_directory(path: Path, named: str, must_exist: bool = False) -> 
     if not nearest.is_dir():
         raise UsageError(f"{named}: {nearest} is not a directory; pass another one")
     try:
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise PermissionError(0, "Permission denied")
-        if nearest != path.absolute():  # some file systems, such as /proc, show only by trying
+        # Some file systems, such as /proc, show only by trying, which also says why: they may be read-only.
+        if nearest != path.absolute() or not os.access(nearest, os.W_OK | os.X_OK):
             tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
         raise UsageError(f"{named}: cannot write to {nearest}: {error.strerror}; pass another one") from None
