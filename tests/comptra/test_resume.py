@@ -26,7 +26,7 @@ def test_a_finished_run_loads_nothing_and_a_longer_one_goes_on(main_here, tiny_l
     assert shorter.returncode == 2 and "more lines than the 5 sentences" in shorter.stderr
 
 
-def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, int], **changes) -> None:
+def kill_at(counts: tuple[int, ...], whole_run, model: str, tmp_path, steps: int, **changes) -> None:
     """kill -9 as soon as so many answers are there; the outcome is that of an undisturbed run, and nothing is asked twice."""
     more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2, "--request_batch_size", 1)
     more += ("--metadata_dir", "run")
@@ -56,12 +56,12 @@ def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, i
     ],
 )
 def test_killed_at_any_time_and_resumed(steps, counts, changes, tiny_lm, tmp_path):
-    kill_twice(in_process, tiny_lm, tmp_path, steps, counts, **changes)
+    kill_at(counts, in_process, tiny_lm, tmp_path, steps, **changes)
 
 
 @pytest.mark.slow
 def test_killed_and_resumed_with_vllm(gemma, tmp_path):
-    kill_twice(script, gemma, tmp_path, 1, (3, 12), inference_api="vllm", max_concurrent_requests=2)
+    kill_at((7,), script, gemma, tmp_path, 1, inference_api="vllm", max_concurrent_requests=2)
 
 
 def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
