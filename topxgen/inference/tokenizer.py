@@ -2,7 +2,7 @@
 
 import re
 import resource
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -97,6 +97,11 @@ def decode(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def up_to_end(row: list[int], ends: Collection[int]) -> list[int]:
+    """`row` up to the token that ended it, which is no special token in every tokenizer."""
+    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
 
 
 def begun_thoughts(tokenizer, prompt: Sequence[int]) -> str:
