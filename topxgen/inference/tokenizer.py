@@ -171,8 +171,9 @@ def tokens_before(tokenizer) -> list[int]:
 @lru_cache(maxsize=8)
 def special_tokens(tokenizer) -> dict:
     """The tokenizer's special tokens by their texts; some have thousands."""
-    added = getattr(tokenizer, "added_tokens_decoder", {}).items()
-    return {token.content: (number, token) for number, token in added if token.special}
+    added, named = getattr(tokenizer, "added_tokens_decoder", {}).items(), getattr(tokenizer, "all_special_ids", ())
+    # Tokenizers in Python (ByT5's, some of remote code) do not flag their EOS.
+    return {token.content: (number, token) for number, token in added if token.special or number in named}
 
 
 @lru_cache(maxsize=8)
