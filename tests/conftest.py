@@ -109,7 +109,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """All tests in several workers: each begins to collect elsewhere, and finds compiled what the others have compiled by
     then; the models are made meanwhile."""
     worker = getattr(config, "workerinput", None)
-    if config.args != config.getini("testpaths") or not (worker or config.getoption("tx", None)):
+    if not (worker or config.getoption("tx", None)):
+        return
+    # Or each worker, and each script that a test starts, compiles all it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if config.args != config.getini("testpaths"):
         return
     if worker is None:
         commands = [TRAIN_TINY_MODELS]
