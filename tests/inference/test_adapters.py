@@ -462,7 +462,7 @@ def test_an_adapter_behind_a_server(case, good, tiny_lm, tmp_path, caplog):
     if case == "whole model":
         listed["parent"] = None
     with ApiServer() as server:
-        server.models = [listed, {"id": "base", "root": tiny_lm, "parent": None}]
+        server.models = [None, {"id": [1], "parent": 2}, listed, {"id": "base", "root": tiny_lm, "parent": None}]
         problem = (
             pytest.raises(UsageError, match="the adapter lacks") if case == "does not fit" else contextlib.nullcontext()
         )

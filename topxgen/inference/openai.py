@@ -206,7 +206,7 @@ class OpenAISampler(RemoteSampler):
         cards = []
         with contextlib.suppress(Exception):  # other servers have no list, or are not there yet
             async with asyncio.timeout(MAX_WAIT_FOR_LIST):
-                cards = (await self._client.models.list()).data or []
+                cards = list((await self._client.models.list()).data)
         return served_end_tokens(self._settings.model_name_or_path, cards, self._settings.trust_remote_code)
 
     async def _ask_for_template(self, messages: list[dict[str, str]]) -> str:

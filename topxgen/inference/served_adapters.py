@@ -1,8 +1,8 @@
 """LoRA adapters behind a vLLM server: it ends their responses at the tokens of the base alone, and serves what does not fit."""
 
 import logging
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from topxgen.common.console import ONCE
 from topxgen.inference.adapters import check_fits, end_tokens
@@ -16,12 +16,11 @@ def served_end_tokens(name: str, cards: Iterable, trust_remote_code: bool) -> li
 
     `cards`: what the server lists. The folders that vLLM's names are read if they are visible here.
     """
-    listed = {card.id: card for card in cards}
-    base = getattr(listed.get(name), "parent", None)
+    listed = {_text(card, "id"): card for card in cards}
+    base, folder = (_text(listed.get(name), key) for key in ("parent", "root"))
     if not base:
         return []
-    folder = str(listed[name].root)
-    if not (Path(folder) / "adapter_config.json").is_file():
+    if not os.path.isfile(os.path.join(folder, "adapter_config.json")):
         logger.warning(
             f"{name} is a LoRA adapter of {base}, whose folder at the server, {folder}, is not visible here: whether it fits is not checked, "
             "and its responses end at the end tokens of the base alone; if it was trained with another --eos_token_id, merge it into the "
@@ -29,7 +28,12 @@ def served_end_tokens(name: str, cards: Iterable, trust_remote_code: bool) -> li
             extra=ONCE,
         )
         return []
-    base_folder = getattr(listed.get(base), "root", None) or base
-    if Path(base_folder).is_dir():
+    base_folder = _text(listed.get(base), "root") or base
+    if os.path.isdir(base_folder):
         check_fits(folder, base_folder, None, trust_remote_code)
     return sorted(end_tokens(folder, trust_remote_code))
+
+
+def _text(card, key: str) -> str:
+    value = getattr(card, key, None)
+    return value if isinstance(value, str) else ""
