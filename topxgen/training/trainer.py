@@ -64,7 +64,7 @@ class PairTrainer(Trainer):
         self._loss_shifts_labels = decoder
         if not self.args.use_liger_kernel:
             inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            TokenLoss(inner, decoder, loss_chunk_size)
+            self.token_loss = TokenLoss(inner, decoder, loss_chunk_size)
         self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
         self.saves_for_signal = False  # only: not at this step without one
 
