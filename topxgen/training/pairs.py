@@ -120,28 +120,23 @@ def _test_count(pairs: int, size: float) -> int:
 
 
 def _linked_groups(keys: list[tuple], frequent: AbstractSet[tuple[str, str]]) -> list[list[int]]:
-    """Indices of the pairs that must stay together, by their groups and texts: union-find; without those with a frequent text.
+    """Indices of the pairs that must stay together, by their groups and texts; without those with a frequent text.
 
     A text links pairs on either side: in data of both directions the source of one pair is the target of another.
     """
-    parents = list(range(len(keys)))
-
-    def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
-        return i
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     linkable = [i for i, key in enumerate(keys) if frequent.isdisjoint(key)]
     first_with: dict[str | tuple[str, str], int] = {}
-    for i in linkable:
-        for key in keys[i]:
-            first = first_with.setdefault(key, i)
-            if first != i:
-                a, b = root(first), root(i)
-                parents[max(a, b)] = min(a, b)
+    links = [(i, first_with.setdefault(key, i)) for i in linkable for key in keys[i]]
+    ends = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links), dtype=bool), ends), shape=(len(keys), len(keys)))
+    labels = connected_components(graph, directed=False)[1].tolist()
     groups: dict[int, list[int]] = defaultdict(list)
     for i in linkable:
-        groups[root(i)].append(i)
+        groups[labels[i]].append(i)
     return list(groups.values())
 
 
