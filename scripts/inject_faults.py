@@ -59,16 +59,37 @@ def read_table(path: Path, root: Path) -> list[Fault]:
         errors += [
             f"{test}: no such test file" for test in table["tests"] if not (root / test.partition("::")[0]).exists()
         ]
-        for old, new in table["faults"]:
-            fault = Fault(table["path"], old, new, tuple(table["tests"]))
-            faults.append(fault)
-            if (count := text.count(old)) != 1:
-                errors.append(f"{fault}: the old text occurs {count} times, not once")
-            elif file.suffix == ".py" and (problem := _syntax_error(text.replace(old, new))):
-                errors.append(f"{fault}: {problem}")
+        rows = [Fault(table["path"], old, new, tuple(table["tests"])) for old, new in table["faults"]]
+        faults += rows
+        counts = [text.count(fault.old) for fault in rows]
+        errors += [
+            f"{fault}: the old text occurs {count} times, not once"
+            for fault, count in zip(rows, counts, strict=True)
+            if count != 1
+        ]
+        if file.suffix == ".py":
+            errors += _syntax_errors(text, [fault for fault, count in zip(rows, counts, strict=True) if count == 1])
     if errors:
         raise ValueError("\n".join(errors))
     return faults
+
+
+def _syntax_errors(text: str, faults: list[Fault]) -> list[str]:
+    """Of each fault that makes `text` no Python. Faults that leave each other in place are compiled together."""
+    errors = []
+    while faults:
+        together, left, changed = [], [], text
+        for fault in faults:
+            if changed.count(fault.old) == 1:
+                together.append(fault)
+                changed = changed.replace(fault.old, fault.new)
+            else:
+                left.append(fault)
+        if _syntax_error(changed):
+            problems = [(fault, _syntax_error(text.replace(fault.old, fault.new))) for fault in together]
+            errors += [f"{fault}: {problem}" for fault, problem in problems if problem]
+        faults = left
+    return errors
 
 
 def _syntax_error(text: str) -> str | None:

@@ -7,6 +7,5 @@ bash scripts/setup.sh
 # is waiting for processes, servers and disks.
 workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-unset PYTHONDONTWRITEBYTECODE # or each worker, and each script that a test starts, compiles all it imports
 # Files in the order of tests/conftest.py, not by their number of tests.
 exec .venv/bin/python -m pytest --numprocesses "$workers" --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -19,7 +19,7 @@ from tests.support.tiny_lm import build_lm, build_nllb, built_once, give_chat_te
 
 PREPARE_GEMMA = (sys.executable, "scripts/prepare_gemma.py", GEMMA)
 TRAIN_TINY_MODELS = (sys.executable, "-m", "tests.support.tiny_lm")
-# Files of 4 s and more of processor time or of waiting; first those that need no model, since the models may have to be made.
+# Files of 3 s and more of processor time or of waiting; first those that need no model, since the models may have to be made.
 LONGEST = (
     "attack/test_attack.py",
     "generation/test_api_runs.py",
@@ -27,7 +27,6 @@ LONGEST = (
     "experiments/test_chain.py",
     "generation/test_knn_instruct.py",
     "inference/test_api_interruptions.py",
-    "training/test_configs.py",
     "generation/test_merge.py",
     "generation/test_dedup_prefilter.py",
     "generation/test_merge_pairs.py",
@@ -55,11 +54,9 @@ LONGEST = (
     "inference/test_neutral_decoding.py",
     "doctor/test_doctor_hub.py",
     "comptra/report/test_distributions.py",
-    "statistics/test_verify.py",
     "corpora/test_parquet.py",
     "comptra/test_directions.py",
     "experiments/test_slurm_tasks.py",
-    "corpora/test_partial_benchmarks.py",
     "inference/test_adapters.py",
     "comptra/test_main.py",
     "generation/test_filters.py",
@@ -69,17 +66,21 @@ LONGEST = (
     "experiments/test_comparison.py",
     "comptra/test_original_trees.py",
     "common/test_files.py",
-    "comptra/test_surface.py",
     "generation/test_candidates.py",
     "test_faults.py",
     "translation/test_candidates.py",
-    "comptra/test_evaluation_sets.py",
     "publication/test_split.py",
     "training/test_merge_lora.py",
     "doctor/test_doctor.py",
     "decontamination/test_inputs.py",
     "decontamination/test_runs.py",
     "comptra/report/test_evaluation.py",
+    "comptra/test_methods.py",
+    "text/test_ngram_index.py",
+    "text/test_near_duplicates.py",
+    "runs/test_status.py",
+    "inference/test_apis.py",
+    "generation/test_self_instruct.py",
 )
 
 # A shell ignores SIGINT in its background jobs, and children inherit that; tests send it to theirs.
@@ -109,7 +110,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """All tests in several workers: each begins to collect elsewhere, and finds compiled what the others have compiled by
     then; the models are made meanwhile."""
     worker = getattr(config, "workerinput", None)
-    if config.args != config.getini("testpaths") or not (worker or config.getoption("tx", None)):
+    if not (worker or config.getoption("tx", None)):
+        return
+    # Or each worker, and each script that a test starts, compiles all it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if config.args != config.getini("testpaths"):
         return
     if worker is None:
         commands = [TRAIN_TINY_MODELS]

@@ -22,7 +22,7 @@ from tests.attack import answers, faults, flags, formats, links
 from tests.attack.shooting_range import Outcome, Range
 from tests.attack.table import STAGES, has_apertium, make_inputs, make_models
 
-KINDS = ("kills", "faults", "files", "answers", "flags", "links")
+KINDS = ("kills", "races", "faults", "files", "answers", "flags", "links")
 COLUMNS = {
     "tracebacks": ("traceback",),
     "hangs": ("hang",),
@@ -64,7 +64,7 @@ class Campaign:
             for name, stage in STAGES.items()
             if stage.heavy == self.heavy and (stage.needs != "apertium" or has_apertium())
         ]
-        if kind in ("kills", "faults", "links"):
+        if kind in ("kills", "races", "faults", "links"):
             return stages
         if kind == "answers":
             return [row for row, (stage, _) in answers.ROWS.items() if stage in stages]
@@ -86,6 +86,14 @@ class Campaign:
             plan = faults.random_kill(stage, rng)
             if what in str(plan):
                 yield str(plan), lambda plan=plan: faults.attack(self.place, stage, plan)
+
+    def _races(self, row: str, rounds: int, what: str):
+        stage, rng = self.undisturbed(row), self.rng(row)
+        itself = [("itself, twice", (STAGES[row].command,) * 2)]
+        readers = [(" ".join(reader[:2]), (reader,)) for reader in faults.READERS]
+        for name, others in [*itself, *self._chosen(readers, row, max(rounds - 1, 0), what)]:
+            delay = rng.uniform(0, 0.8 * stage.outcome.seconds) * rng.randint(0, 1)
+            yield f"{name}, {delay:.3f} s later", lambda o=others, d=delay: faults.race(self.place, stage, o, d)
 
     def _faults(self, row: str, rounds: int, what: str):
         stage = self.undisturbed(row)

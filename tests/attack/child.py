@@ -105,6 +105,7 @@ def fork(job: dict) -> int:
     tempfile.tempdir = job["environment"]["TMPDIR"]
     os.chdir(job["cwd"])
     code = 1
+    time.sleep(job["delay"])
     try:
         code = run_script(job["arguments"], job.get("fault"), job.get("record"))
         for thread in threading.enumerate():
@@ -141,20 +142,24 @@ def import_all(heavy: bool) -> None:
 
 
 def serve() -> None:
-    """One job a line on stdin, one result a line on stdout."""
+    """Jobs to run at once, as a list, on each line on stdin; the list of their results on stdout."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        job = json.loads(line)
-        process = fork(job)
-        code, seconds = wait(process, job["timeout"], job.get("kill_after"))
-        try:
-            os.killpg(process, signal.SIGKILL)
-            left = True
-        except ProcessLookupError:
-            left = False
-        print(json.dumps({"code": code, "seconds": seconds, "left": left}), file=answers, flush=True)
+        jobs = json.loads(line)
+        results = [result(process, job) for process, job in [(fork(job), job) for job in jobs]]
+        print(json.dumps(results), file=answers, flush=True)
+
+
+def result(process: int, job: dict) -> dict:
+    code, seconds = wait(process, job["timeout"], job.get("kill_after"))
+    try:
+        os.killpg(process, signal.SIGKILL)
+        left = True
+    except ProcessLookupError:
+        left = False
+    return {"code": code, "seconds": seconds, "left": left}
 
 
 if __name__ == "__main__":

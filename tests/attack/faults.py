@@ -2,6 +2,7 @@
 happened."""
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ CODES = {
     "short": (0,),
     "random kill": (-9, 0),
 }
+
+
+IN_USE = re.compile(r"is in use by|exists: pass another|already")
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,37 @@ def attack(place: Range, stage: Undisturbed, plan: dict) -> list[Outcome]:
 
 def random_kill(stage: Undisturbed, rng: random.Random) -> dict:
     return {"kill_after": round(rng.uniform(0, 1.1 * stage.outcome.seconds), 4)}
+
+
+# What somebody may look with, while a stage runs, and what reads its outputs for the next one.
+READERS = (
+    ("scripts/status.py", "out"),
+    ("scripts/verify.py", "out"),
+    ("scripts/sample.py", "out", "-n", "2"),
+    ("scripts/data_stats.py", "out"),
+    ("scripts/report.py", "out", "-o", "report.html"),
+    ("decontamination.py", "--input_dir", "out", "--output_dir", "filtered", "--languages", "Basque", "--benchmarks", "udhr"),
+    ("scripts/publish.py", "out", "--out", "pairs", "--allow_undecontaminated"),
+    ("comptra.evaluate", "out", "--trials", "50", "--json", "scores.json"),
+)  # fmt: skip
+
+
+def race(place: Range, stage: Undisturbed, others: tuple[tuple[str, ...], ...], delay: float) -> list[Outcome]:
+    """The outcomes with something wrong of a stage that runs at the same time as `others`, itself maybe, and of one after them.
+
+    They start `delay` seconds after each other."""
+    command, folder = STAGES[stage.name].command, place.new_folder(stage.ready)
+    outcomes = place.run_at_once(folder, (command, *others), delay=delay)
+    for outcome in outcomes:
+        if outcome.code == 2 and outcome.arguments == outcomes[0].arguments and not IN_USE.search(outcome.err):
+            outcome.problems.append("exit 2, but not since it is in use")
+    if all(outcome.code for outcome in outcomes if outcome.arguments == outcomes[0].arguments):
+        outcomes[0].problems.append("none of them succeeds")
+    elif wrong := differences(stage.results, results(folder / "out")):
+        outcomes[0].problems.append(f"exit 0, but {'; '.join(wrong)}")
+    again = place.run(folder, command, expect=(0,) if STAGES[stage.name].resumes else (0, 2))
+    if again.code in (0, 2) and (wrong := differences(stage.results, results(folder / "out"))):
+        again.problems.append(f"after it, {'; '.join(wrong)}")
+    if digests(folder / "in") != stage.inputs:
+        again.problems.append("an input was changed")
+    return [outcome for outcome in (*outcomes, again) if outcome.problems]

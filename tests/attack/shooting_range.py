@@ -161,26 +161,44 @@ class Range:
 
     def run(self, folder: Path, arguments, fault=None, timeout=TIMEOUT_S, kill_after=None, expect=CODES) -> Outcome:
         """Run a script in `folder`; `fault` is {"at": N, "action": NAME}, `expect` the exit codes that are right."""
+        return self.run_at_once(folder, [arguments], fault, timeout, kill_after, expect)[0]
+
+    def run_at_once(
+        self, folder, commands, fault=None, timeout=TIMEOUT_S, kill_after=None, expect=CODES, delay=0.0
+    ) -> list[Outcome]:
+        """The same for several scripts at once, each `delay` seconds after the one before it. The first suffers the fault, or the kill."""
         if not self._is_ready:
             assert self._answer(600).strip() == "ready"
             self._is_ready = True
         root = self.stub.url("cohere")  # of the other APIs
-        arguments = [str(word).replace("{url}", self.url).replace("{root}", root) for word in arguments]
         scratch = self.folder / "scratch"
         for name in ("tmp", "home"):
             (scratch / name).mkdir(parents=True, exist_ok=True)
-        plan = {"root": str(folder), "scratch": str(scratch), **(fault or {})}
-        job = {
-            "arguments": arguments, "cwd": str(folder), "out": str(scratch / "out"), "err": str(scratch / "err"),
-            "record": str(scratch / "record"), "fault": plan, "timeout": timeout, "kill_after": kill_after,
-            "environment": {**dict.fromkeys(("OPENAI_API_KEY", "CO_API_KEY", "ANTHROPIC_API_KEY"), KEY), "TMPDIR": str(scratch / "tmp"), "HOME": str(scratch / "home")},
-        }  # fmt: skip
-        (scratch / "record").unlink(missing_ok=True)
-        print(json.dumps(job), file=self._children.stdin, flush=True)
-        result = json.loads(self._answer(timeout + 60))
-        out, err = ((scratch / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
-        record = json.loads((scratch / "record").read_text()) if (scratch / "record").exists() else {}
-        outcome = Outcome(arguments, folder, result["code"], out, err, result["seconds"], record.get("seen", []))
+        jobs = []
+        for i, words in enumerate(commands):
+            files = {name: scratch / f"{name}-{i}" for name in ("out", "err", "record")}
+            files["record"].unlink(missing_ok=True)
+            jobs.append(
+                {
+                    **{name: str(path) for name, path in files.items()},
+                    "arguments": [str(word).replace("{url}", self.url).replace("{root}", root) for word in words],
+                    "cwd": str(folder),
+                    "fault": {"root": str(folder), "scratch": str(scratch), **((fault or {}) if i == 0 else {})},
+                    "timeout": timeout,
+                    "delay": i * delay,
+                    "kill_after": kill_after if i == 0 else None,
+                    "environment": {**dict.fromkeys(("OPENAI_API_KEY", "CO_API_KEY", "ANTHROPIC_API_KEY"), KEY), "TMPDIR": str(scratch / "tmp"), "HOME": str(scratch / "home")},
+                }
+            )  # fmt: skip
+        print(json.dumps(jobs), file=self._children.stdin, flush=True)
+        results = json.loads(self._answer(timeout + 60))
+        return [self._outcome(folder, job, result, expect) for job, result in zip(jobs, results, strict=True)]
+
+    def _outcome(self, folder: Path, job: dict, result: dict, expect) -> Outcome:
+        out, err = (Path(job[name]).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
+        recorded = Path(job["record"])
+        record = json.loads(recorded.read_text()) if recorded.exists() else {}
+        outcome = Outcome(job["arguments"], folder, result["code"], out, err, result["seconds"], record.get("seen", []))
         outcome.problems = list(self._problems(outcome, expect))
         outcome.problems += ["processes are left"] * (result["left"] and outcome.code is not None and outcome.code >= 0)
         outcome.problems += [f"writes outside: {what}" for what in record.get("outside", [])[:1]]

@@ -20,7 +20,7 @@ ROUNDS = int(os.environ.get("ATTACK_ROUNDS", 0))
 LIGHT = [name for name, stage in STAGES.items() if not stage.heavy]
 HEAVY = [name for name, stage in STAGES.items() if stage.heavy]
 FILES = [row.id for row in FORMATS if row.stage in LIGHT]
-FILES_IN_SHORT_RUN = random.Random(SEED).sample(FILES, 10)
+FILES_IN_SHORT_RUN = random.Random(SEED).sample(FILES, 6)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,11 @@ def test_killed_stages_end_as_if_nothing_had_happened(campaign, stage):
     survives(campaign, "kills", stage, 1)
 
 
+@pytest.mark.parametrize("stage", ["generate", "evaluate"])
+def test_stages_at_once_in_one_folder_end_as_if_one_had_run(campaign, stage):
+    survives(campaign, "races", stage, 2)
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize("stage", LIGHT)
 def test_failing_file_operations_and_signals_lose_nothing(campaign, stage):
@@ -91,14 +96,14 @@ def test_hostile_flags_are_refused_in_one_line(campaign, script):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["kills", "faults", "files", "answers", "flags", "links"])
+@pytest.mark.parametrize("kind", ["kills", "races", "faults", "files", "answers", "flags", "links"])
 def test_many_attacks(campaign, kind):
     for row in campaign.rows(kind):
         survives(campaign, kind, row, 60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["kills", "faults", "files", "flags", "links"])
+@pytest.mark.parametrize("kind", ["kills", "races", "faults", "files", "flags", "links"])
 def test_many_attacks_on_training_and_merging(heavy_campaign, kind):
     for row in heavy_campaign.rows(kind):
         survives(heavy_campaign, kind, row, 10)

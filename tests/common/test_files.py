@@ -86,6 +86,22 @@ def test_a_writer_that_a_signal_stops_leaves_no_temporary_file(writer, at, tmp_p
     assert {path.name for path in left} <= {"last.json"}
 
 
+def test_processes_that_write_one_file_at_once_leave_that_of_one_of_them(tmp_path):
+    """None renames, or removes, what another has written half."""
+    path = tmp_path / "scores.json"
+    code = (
+        "import sys; from pathlib import Path; from topxgen.common.files import write_atomic\n"
+        "path, name = Path(sys.argv[1]), sys.argv[2]\n"
+        "for _ in range(60):\n    write_atomic(path, (name for _ in range(3000)))\n"
+        "    text = path.read_text()\n    assert len(text) == 3000 and len(set(text)) == 1, text[:9]"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    (tmp_path / "scores.json.partial").write_text("of a killed run")
+    processes = [subprocess.Popen([*command, name], cwd=ROOT) for name in "abc"]
+    assert [process.wait(300) for process in processes] == [0, 0, 0]
+    assert [one.name for one in tmp_path.iterdir()] == ["scores.json"]
+
+
 def test_an_export_that_a_signal_stops_leaves_no_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setitem(export.FORMATS, "parquet", stop)
     with pytest.raises(signals.Stopped):

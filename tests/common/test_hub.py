@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import datagen
-from tests.support.runs import ROOT, TOPICS
+from tests.support.runs import ROOT, TOPICS, in_process
 from topxgen.common import hub
 from topxgen.common.errors import Unreachable
 
@@ -111,9 +111,7 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
 
 def test_mistakes_in_flags_come_before_what_the_hub_lacks(tmp_path):
     words = "main.py --model_name_or_path org/one --dataset_name_or_path flores --tgt Basque --steps 1 --number_of_subproblems 0"
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, *words.split(), "--output_dir", tmp_path / "out"]
-    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    result = in_process(*words.split(), "--output_dir", tmp_path / "out")
     assert result.returncode == 2 and "--number_of_subproblems 0: pass a number" in result.stderr, result.stderr
 
 
@@ -121,22 +119,18 @@ def test_mistakes_in_flags_come_before_what_the_hub_lacks(tmp_path):
     ("name", "hint"),
     [("models/gema", "model models/gema (did you mean models/gemma?)."), ("elsewhere/gemma", "model elsewhere/gemma.")],
 )
-def test_a_misspelt_folder_is_not_only_a_missing_download(tmp_path, name, hint):
+def test_a_misspelt_folder_is_not_only_a_missing_download(tmp_path, monkeypatch, name, hint):
     (tmp_path / "models" / "gemma").mkdir(parents=True)
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
+    monkeypatch.chdir(tmp_path)
     words = f"--model_name_or_path {name} --dataset_name_or_path udhr --tgt Basque --k 0 --output_dir out"
-    command = [sys.executable, ROOT / "main.py", *words.split()]
-    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    result = in_process("main.py", *words.split())
     assert result.returncode == 2 and hint in result.stderr, result.stderr
 
 
 def test_a_file_as_the_name_of_a_test_set_is_answered_with_the_flag_for_files(tmp_path):
     (tmp_path / "own.tsv").write_text("English\tBasque\nHello.\tKaixo.\n")
-    words = (
-        f"main.py --model_name_or_path org/one --dataset_name_or_path {tmp_path / 'own.tsv'} --tgt Basque --output_dir"
-    )
-    command = [sys.executable, *words.split(), tmp_path / "out"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    words = f"main.py --model_name_or_path org/one --dataset_name_or_path {tmp_path}/own.tsv --tgt Basque --output_dir"
+    result = in_process(*words.split(), tmp_path / "out")
     assert result.returncode == 2 and "--dataset_name_or_path files --test_files SOURCES" in result.stderr, (
         result.stderr
     )

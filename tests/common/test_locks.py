@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -147,16 +148,46 @@ def test_without_record_locks_a_heartbeat_keeps_others_out(tmp_path, no_record_l
     assert not (tmp_path / locks.HEARTBEAT_FILE).exists()
 
 
-@pytest.mark.parametrize(("age_s", "stale"), [(locks.STALE_AFTER_S - 20, False), (locks.STALE_AFTER_S + 1, True)])
-def test_a_heartbeat_of_another_machine_is_stale_after_a_while(tmp_path, no_record_locks, age_s, stale):
-    path = tmp_path / locks.HEARTBEAT_FILE
+@pytest.mark.parametrize(
+    ("age_s", "state"),
+    [
+        (locks.STALE_AFTER_S - 20, "held"),
+        (locks.STALE_AFTER_S + 30, "left"),
+        (-1e6, "left"),  # from the future
+        (locks.STALE_AFTER_S + 30, "beats"),  # its clock is late
+        (-1e6, "beats"),
+    ],
+)
+def test_a_heartbeat_of_another_machine_is_stale_after_a_while(tmp_path, no_record_locks, monkeypatch, age_s, state):
+    path, then = tmp_path / locks.HEARTBEAT_FILE, time.time() - age_s
     path.write_text(json.dumps({"host": "node17", "process": 1, "token": "x"}))
-    os.utime(path, (time.time() - age_s,) * 2)
-    if stale:
+    os.utime(path, (then, then))
+    if state == "left":
+        monkeypatch.setattr(locks, "HEARTBEAT_S", 0.1)
         OutputLock(tmp_path).release()
-    else:
-        with pytest.raises(DirectoryLocked, match="in use by process 1 on node17"):
-            OutputLock(tmp_path)
+        return
+    if state == "beats":
+        threading.Timer(0.3, os.utime, (path, (then + 10, then + 10))).start()
+    with pytest.raises(DirectoryLocked, match="in use by process 1 on node17"):
+        OutputLock(tmp_path)
+
+
+def test_one_process_takes_over_a_stale_heartbeat(tmp_path, no_record_locks, monkeypatch):
+    path = tmp_path / locks.HEARTBEAT_FILE
+    path.write_text(json.dumps({"host": "node17", "process": 1, "token": "stale"}))
+    new = json.dumps({"host": "node18", "process": 2, "token": "new"})
+    monkeypatch.setattr(locks, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(locks, "_is_stale", lambda *_: path.write_text(new))  # another one is faster
+    with pytest.raises(DirectoryLocked, match="another process"):
+        OutputLock(tmp_path)
+    assert path.read_text() == new
+
+
+def test_a_run_ends_whose_heartbeat_another_took_over(tmp_path):
+    """As one does that a scheduler stopped for longer than STALE_AFTER_S."""
+    owner = holder(tmp_path, NO_RECORD_LOCKS + "locks.HEARTBEAT_S = 0.1")
+    (tmp_path / locks.HEARTBEAT_FILE).write_text(json.dumps({"host": "node17", "process": 1, "token": "x"}))
+    assert owner.wait(60) == -signal.SIGTERM
 
 
 def test_the_heartbeat_beats(tmp_path, no_record_locks, monkeypatch):
@@ -171,7 +202,8 @@ def test_the_heartbeat_beats(tmp_path, no_record_locks, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"host": "a", "process": "b", "token": 3}'])
-def test_a_damaged_heartbeat_is_no_owner(tmp_path, no_record_locks, content):
+def test_a_damaged_heartbeat_is_no_owner(tmp_path, no_record_locks, monkeypatch, content):
+    monkeypatch.setattr(locks, "SETTLE_S", 0.01)
     (tmp_path / locks.HEARTBEAT_FILE).write_text(content)
     OutputLock(tmp_path).release()
 

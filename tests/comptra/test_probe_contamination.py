@@ -266,11 +266,11 @@ def means(rng, count: int, variants: int, lift: float = 0.0) -> Columns:
 def test_the_drop_test_keeps_its_level_and_finds_what_is_there():
     rng = np.random.default_rng(3)
     level = drop.LEVEL / drop.SIGNALS
-    p = [drop_test(means(rng, 60, 4), None, 0.0, seed)["p"] for seed in range(300)]
+    p = [drop_test(means(rng, 60, 4), None, 0.0, seed)["p"] for seed in range(150)]
     assert 0.005 < np.mean(np.array(p) <= level) < 0.06  # 0.025
-    with_baseline = [drop_test(means(rng, 60, 3), means(rng, 60, 3), 0.0, seed)["p"] for seed in range(150)]
+    with_baseline = [drop_test(means(rng, 60, 3), means(rng, 60, 3), 0.0, seed)["p"] for seed in range(80)]
     assert np.mean(np.array(with_baseline) <= level) < 0.07
-    lifted = [drop_test(means(rng, 60, 4, lift=6.0), None, 1.0, seed) for seed in range(20)]
+    lifted = [drop_test(means(rng, 60, 4, lift=6.0), None, 1.0, seed) for seed in range(10)]
     assert all(result["p"] <= level and result["interval"][0] > 1 for result in lifted)
 
 

@@ -285,7 +285,7 @@ def test_metadata_dir_names_the_folder_of_the_run(main_here, tiny_lm, tmp_path):
 def test_divisions_of_older_versions_are_renumbered(shifted, main_here, tiny_lm, tmp_path):
     """Also when a kill fell between two renames."""
     flags = ("--output_dir", tmp_path, "--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2)
-    assert main_here(*flags, "--max_samples", 2).returncode == 0
+    assert main_here(*flags, "--max_samples", 1).returncode == 0
     room = tmp_path / Path(tiny_lm).name
     before = {path.name: path.read_bytes() for path in room.glob("*_*.jsonl")}
     assert sorted(before) == ["divide_1.jsonl", "divide_2.jsonl", "parent_1.jsonl", "parent_2.jsonl"]
@@ -293,14 +293,14 @@ def test_divisions_of_older_versions_are_renumbered(shifted, main_here, tiny_lm,
         for r in (1, 2):
             if f"{kind}_{r}" not in shifted:
                 (room / f"{kind}_{r}.jsonl").rename(room / f"{kind}_{r - 1}.jsonl")
-    other = main_here(*flags, "--max_samples", 2, "--number_of_subproblems", 3)
+    other = main_here(*flags, "--max_samples", 1, "--number_of_subproblems", 3)
     (own,) = room.glob("divisions_*")
     assert other.returncode == 0 and (own / "divide_2.jsonl").is_file(), other.stderr
-    again = main_here(*flags, "--max_samples", 2)
+    again = main_here(*flags, "--max_samples", 1)
     assert again.returncode == 0 and "loading" not in again.stderr, again.stderr
     assert {path.name: path.read_bytes() for path in room.glob("*_*.jsonl")} == before
-    longer = main_here(*flags, "--max_samples", 3)
-    assert longer.returncode == 0 and lines_in(room / "divide_1.jsonl") == 3
+    longer = main_here(*flags, "--max_samples", 2)
+    assert longer.returncode == 0 and lines_in(room / "divide_1.jsonl") == 2
 
 
 def test_a_prompt_too_long_is_told(main_here, tiny_lm, tmp_path):

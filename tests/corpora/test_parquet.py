@@ -68,11 +68,11 @@ def test_a_huge_text_in_a_dictionary_is_kept_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> dict[str, Path]:
-    """400 MB of one text without a dictionary, and 3 million rows that hold nothing."""
+    """280 MB of one text without a dictionary, and 3 million rows that hold nothing."""
     folder = tmp_path_factory.mktemp("packed")
     nothing = pyarrow.nulls(3_000_000, pyarrow.string())
     columns = {
-        "a long text": {"Basque": ["x" * 4_000_000] * 100, "English": ["x"] * 100},
+        "a long text": {"Basque": ["x" * 4_000_000] * 70, "English": ["x"] * 70},
         "no text": {"Basque": nothing, "English": nothing},
     }
     for what, column in columns.items():

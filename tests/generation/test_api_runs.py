@@ -99,8 +99,10 @@ def test_every_response_is_saved_and_counted_however_the_run_ends(tmp_path, end,
     delays = itertools.count(0.05, 0.02)
     with Writer(delay=lambda _: next(delays)) as server:
         flags = command(server, tmp_path, "--stages", "generate", *(("--budget", 0.0120) if end == "budget" else ()))
-        stop = signalled(tmp_path / "Basque_answers.jsonl", 8, "SIGTERM") if end == "signal" else ()
-        script(*stop, "datagen.py", *flags, check=code)
+        if end == "signal":
+            script(*signalled(tmp_path / "Basque_answers.jsonl", 8, "SIGTERM"), "datagen.py", *flags, check=code)
+        else:
+            datagen(*flags, check=code)
         server.settle()
         paid, sent = server.given.total(), len(server.arrivals)
     assert 8 <= paid == sent == lines_in(tmp_path / "Basque_answers.jsonl"), "no request was cancelled"

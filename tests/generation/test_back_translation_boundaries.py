@@ -73,6 +73,17 @@ def test_a_block_ends_when_it_has_so_many_sentences():
     assert all(len(item.sentences) == 2 and item.rejects[0]["reason"] == "sentence_too_short" for item in blocks[0])
 
 
+@pytest.mark.parametrize(
+    ("truncated", "end", "reasons"),
+    [(True, "", ["sentence_unfinished"]), (True, ".”", []), (True, " 1948.", []), (False, "", [])],
+)
+def test_the_last_sentence_of_a_text_that_was_cut_needs_an_end(truncated, end, reasons):
+    """Its translation would be that of half a sentence, or a whole one."""
+    paragraph = Paragraph("p", f"{LONG}|{LONG}{end}", None, truncated)
+    [[item]] = back_translation._blocks([paragraph], lambda text: text.split("|"), None, BASQUE, 4)
+    assert [reject["reason"] for reject in item.rejects] == reasons and len(item.sentences) == 2 - len(reasons)
+
+
 def test_a_block_without_sentences_is_reported_once():
     reported = []
     on_sentence = by_steps(reported.append, 3, 0)  # three paragraphs without a sentence to translate

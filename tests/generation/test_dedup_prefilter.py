@@ -102,7 +102,7 @@ def killed_after(lines: int, folder, source) -> bool:
 def test_killed_before_and_behind_the_texts_that_are_compared_exactly(tmp_path, source, exact_at_first):
     run(tmp_path / "whole", source, *MINHASH)
     folder = tmp_path / "killed"
-    assert all(killed_after(lines, folder, source) for lines in (30, 90, 102, 180, 300, 450))
+    assert all(killed_after(lines, folder, source) for lines in (90, 102, 300))
     run(folder, source, *MINHASH)
     assert files(folder) == files(tmp_path / "whole")
     assert manifest(folder)["dedup_recall"] == manifest(tmp_path / "whole")["dedup_recall"]

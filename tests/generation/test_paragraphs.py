@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 
@@ -299,6 +300,19 @@ def test_a_prompt_without_an_answer_is_a_reject(tmp_path, error, reason):
     assert {(reject["reason"], reject["text"]) for reject in rejects} == {(reason, error)}
     counts = funnel.generation_counts(Layout(tmp_path, "translated"), "Basque")
     assert counts["answers"] == counts["rejected"][reason] + counts["not_needed"] == counts["prompts"]
+
+
+def test_the_text_that_was_cut_is_marked(tmp_path):
+    class Cut(ShuffledAnswers):
+        def generate(self, next_request, settings):
+            for answer in super().generate(next_request, settings):
+                yield replace(answer, finish_reasons=("length",))
+
+    run(tmp_path, Cut(0), names=("Basque",))
+    marks = Counter()
+    for record in map(json.loads, files(tmp_path)["Basque.jsonl"]):
+        marks[record["id"].rpartition(".")[2], record.get("truncated", False)] += 1
+    assert marks.keys() == {("0", False), ("1", True)}
 
 
 def check_funnel(table: str) -> dict[str, int]:

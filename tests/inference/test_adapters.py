@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.api_runs import chats, run
+from tests.support.api_server import ApiServer
 from tests.support.main_runs import options
 from tests.support.runs import in_process, snapshot
 from topxgen import inference
@@ -447,3 +449,25 @@ def test_the_name_of_a_module_may_hold_that_of_a_factor():
     name = "base_model.model.self_Attention.q.lora_{}.weight"
     tensors = {name.format(factor): torch.ones(2, 2) for factor in "AB"}
     assert _has_effect(name.format("A"), {}, tensors) and not _has_effect(name.format("B"), {}, tensors)
+
+
+@pytest.mark.parametrize("case", ["own EOS", "does not fit", "not visible", "whole model"])
+def test_an_adapter_behind_a_server(case, good, tiny_lm, tmp_path, caplog):
+    """vLLM's server lists the folder of an adapter, but ends its responses at the base's tokens, and serves one that does not fit."""
+    folder = shutil.copytree(good, tmp_path / "adapter")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7]}')
+    if case == "does not fit":
+        edit_tensors(folder, without_a_layer)
+    listed = {"id": "m", "root": str(folder if case != "not visible" else tmp_path / "none"), "parent": "base"}
+    if case == "whole model":
+        listed["parent"] = None
+    with ApiServer() as server:
+        server.models = [None, {"id": [1], "parent": 2}, listed, {"id": "base", "root": tiny_lm, "parent": None}]
+        problem = (
+            pytest.raises(UsageError, match="the adapter lacks") if case == "does not fit" else contextlib.nullcontext()
+        )
+        with problem:
+            run("openai", server, chats(2))
+    ends = {"own EOS": [[7]] * 2, "does not fit": []}.get(case, [None] * 2)
+    assert [body.get("stop_token_ids") for body in server.bodies] == ends
+    assert ("is not visible here" in caplog.text) == (case == "not visible")

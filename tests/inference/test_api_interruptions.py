@@ -16,7 +16,8 @@ from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import ROOT, lines_in, records
 from topxgen.inference import REMOTE, SamplingSettings, from_list
 
-every_api = pytest.mark.parametrize("api", REMOTE)
+# The three share all of the code that is at stake.
+one_api = pytest.mark.parametrize("api", ["openai", *(pytest.param(api, marks=pytest.mark.slow) for api in REMOTE[1:])])
 
 
 @pytest.mark.medium
@@ -79,8 +80,7 @@ finally:
 """
 
 
-# The three share all of the code that is at stake.
-@pytest.mark.parametrize("api", ["openai", *(pytest.param(api, marks=pytest.mark.slow) for api in REMOTE[1:])])
+@one_api
 def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
     path, count, stops, checks = tmp_path / "answers.jsonl", 60, (signal.SIGKILL, signal.SIGINT, None), []
     with ApiServer() as server:
@@ -110,7 +110,7 @@ def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
         assert server.delivered.total() <= count + 2 * 4
 
 
-@every_api
+@one_api
 def test_ctrl_c_during_a_write_loses_no_response_that_has_arrived(api, tmp_path):
     path, first = tmp_path / "answers.jsonl", {"p0", "p1", "p2", "p3"}
     with ApiServer(delay=lambda name: 0 if name in first else 3600) as server:

@@ -123,6 +123,17 @@ def test_a_special_token_in_a_chat_changes_no_other_token(scheme, tmp_path):
     assert ids[:4] == expected[:4] and ids[-4:] == expected[-4:] and tokenizer.eos_token_id not in ids
 
 
+def test_special_tokens_that_are_not_flagged_are_text_in_a_chat():
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}{{ eos_token }}"
+    assert not tokenizer.added_tokens_decoder[tokenizer.eos_token_id].special
+    ids = encode(tokenizer, [{"role": "user", "content": "Bai </s> ez"}])
+    assert ids == [*tokenizer("Bai <", add_special_tokens=False)["input_ids"], *ids[5:-1], tokenizer.eos_token_id]
+    assert tokenizer.eos_token_id not in ids[:-1] and len(ids) == len("Bai </s> ez") + 1
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize("sentence", ["One house.", SENTENCE])
 def test_a_chat_template_with_a_date_gives_the_same_prompt_every_day(gemmas, sentence):

@@ -457,3 +457,14 @@ def test_hf_says_why_an_answer_ended(hf):
     [ended] = hf.generate(from_list(request), replace(settings, max_new_tokens=40))
     hf._end_tokens = hf._own_end_tokens
     assert ended.finish_reasons == ("stop",)
+
+
+def test_hf_takes_a_stop_string_that_its_vocabulary_cannot_write(tiny_lm, tmp_path):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<eos>": 1, "Kaixo": 2}, "<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<eos>").save_pretrained(tmp_path)
+    sampler = inference.load("hf", ModelSettings(tiny_lm, tokenizer_name_or_path=str(tmp_path), dtype="float32"))
+    assert answers_of(sampler, [Request("a", "Kaixo", 1)], stop=("\n###\n",))
+    sampler.close()

@@ -13,6 +13,9 @@ def test_eight_occurrences_of_a_pair_are_a_repetition():
     assert cut_repetition(loop(7)) == loop(7)
     assert cut_repetition(loop(8)) == "hasi da bai ez"
     assert cut_repetition("bai " * 9) == "bai bai" and cut_repetition("bai " * 8) == "bai " * 8
+    long = " ".join(f"el lado {i} de la casa {i}" for i in range(12))
+    assert cut_repetition(long) == long, "a text may have a pair as often"
+    assert cut_repetition(f"{long} {loop(8)}") == f"{long} hasi da bai ez"
 
 
 def test_clean_answer():
@@ -222,6 +225,7 @@ SOURCE, BRIDGE = "The bridge was closed last winter.", "Zubia joan den neguan it
         *(f"{said}\n\n{BRIDGE}\n\nI used the past tense." for said in (
             "Here you go!", "Got it!", "Okay, let me translate that.", "Here is the sentence translated to Basque", "Translating to Basque...",
             "I'd be happy to help.", "Voici la traduction", "Hona hemen itzulpena.", "Sure!\n\nHere is the translation in Basque:", "[Basque]", "model",
+            "Hona hemen itzulpena.\nItzulpena:",
         )),
         *(f"{said} {BRIDGE}" for said in (
             "Sure!", "Below is the translation.", "In Basque, this would be:", "This translates to:", f"{SOURCE} —",
@@ -281,6 +285,8 @@ def test_thoughts_and_excuses_alone_are_not_read(answer):
         ("The bridge was closed in the winter.\nA note.", SOURCE, "Basque"),  # not translated
         ("Dem tok say the user no go come.\nA note.", "They said that he will not come.", "Nigerian Pidgin"),
         ("Euskara\nThe name of the language.", "Basque", "Basque"),
+        ("Euskara\nHizkuntza bat da.", "Basque", "Basque"),
+        ("The user wants am.\nA note.", "He wants it.", "Nigerian Pidgin"),
         ("The user must press the button.\nI used \"must\".", "Erabiltzaileak botoia sakatu behar du.", "English"),
         ("The book is translated into English.\nA note.", "Liburua ingelesera itzulita dago.", "English"),
         ("Fassarar doka ba ta bayyana ba.\nI used the formal register here.", "The interpretation of the law is unclear.", "Hausa"),
@@ -308,6 +314,15 @@ def test_what_only_looks_like_talk_around_a_translation(answer, source, target):
         ('Translation: She told us it is a "random act."', "Ta ce mana kamar haka ne", "English", 'She told us it is a "random act."'),
         ("Okay. Here is the translation: Nakuja.", "Fine, I'm coming.", "Swahili", "Nakuja."),
         ("Bản dịch: Cầu đóng cửa.", "The bridge is closed.", "Vietnamese", "Cầu đóng cửa."),
+        ("Basque: Hara: itxita.", "Look: it is closed.", "Basque", "Hara: itxita."),
+        ("Here is the translation: 10:15ean zen.", "It was at 10:15.", "Basque", "10:15ean zen."),
+        ("Here is the translation:\n\n(Lehena) Denok gara aske.", "First: All are free.", "Basque", "(Lehena) Denok gara aske."),
+        ('"Bai," said the man.\n"Yes," esan zuen gizonak.', '"Bai," said the man.', "Basque", '"Yes," esan zuen gizonak.'),
+        ('English: "It is closed."\n"Itxita."', '"It is closed."', "Basque", '"Itxita."'),
+        ('"Zubia "joan den" neguan itxi zuten."', SOURCE, "Basque", 'Zubia "joan den" neguan itxi zuten.'),
+        ('""Bai", esan zuen."', '"Yes," he said.', "Basque", '"Bai", esan zuen.'),
+        ('"Bai", esan zuen. "Ez."', "Yes, he said. No.", "Basque", '"Bai", esan zuen. "Ez."'),
+        ('"Esan "bai" ozen."', '"Say "yes" loudly."', "Basque", '"Esan "bai" ozen."'),
     ],
 )  # fmt: skip
 def test_a_label_is_removed_without_what_it_announces(answer, source, target, translation):

@@ -62,6 +62,7 @@ class ApiServer:
             edit  # (name, body of a response) -> the body to send (bytes or JSON), extra headers and status or None
         )
         self.key, self.respond = key, respond or (lambda prompt: f"answer to {prompt}")
+        self.models: list[dict] = []  # which a GET lists
         self.held = lambda name: False  # whether an answer has to wait for what the test waits for
         self.arrivals: list[tuple[str, int, float]] = []
         self.bodies: list[dict] = []
@@ -120,8 +121,12 @@ class ApiServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
         path = first.split()[1]
+        if first.startswith("GET"):
+            found = {"object": "list", "data": self.models}
+            await self._send(writer, 200 if self.models else 404, json.dumps(found).encode())
+            return True
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
         if path in ("/tokenize", "/detokenize"):
             return await self._template(writer, path, body)
         name = (body["messages"][-1]["content"] if "messages" in body else body["prompt"]).split()[0]

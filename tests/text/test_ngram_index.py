@@ -464,3 +464,24 @@ def test_texts_are_compared_as_they_were_before_they_were_encoded(encoded):
     assert ContaminationIndex(entries([text]), 10).find([encoded(text), "Beste bat."]).keys() == {0}
     assert ContaminationIndex(entries([encoded(text)]), 10).find([encoded(text), "Beste bat.", text]).keys() == {0, 2}
     assert not ContaminationIndex(entries([text]), 10, "original").find([quote(text)])
+
+
+@pytest.mark.parametrize(
+    "text, encoded",
+    [
+        ("Кто в 1926 году основал фирму McKinsey & Company, Booz Allen Hamilton и Boston Consulting Group?",) * 2,
+        (
+            "Atzo jende askok café bateko atarian ikusi zuen mendi gaineko etxea.",
+            "Atzo jende askok cafÃ© bateko atarian ikusi zuen mendi gaineko etxea.",
+        ),
+    ],
+)
+def test_texts_are_decoded_alone_as_within_a_paragraph(text, encoded):
+    paragraph = f"Это известно всем, кто читал об этом в газетах того времени. {encoded} Ответ прост."
+    assert ContaminationIndex(entries([text]), 10).find([paragraph]).keys() == {0}
+
+
+def test_sentences_of_an_encoded_benchmark_text_are_near_duplicates():
+    long = "The cat sat on the mat near the door. A dog came by and looked at it with great interest."
+    options = {"near_duplicate_threshold": 0.6, "split_sentences": lambda text: text.split(". ")}
+    assert ContaminationIndex(entries([quote(long)]), 10, **options).find(["The cat sat on a mat near that door."])

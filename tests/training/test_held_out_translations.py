@@ -42,12 +42,14 @@ def encoder_decoder(tmp_path_factory):
     return model, tokenizer, Seq2SeqTokenizer(tokenizer, LanguageTokens(folder, model.config, tokenizer), 64)
 
 
-def test_an_answer_of_a_decoder_is_one_line_after_the_prompt(tiny_lm):
+@pytest.mark.parametrize("eos, more", [("<eos>", "\nEnglish: Hello."), ("~", "~~ Hello.")])
+def test_an_answer_of_a_decoder_is_one_line_after_the_prompt(eos, more, tiny_lm):
+    """--eos_token_id may be no special token of the tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_lm).eval(), AutoTokenizer.from_pretrained(tiny_lm)
-    pair_tokenizer = CausalTokenizer(tokenizer, "14", len(tokenizer))
-    calls = saying(model, plain_ids(tokenizer, [" Guztiok aske.\nEnglish: Hello."])[0])
+    pair_tokenizer = CausalTokenizer(tokenizer, "14", len(tokenizer), tokenizer.convert_tokens_to_ids(eos))
+    calls = saying(model, plain_ids(tokenizer, [f" Guztiok aske.{more}"])[0])
     answers = eval_translation.translate(model, tokenizer, pair_tokenizer, PAIRS)
     assert answers == dict.fromkeys(range(4), "Guztiok aske.")
     prompts = [
@@ -57,7 +59,7 @@ def test_an_answer_of_a_decoder_is_one_line_after_the_prompt(tiny_lm):
     ]
     expected = pair_tokenizer.prompt_ids([pair_tokenizer.prompt_and_target(pair)[0] for pair in PAIRS])
     assert sorted(prompts) == sorted(expected)
-    assert {tokenizer.decode(id) for id in calls[0]["eos_token_id"]} == {"<eos>", "\n"}
+    assert {tokenizer.decode(id) for id in calls[0]["eos_token_id"]} == {eos, "\n"}
 
 
 def test_a_tokenizer_without_line_breaks_ends_an_answer_at_eos_alone(tiny_lm):

@@ -26,7 +26,7 @@ from tests.support.training_runs import flags, log, timeless
         (dict(num_train_epochs=1, max_steps=-1), "1.0 epochs"),
         (dict(num_train_epochs=1), "--max_steps 2 overrides --num_train_epochs 1"),
         (dict(lr_scheduler_type="warmup_stable_decay"), "parameters, attention"),
-        (dict(lr_scheduler_type="greedy", num_eval_translations=2), "parameters, attention"),
+        (dict(lr_scheduler_type="greedy", num_eval_translations=1), "parameters, attention"),
         (dict(test_size_ratio=0), "0 held-out pairs"),
         (dict(lr_scheduler_type="reduce_lr_on_plateau"), "parameters, attention"),
         (dict(template_key="11"), "parameters, attention"),

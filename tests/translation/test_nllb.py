@@ -87,8 +87,7 @@ def test_it_translates_as_generate_does(fast, tiny_nllb):
     assert all(0 < translation.confidence <= 1 for translation in found)
 
 
-@pytest.mark.parametrize("engine", ["ctranslate2", "transformers"])
-def test_what_is_cut_at_the_limit_is_marked(engine, tiny_nllb, cache, monkeypatch):
+def test_what_is_cut_at_the_limit_is_marked(tiny_nllb, cache, monkeypatch):
     """Twice the tokens of the source, as published, are few for what the model says to one word."""
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -112,15 +111,17 @@ def test_what_is_cut_at_the_limit_is_marked(engine, tiny_nllb, cache, monkeypatc
         with torch.inference_mode():
             ids = model.generate(**inputs, **options, max_new_tokens=limit)[0, 1:].tolist()
         ended.append(tokenizer.eos_token_id in ids)
-    translator = open_translator(tiny_nllb, cache, nllb_engine=engine)
-    found = translator.translate(sources, BASQUE, ENGLISH)
-    translator.close()
-    assert [not translation.truncated for translation in found] == ended and {True, False} == set(ended)
+    assert {True, False} == set(ended)
+    for engine in ("ctranslate2", "transformers"):
+        translator = open_translator(tiny_nllb, cache, nllb_engine=engine)
+        found = translator.translate(sources, BASQUE, ENGLISH)
+        translator.close()
+        assert [not translation.truncated for translation in found] == ended, engine
 
 
 def test_engines_agree_and_order_is_kept(fast, tiny_nllb, cache):
     reference = open_translator(tiny_nllb, cache, nllb_engine="transformers")
-    sentences = SENTENCES[1::2]
+    sentences = SENTENCES[1::3]
     expected = reference.translate(sentences, BASQUE, ENGLISH)
     found = fast.translate(sentences, BASQUE, ENGLISH)
     assert texts(found) == texts(expected)
@@ -164,7 +165,7 @@ def test_progress_is_reported_while_sentences_finish(engine, tiny_nllb, cache, m
     else:
         pytest.skip("Apertium is not installed here")
     done: list[int] = []
-    sentences = [*SENTENCES[:20], "...", SENTENCES[0]]
+    sentences = [*SENTENCES[:12], "...", SENTENCES[0]]
     assert len(translator.translate(sentences, BASQUE, ENGLISH, done.append)) == len(sentences)
     assert sum(done) == len(sentences) and sum(n > 0 for n in done) > 3
     done.clear()
@@ -221,7 +222,7 @@ def test_relatives_of_nllb(name, tmp_path, cache, caplog):
             translator.check(source, languages.find(own))
         with pytest.raises(UsageError, match=r"does not know|translates from eu to en, not from"):
             translator.check(source, languages.find("Dzongkha"))
-        both[engine] = texts(translator.translate(sentences[:4], source, ENGLISH))
+        both[engine] = texts(translator.translate(sentences[:2], source, ENGLISH))
         translator.close()
     assert both["ctranslate2"] == both["transformers"] and all(both["ctranslate2"])
     warned = re.findall(r"(\S+) of \S+ names no script, and (.+) is not written", caplog.text)

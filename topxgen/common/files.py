@@ -4,12 +4,14 @@ What changes a file removes its entry in SHA256SUMS first; one that is replaced 
 """
 
 import csv
+import fcntl
 import io
 import json
 import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -326,34 +328,68 @@ def partial(path: Path) -> Path:
 
 def open_partial(path: Path, mode: str, **options) -> IO:
     """The temporary file of `path`, empty and open for writing: always a new one. What has its name may be a link, hard or symbolic,
-    to a file that it would empty, or a pipe. Raises UsageError for what is no file."""
+    to a file that it would empty, or a pipe. Raises UsageError for what is no file.
+
+    It is locked until it is closed: another process that writes the same file waits, and neither renames what the other has
+    written half. One that a killed process left is not locked, and is removed."""
     temporary = partial(path)
-    if temporary.is_symlink() or (temporary.exists() and not temporary.is_file()):
-        raise UsageError(f"{temporary}: a symbolic link, pipe or folder is in the place of a temporary file; remove it")
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    return open(os.open(temporary, flags, 0o644), mode, **options)
+    while True:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(temporary.lstat().st_mode):
+                raise UsageError(
+                    f"{temporary}: a symbolic link, pipe or folder is in the place of a temporary file; remove it"
+                )
+            _remove_unlocked(temporary)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        except FileExistsError:
+            continue
+        if _is_locked(descriptor, temporary):
+            return open(descriptor, mode, **options)
+        os.close(descriptor)
+
+
+def _remove_unlocked(temporary: Path) -> None:
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:  # of another user, say
+        temporary.unlink()
+        return
+    try:
+        if _is_locked(descriptor, temporary):
+            temporary.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int, path: Path) -> bool:
+    """Wait for the lock of an open file; whether it is still the one at `path`. Some file systems have no such locks."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
 def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
     """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises or the run
     is stopped: then it is removed. A file with the same content keeps its time: make and rsync go by it."""
-    opened = open_partial(path, mode, **options)
-    try:
-        with opened as file:
+    with open_partial(path, mode, **options) as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if _have_same_content(partial(path), path):
-            partial(path).unlink()
-            return
-        had_checksum = checksums.drop(path)
-        os.replace(partial(path), path)
-    except BaseException:  # a full disk needs the room
-        with suppress(OSError):
-            partial(path).unlink()
-        raise
+            if _have_same_content(partial(path), path):
+                partial(path).unlink()
+                return
+            had_checksum = checksums.drop(path)
+            os.replace(partial(path), path)
+        except BaseException:  # a full disk needs the room
+            with suppress(OSError):
+                partial(path).unlink()
+            raise
     if had_checksum:
         checksums.claim_file(path)
 

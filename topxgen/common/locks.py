@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import stat
 import struct
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Required
 
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE, HEARTBEAT_FILE = ".lock", ".lock.heartbeat"
 RETRY_S, LOG_WAITING_AFTER_S = 0.2, 2.0
-HEARTBEAT_S = 10.0
+HEARTBEAT_S, SETTLE_S = 10.0, 0.5
 STALE_AFTER_S = 60.0  # without a heartbeat: its process was killed, or its machine is gone
 _FLOCK = "@hhqqi0q"  # struct flock of Linux with 64 bits: type, whence, start, length, process
 _NO_RECORD_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -183,17 +185,21 @@ class _Heartbeat:
     """A lock file that its owner touches every HEARTBEAT_S, for file systems without record locks."""
 
     def __init__(self, path: Path, what: str, note: Mapping[str, Any]):
-        self._path, self._note = path, note
+        self._path, self._what, self._note = path, what, note
         self._token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
         if not self._create():
-            owner = _owner(self._path)
-            if owner is not None and not _is_stale(self._path, owner):
-                raise _in_use(what, f"process {owner['process']} on {owner['host']}")
-            self._remove_stale()
-            if not self._create():  # another process was faster
-                raise _in_use(what, "another process")
+            if (owner := _owner(path)) is None:  # damaged, or being written
+                time.sleep(SETTLE_S)
+                owner = _owner(path)
+            if owner is not None and not (_is_stale(path, owner) and _is_still(path, owner)):
+                raise self._in_use(owner)
+            self._take_over(owner)
         self._stopped = threading.Event()
-        threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, name="lock heartbeat", daemon=True)
+        self._thread.start()
+
+    def _in_use(self, owner: _Owner | None) -> DirectoryLocked:
+        return _in_use(self._what, f"process {owner['process']} on {owner['host']}" if owner else "another process")
 
     def _create(self) -> bool:
         try:
@@ -205,26 +211,45 @@ class _Heartbeat:
             json.dump({**owner, "note": self._note}, file, default=str)
         return True
 
-    def _remove_stale(self) -> None:
-        # Renamed first: of two processes that find it stale only one removes it, and neither removes the other's new one.
+    def _is_ours(self) -> bool:
+        owner = _owner(self._path)
+        return owner is not None and owner["token"] == self._token
+
+    def _take_over(self, stale: _Owner | None) -> None:
+        """Of several processes that find it stale one gets it."""
         aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        try:
+        with suppress(FileNotFoundError):
             os.rename(self._path, aside)
+            is_new = _owner(aside) != stale  # another process was faster: it gets its own back
+            if is_new:
+                with suppress(OSError):
+                    os.link(aside, self._path)
             os.unlink(aside)
-        except FileNotFoundError:
-            pass
+            if is_new:
+                raise self._in_use(None)
+        if self._create():
+            time.sleep(SETTLE_S)  # until those that found it stale, too, have done the above
+        if not self._is_ours():
+            raise self._in_use(_owner(self._path))
 
     def _beat(self) -> None:
         while not self._stopped.wait(HEARTBEAT_S):
-            try:
-                os.utime(self._path)
-            except OSError:
-                return
+            with suppress(OSError):
+                if (owner := _owner(self._path)) is None:  # removed, or the file system is away
+                    self._create()
+                elif (
+                    owner["token"] != self._token
+                ):  # this process did nothing for a while: a scheduler had stopped it, say
+                    logger.error(f"{self._in_use(owner)}: this run had left it for more than {STALE_AFTER_S:.0f} s")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+                else:
+                    os.utime(self._path)
 
     def stop(self) -> None:
         self._stopped.set()
-        owner = _owner(self._path)
-        if owner is not None and owner["token"] == self._token:
+        self._thread.join(HEARTBEAT_S)
+        if self._is_ours():
             self._path.unlink(missing_ok=True)
 
 
@@ -242,6 +267,11 @@ def _owner(heartbeat: Path) -> _Owner | None:
 
 
 def _is_stale(heartbeat: Path, owner: _Owner) -> bool:
+    return _is_gone(owner) or _age(heartbeat) > STALE_AFTER_S
+
+
+def _is_gone(owner: _Owner) -> bool:
+    """Whether the owner was a process of this machine."""
     if owner["host"] == socket.gethostname():
         try:
             os.kill(owner["process"], 0)
@@ -249,10 +279,31 @@ def _is_stale(heartbeat: Path, owner: _Owner) -> bool:
             return True
         except PermissionError:
             pass
+    return False
+
+
+def _age(heartbeat: Path) -> float:
+    """By this machine's clock; one from the future is as old as it is early."""
+    return abs(time.time() - (_time_of(heartbeat) or 0) / 1e9)
+
+
+def _is_still(heartbeat: Path, owner: _Owner) -> bool:
+    """Whether an old heartbeat stays as it is, however the clocks of two machines differ or were set."""
+    before, end = _time_of(heartbeat), time.monotonic() + 2.5 * HEARTBEAT_S
+    if not _is_gone(owner):
+        logger.info(f"{heartbeat} of process {owner['process']} on {owner['host']} looks old: is it touched again?")
+    while not _is_gone(owner) and time.monotonic() < end:
+        if _time_of(heartbeat) != before:
+            return False
+        time.sleep(HEARTBEAT_S / 10)
+    return True
+
+
+def _time_of(path: Path) -> int | None:
     try:
-        return time.time() - heartbeat.stat().st_mtime > STALE_AFTER_S
+        return path.stat().st_mtime_ns
     except FileNotFoundError:
-        return True
+        return None
 
 
 class Holder(NamedTuple):

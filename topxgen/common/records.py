@@ -25,6 +25,7 @@ class ParagraphRecord(TypedDict, total=False):
     text: Required[str]
     topic: str | None
     id: str | int | None
+    truncated: bool | None
 
 
 class TranslationRecord(TypedDict, total=False):
@@ -112,15 +113,18 @@ _Filtering = fields(settings=fields(tokens_per_ngram=dict[str, int]), input=fiel
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A text in the language that data is generated for; `id` is unique in the file of that language."""
+    """A text in the language that data is generated for; `id` is unique in the file of that language. `truncated`: it ends where
+    the response was cut."""
 
     id: str
     text: str
     topic: str | None = None
+    truncated: bool = False
 
     def to_json(self) -> dict:
-        topic = {} if self.topic is None else {"topic": self.topic}
-        return {"text": self.text, **topic, "id": self.id}
+        more = {} if self.topic is None else {"topic": self.topic}
+        more |= {"truncated": True} if self.truncated else {}
+        return {"text": self.text, **more, "id": self.id}
 
 
 def with_ids(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict]]:

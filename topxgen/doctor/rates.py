@@ -37,8 +37,8 @@ RATES = {
     "minhash_us_per_100k": Rate(5.5, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, minhash"),
     "exact_bytes": Rate(2_100, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, exact"),
     "minhash_bytes": Rate(2_000, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash, 100,000 to 1 million paragraphs"),
-    "merged_responses": Rate(200_000, "responses/s", f"{CPU}: merge.py; each is then judged as one run does"),
-    "merged_lines": Rate(57_000, "paragraphs' lines of pairs/s", f"{CPU}: merge.py"),
+    "merged_responses": Rate(230_000, "responses/s", f"{CPU}: merge.py; each is then judged as one run does"),
+    "merged_lines": Rate(59_000, "paragraphs' lines of pairs/s", f"{CPU}: merge.py"),
     "decontaminated_pairs": Rate(94_748, "pairs/s per core", f"{CPU}: decontamination_speed.py, four benchmarks; flat memory"),
     # Disk
     "generated_bytes": Rate(2_460, "bytes per paragraph", "measured: responses, paragraphs and rejects of coordinator.py, Latin script"),

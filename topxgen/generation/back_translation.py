@@ -45,7 +45,7 @@ def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
     for paragraph_id, record in with_ids(read_jsonl(path, ParagraphRecord), "text"):
         if not isinstance(record.get("text"), str):
             raise UsageError(f'{path}: record {paragraph_id} has no "text"')
-        yield Paragraph(paragraph_id, record["text"], record.get("topic"))
+        yield Paragraph(paragraph_id, record["text"], record.get("topic"), bool(record.get("truncated")))
 
 
 def translated_ids(layout: Layout, language: Language) -> set[str]:
@@ -175,6 +175,8 @@ def _blocks(
     for paragraph in paragraphs:
         sentences = split(paragraph.text)
         reasons = sentence_splitting.sentence_reject_reasons(sentences, identifier, language)
+        if paragraph.truncated and sentences and not sentence_splitting.has_end(sentences[-1], language):
+            reasons[-1] = reasons[-1] or "unfinished"
         item = SplitParagraph(paragraph, [], [])
         for sentence, reason in zip(sentences, reasons, strict=True):
             if reason is None:

@@ -36,6 +36,7 @@ PAIR_REASONS = (
     "sentence_too_short",
     "sentence_no_words",
     "sentence_other_language",
+    "sentence_unfinished",
     UNANSWERED,
     "translation_failed",
     "translation_too_short",
@@ -47,8 +48,8 @@ PAIR_REASONS = (
 SCORE_COUNTS = ("scored", "mean_score")  # of translation_counts
 # Shown only if there are any.
 RARE_REASONS = (
-    "prompt_too_long", "answer_failed", "unfinished", "too_long", "binary", "too_short", "sentence_no_words", UNANSWERED,
-    "translation_failed", "translation_no_words", *min_score.REASONS,
+    "prompt_too_long", "answer_failed", "unfinished", "too_long", "binary", "too_short", "sentence_no_words",
+    "sentence_unfinished", UNANSWERED, "translation_failed", "translation_no_words", *min_score.REASONS,
 )  # fmt: skip
 
 

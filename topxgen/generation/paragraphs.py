@@ -312,14 +312,16 @@ class Generation:
                 self._reject(prompt, f"{prompt.id}.{index}", reason, response, record)
                 index += self._pipeline.texts_per_prompt
                 continue
-            finished = len(texts)
-            if ended_by == "length":
-                finished = len(self._pipeline.parse(self._pipeline.finished_part(response)) or [])
+            finished, is_cut = len(texts), False
+            if ended_by == "length" and not (is_cut := (part := self._pipeline.finished_part(response)) is None):
+                finished = len(self._pipeline.parse(part) or [])
             for number, text in enumerate(texts):
                 wanted = self._target.wants(self.kept, prompt.language)
                 if wanted and number >= finished:
                     self._reject(prompt, f"{prompt.id}.{index}", "unfinished", text, record)
-                elif wanted and self._keeps(prompt, f"{prompt.id}.{index}", text, record):
+                elif wanted and self._keeps(
+                    prompt, f"{prompt.id}.{index}", text, record, is_cut and number == len(texts) - 1
+                ):
                     kept.append(text)
                 index += 1
         self._pipeline.judged(prompt, kept)
@@ -337,7 +339,7 @@ class Generation:
                 self._count_kept(prompt.language)
         return True
 
-    def _keeps(self, prompt: Prompt, text_id: str, text: str, record: dict) -> bool:
+    def _keeps(self, prompt: Prompt, text_id: str, text: str, record: dict, truncated: bool) -> bool:
         """Judge one text: write it to the paragraphs or to the rejects, unless an earlier run has."""
         files = self._files[prompt.language]
         if text_id in files.rejected:
@@ -347,7 +349,7 @@ class Generation:
             if reason is not None:
                 self._reject(prompt, text_id, reason, text, record)
                 return False
-            files.kept_out.write(Paragraph(text_id, text, record.get("topic")).to_json())
+            files.kept_out.write(Paragraph(text_id, text, record.get("topic"), truncated).to_json())
             files.kept.add(text_id)
             if self._args.verbose:
                 self._progress.write(f"[{text_id}] {record.get('topic', prompt.language)}: {text}")

@@ -11,7 +11,7 @@ from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, 
 from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
 from topxgen.inference.batching import batching
 from topxgen.inference.neutral_decoding import neutral_decoding
-from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, load_tokenizer
+from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, load_tokenizer, up_to_end
 
 logger = logging.getLogger(__name__)
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
@@ -138,7 +138,8 @@ class HFSampler:
         per_request = len(new) // len(batch)
         for i, (request, tokens) in enumerate(batch):
             ids = new[i * per_request : (i + 1) * per_request]
-            rows = [self._up_to_end(row) for row in ids.tolist()]
+            # The base model's tokenizer may take an adapter's end token for text.
+            rows = [up_to_end(row, self._end_tokens) for row in ids.tolist()]
             begun, texts, reasons, stopped = begun_thoughts(self._tokenizer, tokens), [], [], []
             for row, whole in zip(rows, decode(self._tokenizer, rows), strict=True):
                 text = cut_at_stop(whole, settings.stop)
@@ -156,11 +157,17 @@ class HFSampler:
             yield Answer(request.id, texts, *counts, finish_reasons=reasons, log_probabilities=means)
 
     def _stopping_criteria(self, stop: tuple[str, ...], start: int) -> list:
-        """Stops at strings in what follows the first `start` tokens; `generate`'s own stop_strings may begin in the prompt."""
-        from transformers import StoppingCriteriaList, StopStringCriteria
+        """Stops at strings in what follows the first `start` tokens; `generate`'s own stop_strings may begin in the prompt, and fail
+        with a vocabulary that cannot write them."""
+        from transformers import StoppingCriteriaList
 
-        found = StopStringCriteria(self._tokenizer, list(stop))
-        return StoppingCriteriaList([lambda ids, scores, **_: found(ids[:, start:], scores)])
+        tail = 1 + max(len(string.encode()) for string in stop)  # tokens: each has a byte or more
+
+        def found(ids, scores, **_):
+            texts = decode(self._tokenizer, ids[:, start:][:, -tail:].tolist())
+            return self._torch.tensor([cut_at_stop(text, stop) != text for text in texts], device=ids.device)
+
+        return StoppingCriteriaList([found])
 
     def _length(self, row: list[int], is_stopped: bool) -> int:
         """How many tokens an answer has, with the token that ended it. `is_stopped`: a stop string did, so that what follows is
@@ -168,10 +175,6 @@ class HFSampler:
         ends = self._end_tokens | {self._tokenizer.pad_token_id}
         length = next((i for i, token in enumerate(row) if token in ends), len(row))
         return length + (length < len(row) and not is_stopped)
-
-    def _up_to_end(self, row: list[int]) -> list[int]:
-        """`row` up to the token that ended it, which the base model's tokenizer may take for text."""
-        return row[: next((i for i, token in enumerate(row) if token in self._end_tokens), len(row))]
 
     def close(self) -> None:
         del self._model

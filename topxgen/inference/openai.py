@@ -16,7 +16,7 @@ from topxgen.text.thoughts import begun_in
 
 MAX_STOP_STRINGS = 4  # OpenAI's limit
 REASONING = ("reasoning_content", "reasoning")  # fields of messages from servers that separate thoughts
-MAX_WAIT = 30.0  # seconds
+MAX_WAIT, MAX_WAIT_FOR_LIST = 30.0, 5.0  # seconds
 # Reasons of other servers for the end of an answer: DeepSeek's, GLM's, Mistral's, OpenRouter's, vLLM's, those of Gemini and Bedrock.
 BROKEN = ("error", "abort", "network_error", "insufficient_system_resource", "timeout", "cancelled", "failed")
 CUT = (
@@ -62,6 +62,7 @@ class OpenAISampler(RemoteSampler):
             api_key=self._key, base_url=self._url, max_retries=0, timeout=None, http_client=http
         )
         self._connection_errors = (openai.APIConnectionError,)
+        self._end_tokens = [] if self._is_openai else self._loop.run(self._ask_for_end_tokens())
 
     @classmethod
     def _find_key(cls, settings: ModelSettings) -> str:
@@ -110,6 +111,8 @@ class OpenAISampler(RemoteSampler):
             options["extra_body"] = {"repetition_penalty": 1.0, **others}
         if settings.repetition_penalty != 1.0:
             options.setdefault("extra_body", {})["repetition_penalty"] = settings.repetition_penalty
+        if self._end_tokens:
+            options.setdefault("extra_body", {})["stop_token_ids"] = self._end_tokens
         if chat:
             return self._client.chat.completions.create(messages=request.prompt, **options)
         return self._complete(request.prompt, options)
@@ -195,6 +198,16 @@ class OpenAISampler(RemoteSampler):
             start = next(i for i in range(len(ids)) if ids[i : i + size] == bare["tokens"])
             return "".join(names[:start]), "".join(names[start + size :])
         return "", ""
+
+    async def _ask_for_end_tokens(self) -> list[int]:
+        """See served_end_tokens. Raises UsageError for an adapter that does not fit."""
+        from topxgen.inference.served_adapters import served_end_tokens
+
+        cards = []
+        with contextlib.suppress(Exception):  # other servers have no list, or are not there yet
+            async with asyncio.timeout(MAX_WAIT_FOR_LIST):
+                cards = list((await self._client.models.list()).data)
+        return served_end_tokens(self._settings.model_name_or_path, cards, self._settings.trust_remote_code)
 
     async def _ask_for_template(self, messages: list[dict[str, str]]) -> str:
         model = self._settings.model_name_or_path

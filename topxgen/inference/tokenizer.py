@@ -2,7 +2,7 @@
 
 import re
 import resource
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -99,6 +99,11 @@ def decode(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
     ]
 
 
+def up_to_end(row: list[int], ends: Collection[int]) -> list[int]:
+    """`row` up to the token that ended it, which is no special token in every tokenizer."""
+    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
+
+
 def begun_thoughts(tokenizer, prompt: Sequence[int]) -> str:
     """The mark at the end of a prompt that begins thoughts, as some chat templates do; else ""."""
     return thoughts.begun_in(tokenizer.decode(prompt[-TAIL_TOKENS:], skip_special_tokens=False))
@@ -166,8 +171,9 @@ def tokens_before(tokenizer) -> list[int]:
 @lru_cache(maxsize=8)
 def special_tokens(tokenizer) -> dict:
     """The tokenizer's special tokens by their texts; some have thousands."""
-    added = getattr(tokenizer, "added_tokens_decoder", {}).items()
-    return {token.content: (number, token) for number, token in added if token.special}
+    added, named = getattr(tokenizer, "added_tokens_decoder", {}).items(), getattr(tokenizer, "all_special_ids", ())
+    # Tokenizers in Python (ByT5's, some of remote code) do not flag their EOS.
+    return {token.content: (number, token) for number, token in added if token.special or number in named}
 
 
 @lru_cache(maxsize=8)

@@ -102,7 +102,7 @@ def is_label(text: str, target: str) -> bool:
 
 def behind_label(line: str, source: str, target: str) -> str | None:
     """What follows a label at the beginning of `line`; "" if nothing does, None without a label or if `source` may have one."""
-    if is_label(source, target) or re.search("[:：]", source):
+    if is_label(source, target) or 0 < _colons(line) <= _colons(source):
         return None
     bare = line.strip().lstrip(">*_# \t")
     for pattern in (_BRACKETED, _MARKED):
@@ -112,6 +112,10 @@ def behind_label(line: str, source: str, target: str) -> str | None:
             )
             return None if is_subject else bare[found.end() :]  # "Hausa – a people of the Sahel"
     return "" if is_label(bare.strip("*_#[]"), target) else None
+
+
+def _colons(text: str) -> int:
+    return len(re.findall("[:：]", text))
 
 
 def announces(line: str, source: str, target: str) -> bool:
@@ -185,7 +189,8 @@ def behind_preface(line: str, source: str, target: str) -> str:
         found = re.search(mark, line)
         if found and ":" not in mark and re.search("[:：].", line[: found.start()]):
             continue  # "Translation: She said it is "impossible"": the quotation is a part of what the label announces
-        rest = line[found.end() :].strip() if found and not (":" in mark and re.search(mark, source)) else ""
+        is_of_source = ":" in mark and _colons(line) <= _colons(source)
+        rest = line[found.end() :].strip() if found and not is_of_source else ""
         if rest.strip("*_") and _is_preface(line[: found.start()], source, target):
             return re.sub(r"\A(\*\*|__)\s*(?!.*\1)", "", rest)
     return line

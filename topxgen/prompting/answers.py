@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from topxgen.common.lines import separators_to_spaces, split_lines
 from topxgen.prompting.announcements import (
@@ -21,7 +21,7 @@ from topxgen.prompting.announcements import (
 from topxgen.text.thoughts import without_thoughts
 from topxgen.text.words import unicode_words
 
-MIN_REPETITIONS = 8  # of a word bigram, as in the published system
+MIN_REPETITIONS = 8  # of a word bigram, as in the published system, which also cuts long texts at "de la"
 _FENCED = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _FENCED_THOUGHTS = re.compile(
     r"\A\s*```(?:think|thinking|thoughts?|reasoning)[ \t]*\n.*?^```[ \t]*$", re.M | re.S | re.I
@@ -84,6 +84,7 @@ _QUOTES = {  # beginning: ends
     "'": "'",
 }
 _QUOTE_MARKS = {*_QUOTES, *"".join(_QUOTES.values())}
+_MARK = re.compile(r"(?P<opens>[„«「『]|(?<![^\s(])[\"“”])|[\"“”»」』]")
 
 
 def clean_answer(text: str, stop: str | None = None) -> str:
@@ -246,20 +247,21 @@ def _behind(beginning: re.Pattern, line: str) -> str:
 
 def _announces(line: str, following: str, source: str, target: str) -> bool:
     """Whether the line before `following` only announces the translation of `source`."""
-    if _NOTE.match(following) and not _NOTE.match(source):
+    if _NOTE.match(following) and not (_NOTE.match(source) or _ends_in_colon(line)):
         return False
     if announces(line, source, target):  # followed by an explanation, it is a translation that speaks of one
         return target == "English" or not is_talk(following, source, target) or announces(following, source, target)
-    return _ends_in_colon(line) and (not _ends_in_colon(source) or _ends_in_colon(following))  # a sentence may, too
+    is_of_source = _ends_in_colon(source) and not _ends_in_colon(following)  # a sentence may, too
+    return _ends_in_colon(line) and not is_of_source and not _NOTE.match(following)
 
 
 def _echoes(line: str, following: str, source: str) -> bool:
     """Whether the line before `following` is `source` behind a label, or a whole `source`: names are translated by themselves."""
-    bare = line.strip(' \t*_>-•"“”')
-    if not source or not bare.endswith(source) or _NOTE.match(following):
+    bare, bare_source = (text.strip(' \t*_>-•"“”«»') for text in (line, source))
+    if not bare_source or not bare.endswith(bare_source) or _NOTE.match(following):
         return False
-    label = bare.removesuffix(source)
-    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(unicode_words(source)) > 3
+    label = bare.removesuffix(bare_source)
+    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*[\"“«]?", label)) if label else len(unicode_words(source)) > 3
 
 
 def _of_json(text: str, source: str, target: str) -> str:
@@ -333,12 +335,8 @@ def unwrapped(line: str, source: str = "", brackets: bool = False) -> str:
         if line == mark + inner + mark and inner.strip() and mark[0] not in inner and not source.startswith(mark):
             return unwrapped(inner.strip(), source, brackets)
     ends, inner = _QUOTES.get(line[:1], ""), line[1:-1].strip()
-    quoted = len(line) > 2 and line[-1] in ends and not {line[0], *ends} & set(inner)
-    if (
-        quoted
-        and not {source[:1], source[-1:]} & _QUOTE_MARKS
-        and (line[0] not in "'‘" or inner.endswith(tuple(".!?।۔።。")))
-    ):
+    quoted = len(line) > 2 and line[-1] in ends and (line[0] not in "'‘" or inner.endswith(tuple(".!?।۔።。")))
+    if quoted and _is_quoted_alone(line[0] + ends, inner, source):
         return unwrapped(inner, source, brackets)
     closing = _BRACKETS.get(line[:1]) if brackets else None
     if closing and len(line) > 2 and line[-1] == closing and not {line[0], closing} & {*inner, *source}:
@@ -346,12 +344,24 @@ def unwrapped(line: str, source: str = "", brackets: bool = False) -> str:
     return line
 
 
+def _is_quoted_alone(marks: str, inner: str, source: str) -> bool:
+    """Whether the quotation marks around `inner` belong together, and `source` lacks them: not "No," he said. "Never." """
+    edges = sum(edge in _QUOTE_MARKS for edge in (source[:1], source[-1:]))
+    if not {*marks} & {*inner}:
+        return not edges
+    depths = list(accumulate(1 if mark["opens"] else -1 for mark in _MARK.finditer(inner)))
+    return edges < 2 and bool(depths) and min(depths) == depths[-1] == 0
+
+
 def cut_repetition(text: str) -> str:
-    """`text` up to the first occurrence of the first pair of words that occurs MIN_REPETITIONS times or more."""
+    """`text` up to the first pair of words that occurs MIN_REPETITIONS times or more from there on, where half of all pairs are
+    repetitions."""
     words = text.split()
     pairs = list(pairwise(words))
-    counts = Counter(pairs)
-    for i, pair in enumerate(pairs):
-        if counts[pair] >= MIN_REPETITIONS:
-            return " ".join(words[: i + 2])
-    return text
+    following: Counter[tuple[str, str]] = Counter()
+    end = 0
+    for i in reversed(range(len(pairs))):
+        following[pairs[i]] += 1
+        if following[pairs[i]] >= MIN_REPETITIONS and 2 * len(following) <= len(pairs) - i:
+            end = i + 2
+    return " ".join(words[:end]) if end else text

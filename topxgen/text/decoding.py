@@ -7,13 +7,15 @@ from urllib.parse import unquote, unquote_plus
 
 from topxgen.text.words import as_utf8
 
-# A lead byte of UTF-8 and the byte that follows it, read as Latin-1 or Windows-1252
-_MISREAD = re.compile("[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
+# Lead bytes of UTF-8 and the bytes that follow them, read as Latin-1 or Windows-1252
+_MISREAD = re.compile("(?:[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{1,3})+")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _PERCENT = re.compile("%[0-9A-F]{2}")
-_LATIN, _CYRILLIC = re.compile("[a-zA-Z]"), re.compile("[Ѐ-ԯ]")
-_LOOKALIKES = str.maketrans("аеосрхуіјѕһԁԛԝАВЕКМНОРСТХІЈЅ", "aeocpxyijshdqwABEKMHOPCTXIJS")
+_CYRILLIC, _LIKE_LATIN, _LATIN = "Ѐ-ԯ", "аеосрхуіјѕһԁԛԝАВЕКМНОРСТХІЈЅ", "aeocpxyijshdqwABEKMHOPCTXIJS"
+_HAS_CYRILLIC, _LOOKALIKES = re.compile(f"[{_CYRILLIC}]"), str.maketrans(_LIKE_LATIN, _LATIN)
+# A word without Cyrillic letters but those
+_LOOKS_LATIN = re.compile(rf"(?<!\w)(?:[^\W{_CYRILLIC}]|[{_LIKE_LATIN}])+(?!\w)")
 
 
 def decoded(text: str) -> str:
@@ -29,10 +31,12 @@ def decoded(text: str) -> str:
     if text.isascii():
         return text
     for _ in range(2):
-        if _MISREAD.search(text):
-            text = as_utf8(text)
-    cyrillic = len(_CYRILLIC.findall(text))
-    return text.translate(_LOOKALIKES) if cyrillic and len(_LATIN.findall(text)) > cyrillic else text
+        if not _MISREAD.search(text):
+            break
+        text = _MISREAD.sub(lambda found: as_utf8(found[0]), text)
+    if _HAS_CYRILLIC.search(text):  # by words, so that a sentence in a paragraph is decoded as it is alone
+        text = _LOOKS_LATIN.sub(lambda found: found[0].translate(_LOOKALIKES), text)
+    return text
 
 
 def _percent_decoded(text: str) -> str:

@@ -12,7 +12,7 @@ from topxgen.text.decoding import decoded
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 
-VERSION = 5  # of what counts as a leak
+VERSION = 6  # of what counts as a leak
 NGRAM_WORDS = 10  # as in decontamination.py
 # Of a test text, in runs of NGRAM_WORDS; a shorter text (from six words on) has to be in the other one as a whole.
 MIN_SHARED = 0.5
@@ -28,16 +28,14 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
     """
     from topxgen.text.near_duplicates import NearDuplicates
 
-    test, pool = (list(map(decoded, texts)) for texts in (test, pool))
-    tokens = TOKENIZERS["unicode"].tokens
     n = tokens_per_ngram(NGRAM_WORDS, script)
     by_key: dict[str, list[int]] = defaultdict(list)  # equal test texts
     for number, text in enumerate(test):
         by_key[text_key(text)].append(number)
     groups = list(by_key.values())
     entries = [BenchmarkText("test", "", "", str(i), test[group[0]]) for i, group in enumerate(groups)]
-    lengths = [len(tokens(entry.text)) for entry in entries]
-    near_duplicates = NearDuplicates(NEAR_DUPLICATE_F1, lambda text: list(tokens(text)))
+    lengths = [len(_tokens(entry.text)) for entry in entries]
+    near_duplicates = NearDuplicates(NEAR_DUPLICATE_F1, _tokens)
     for entry in entries:
         near_duplicates.add(entry.id, entry.text)
     shared = ContaminationIndex(entries, n, max_owners_per_ngram=None).find(pool)
@@ -54,6 +52,10 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
     return found
 
 
+def _tokens(text: str) -> list[str]:
+    return TOKENIZERS["unicode"].tokens(decoded(text))
+
+
 def text_key(text: str) -> str:
     """What all spellings of a text have in common; spaces make no difference (cannot, can not)."""
-    return "".join(TOKENIZERS["unicode"].tokens(decoded(text))) or text.strip()
+    return "".join(_tokens(text)) or text.strip()

@@ -86,6 +86,7 @@ class ContaminationIndex:
             raise ValueError(f"an n-gram has at least 1 token, not {n}")
         self.entries, self.n = list(entries), n
         self._tokenizer = TOKENIZERS[tokenizer]
+        self._texts = [self._decoded(entry.text) for entry in self.entries]
         self._match_inside = short_text_rule == "inside"
         # A short text inside another one is found by its first tokens.
         self._prefix_tokens = round(MIN_CONTAINED_SHARE * n)
@@ -97,7 +98,7 @@ class ContaminationIndex:
         self._text_hashes = np.zeros(len(self.entries), np.uint64)
         prefix_hashes = np.zeros(len(self.entries), np.uint64)
         ngrams, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for first, hashes, bounds in self._hash_blocks([self._decoded(entry.text) for entry in self.entries], None):
+        for first, hashes, bounds in self._hash_blocks(self._texts, None):
             starts, ends = bounds[:-1], bounds[1:]
             block = slice(first, first + len(starts))
             self._lengths[block] = ends - starts
@@ -118,11 +119,11 @@ class ContaminationIndex:
         self._near_duplicates = None
         if near_duplicate_threshold is not None:
             self._near_duplicates = NearDuplicates(near_duplicate_threshold, self._tokenizer.tokens)
-            for number, entry in enumerate(self.entries):
-                self._near_duplicates.add(str(number), self._decoded(entry.text))
-                for sentence in split_sentences(entry.text):
+            for number, text in enumerate(self._texts):
+                self._near_duplicates.add(str(number), text)
+                for sentence in split_sentences(text):
                     tokens = len(self._tokenizer.tokens(sentence))
-                    if sentence != entry.text and tokens >= MIN_SENTENCE_SHARE * n:
+                    if sentence != text and tokens >= MIN_SENTENCE_SHARE * n:
                         self._near_duplicates.add(str(number), sentence)
 
     @property
@@ -157,7 +158,7 @@ class ContaminationIndex:
             for entry in sorted(candidates):
                 for start, last in _merged(sorted(candidates[entry])):
                     tokens = [tokens_of(number) for number in range(start, last + 1)]
-                    match = self._compare(tokens, self.entries[entry])
+                    match = self._compare(tokens, entry)
                     if match is not None:
                         matches.setdefault(start + match[0], []).append(match[1])
         if self._near_duplicates is not None and not between_splits:
@@ -207,12 +208,12 @@ class ContaminationIndex:
             if end > first:
                 yield first, *self._tokenizer.hash_tokens(texts[first:end])
 
-    def _compare(self, texts: list[list[str]], entry: BenchmarkText) -> tuple[int, Match] | None:
-        """The number of the first text that overlaps an entry, and the match; None if only their hashes are equal.
+    def _compare(self, texts: list[list[str]], entry: int) -> tuple[int, Match] | None:
+        """The number of the first text that overlaps the entry of that number, and the match; None if only their hashes are equal.
 
         `texts`: the tokens of consecutive texts. One at their edge counts only with MIN_EDGE_SHARE * n shared tokens.
         """
-        n, entry_tokens = self.n, self._tokenizer.tokens(self._decoded(entry.text))
+        n, entry_tokens = self.n, self._tokenizer.tokens(self._texts[entry])
         tokens = [token for text in texts for token in text]
         length = min(n, len(entry_tokens))
         if length == n:
@@ -235,7 +236,7 @@ class ContaminationIndex:
         first, last = counted[0], counted[-1]
         ngram = " ".join(tokens[shared[0] : shared[0] + length])
         kind = "ngram" if length == n else "short_text"
-        return first, Match(entry, kind, ngram, sum(counts[first : last + 1]), texts=last - first + 1)
+        return first, Match(self.entries[entry], kind, ngram, sum(counts[first : last + 1]), texts=last - first + 1)
 
 
 def _merged(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

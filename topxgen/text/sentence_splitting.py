@@ -293,6 +293,11 @@ def load(name: str, language: Language, paragraphs: Iterable[str]):
     return load_choice("--splitter", name, SPLITTERS)(language, paragraphs)
 
 
+def has_end(sentence: str, language: Language) -> bool:
+    """Whether a sentence ends with a terminator, inside quotation marks or not."""
+    return sentence.rstrip("".join(_CLOSING))[-1:] in {*language.terminators, *_TERMINATORS}
+
+
 def sentence_reject_reasons(sentences: list[str], identifier, language: Language) -> list[str | None]:
     """For each sentence None if it is kept, or too_short, no_words or other_language."""
     reasons: list[str | None] = ["too_short" if length(sentence) < MIN_CHARACTERS else None for sentence in sentences]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from topxgen.inference.batching import batching
 from topxgen.inference.neutral_decoding import neutral_decoding
-from topxgen.inference.tokenizer import decode
+from topxgen.inference.tokenizer import decode, up_to_end
 from topxgen.prompting.answers import clean_answer
 from topxgen.retrieval.ngram_similarity import bleu_tokenizer_name
 from topxgen.text import languages
@@ -112,7 +112,7 @@ def _generate_causal(model, tokenizer, pair_tokenizer: CausalTokenizer, rows: li
     output = model.generate(
         input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=padding, **options
     )
-    return decode(tokenizer, output[:, ids.shape[1] :])
+    return decode(tokenizer, [up_to_end(row, ends) for row in output[:, ids.shape[1] :].tolist()])
 
 
 def _generate_seq2seq(

@@ -38,6 +38,7 @@ REASONS = {
     "sentence_too_short": "a sentence of fewer than 40 characters",
     "sentence_no_words": "a sentence without words",
     "sentence_other_language": "the sentence is in another language",
+    "sentence_unfinished": "cut at the limit of new tokens",
     "translation_unanswered": "the API gave no answer: the next run asks again",
     "translation_failed": "no translation, or one that cannot be read or is cut",
     "translation_too_short": "a translation of fewer than 40 characters",

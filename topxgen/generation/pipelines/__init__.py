@@ -74,9 +74,10 @@ class Pipeline:
         """The texts in a response; None if it does not have the format that was asked for."""
         raise NotImplementedError
 
-    def finished_part(self, response: str) -> str:
-        """What of a response that was cut at --max_new_tokens has its end; texts of the rest are rejected as unfinished."""
-        return response
+    def finished_part(self, response: str) -> str | None:
+        """What of a response that was cut at --max_new_tokens has its end; texts of the rest are rejected as unfinished. None: its
+        last text is kept, too, and marked as truncated."""
+        return None
 
     def known_texts(self, language: str) -> list[str]:
         """Texts that new ones must not be near-duplicates of, besides the paragraphs of the language's file."""
