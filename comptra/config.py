@@ -201,7 +201,7 @@ class EvaluationConfig:
             first = min(i for indices in self.test_set.leaks.values() for i in indices)
             logger.warning(
                 f"{leaking} of the {len(pool)} pairs of the demonstration pool{where} overlap the test set; they are left out for the sentences "
-                f"that they overlap, such as {' '.join(pool[first])[:MAX_SHOWN]!r}"
+                f"that they overlap, such as {' | '.join(pool[first])[:MAX_SHOWN]!r}"
             )
 
     def _check_choices(self) -> None:

@@ -133,7 +133,7 @@ def _add_data_flags(add) -> None:
     # fmt: off
     add("--dataset_name_or_path",
         **choice(evaluation_sets.DATASETS, None, "test set of the runs", "as main.py recorded it"))
-    add_benchmark_flags(add)
+    add_benchmark_flags(add, "that of main.py, if it is still there, else the Hub")
     add("--test_files", nargs=2, type=Path, metavar=("SRC", "REF"),
         help="files: sources and references, as for main.py [as main.py recorded them]")
     # fmt: on
@@ -151,7 +151,7 @@ def evaluate(args: argparse.Namespace, load_test_set: Callable | None = None) ->
     names = usable_metrics(args, bool(args.baseline))
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
-    load_test_set = load_test_set or loader_of_test_sets(args)
+    load_test_set = load_test_set or loader_of_test_sets(folders, args.benchmark_dir, args.allow_partial_benchmark)
     groups: dict[tuple, list[System]] = {}
     skipped: dict[str, str] = {}
     for folder in folders.values():  # one bad folder of a tree must not hide the scores of the others

@@ -117,7 +117,7 @@ def load(
         ("--demonstration_pool", pool_files, "files"),
     ):
         if value is not None and name != needs:
-            raise UsageError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: drop one of them")
+            raise UsageError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: pass that, or drop {flag}")
     if name == "files" and test_files is None:
         raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
 

@@ -21,7 +21,7 @@ from topxgen.common import checksums, hub, lineage, provenance, rates, shards, t
 from topxgen.common.cli import EXIT_INCOMPLETE
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, remove, write_json
+from topxgen.common.files import check_are_there, read_json, remove, write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
@@ -194,6 +194,9 @@ def translate_with(
             progress.close()
             client.close()
             rates.record(folder.parent, progress.take_rates())
+        of_original = {"lines_from_original": lines_from_original} if lines_from_original else {}
+        provenance.restore_settings(folder / SETTINGS, settings | of_original)
+        check_are_there([folder / RESPONSES, *sizes])
         finish(folder, None if unchanged else summary)
     print_summary(config, folder, summary)
     if usage := config.meter.usage(part):

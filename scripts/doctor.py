@@ -143,9 +143,10 @@ def cut(text: str, most: int) -> str:
 
 
 def shortened(stage: str) -> str:
-    """The name of a command, and as much as fits of what it does."""
+    """As much of the name of a command, and of what it does, as fits: the ends, which tell them apart."""
     name, colon, what = stage.partition(": ")
-    return f"{name}{colon}{cut(what, max(MAX_STAGE - width(name + colon), 6))}"
+    what = cut(what, MAX_STAGE // 2)
+    return f"{cut(name, MAX_STAGE - width(colon + what))}{colon}{what}"
 
 
 def wrapped(text: str, columns: int) -> list[str]:

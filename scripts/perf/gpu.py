@@ -176,8 +176,9 @@ def blaser(tiny: bool) -> Figures:
 
 def nllb(tiny: bool) -> Figures:
     """NLLB-200-3.3B's shape through the transformers engine, 5 beams."""
+    import nllb_speed
     import torch
-    from transformers import M2M100Config, M2M100ForConditionalGeneration
+    from transformers import M2M100ForConditionalGeneration
 
     from tests.support.tiny_models import nllb_tokenizer
     from topxgen import translation
@@ -185,18 +186,15 @@ def nllb(tiny: bool) -> Figures:
     from topxgen.text import languages
     from topxgen.translation import TranslatorSettings
 
-    heads, layers, width, inner = (2, 1, 64, 4096) if tiny else (16, 24, 2048, 8192)
+    half = dict(encoder_attention_heads=2, decoder_attention_heads=2, encoder_layers=1, decoder_layers=1, d_model=64)
+    full = dict(d_model=2048, encoder_layers=24, decoder_layers=24, encoder_ffn_dim=8192, decoder_ffn_dim=8192)
     sentence, rng = words(), random.Random(3)
     sentences = [sentence(rng.randint(6, 24)) for _ in range(8 if tiny else 256)]
     with tempfile.TemporaryDirectory() as place:
         tokenizer = nllb_tokenizer(sentences, 3000)
-        config = M2M100Config(
-            vocab_size=len(tokenizer) if tiny else 256206, d_model=width, encoder_layers=layers, decoder_layers=layers,
-            encoder_ffn_dim=inner, decoder_ffn_dim=inner, encoder_attention_heads=heads, decoder_attention_heads=heads,
-            max_position_embeddings=1024, scale_embedding=True, activation_function="relu", decoder_start_token_id=2,
-        )  # fmt: skip
+        size = dict(vocab_size=len(tokenizer)) if tiny else dict(vocab_size=256206)
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = M2M100ForConditionalGeneration(config)
+            model = M2M100ForConditionalGeneration(nllb_speed.config(**(half if tiny else full), **size))
         model.to(torch.float32 if tiny else torch.bfloat16).save_pretrained(place)
         tokenizer.save_pretrained(place)
         del model

@@ -17,6 +17,9 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from topxgen.corpora.tables import read_lines
+from topxgen.text import languages
+
 
 def command_line(doc: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,6 +31,12 @@ def as_flags(**values: object) -> list[str]:
     for name, value in values.items():
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return words
+
+
+def ntrex(folder: Path, *names: str) -> list[list[str]]:
+    """The lines of NTREX-128 in these languages, one for one."""
+    codes = [languages.find(name).ntrex.split("_")[0] for name in names]
+    return [read_lines(folder / f"newstest2019-{'src' if code == 'eng' else 'ref'}.{code}.txt") for code in codes]
 
 
 def peak_mib() -> int:

@@ -7,6 +7,8 @@ within texts; recomputation does not count (Chowdhery et al. 2022, appendix B).
 
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -61,12 +63,17 @@ def model_flops(model, lora: bool, encoded: TokenizedTexts, learned: int) -> flo
     return tokens * (6 * trained + 4 * frozen) + learned * head * (4 if lora else 6) + attention
 
 
-def step_times(model, rows, chunk: int, **options) -> list[float]:
-    """When each step of training by train.py's Trainer ended. `chunk` is --loss_chunk_size, `options` are TrainingArguments."""
+def pair_trainer(**options):
+    """The Trainer of train.py, without held-out data."""
+    from topxgen.training.trainer import EvalSets, PairTrainer
+
+    return PairTrainer(**options, eval_sets=EvalSets(), decoder=True, save_total_limit=None, finish=lambda *_: None)
+
+
+def step_times(make: Callable, model, rows, collator: Callable, **options) -> list[float]:
+    """When each step of training ended. `make` makes the Trainer, `options` are TrainingArguments."""
     import torch
     from transformers import PrinterCallback, TrainerCallback, TrainingArguments
-
-    from topxgen.training.trainer import EvalSets, PairTrainer
 
     times, cuda = [], torch.cuda.is_available()
 
@@ -81,12 +88,11 @@ def step_times(model, rows, chunk: int, **options) -> list[float]:
             output_dir=folder, bf16=True, use_cpu=not cuda, report_to="none", save_strategy="no", logging_strategy="no",
             disable_tqdm=True, remove_unused_columns=False, label_names=["labels"], **options,
         )  # fmt: skip
-        trainer = PairTrainer(
-            model=model, args=arguments, data_collator=DecoderCollator(0), train_dataset=rows, callbacks=[Clock()],
-            eval_sets=EvalSets(), decoder=True, pad=0, loss_chunk_size=chunk, save_total_limit=None, finish=lambda *_: None,
-        )  # fmt: skip
+        trainer = make(model=model, args=arguments, data_collator=collator, train_dataset=rows, callbacks=[Clock()])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    if hasattr(trainer, "token_loss"):
+        trainer.token_loss.remove()  # the next Trainer has the model's own
     return times
 
 
@@ -128,10 +134,11 @@ def measure(shape: str, way: str, rows: int, length: int, steps: int, chunk: int
         if way == "compiled":
             compile_layers(model)
         saving = {"gradient_checkpointing_kwargs": {"use_reentrant": False}} if checkpointing else {}
+        train = partial(pair_trainer, pad=0, loss_chunk_size=chunk)
         options = dict(
             per_device_train_batch_size=rows, max_steps=steps + 2, gradient_checkpointing=checkpointing, **saving
         )
-        times = step_times(model, layout, chunk, **options)
+        times = step_times(train, model, layout, DecoderCollator(0), **options)
         seconds = float(np.median(np.diff(times[1:])))  # a step that compiles anew is none of training's
         speed = encoded.lengths.sum() / len(layout) * rows / seconds
         memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -92,9 +93,10 @@ def run_script(arguments: list[str], fault: dict | None, record: str | None = No
 
 def fork(job: dict) -> int:
     process = os.fork()
+    with suppress(OSError):  # in both: it has its group before it can be killed
+        os.setpgid(process, process)
     if process:
         return process
-    os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     null = os.open("/dev/null", os.O_RDONLY)

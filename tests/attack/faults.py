@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.attack.file_operations import ACTIONS, ERRORS, KILLS
+from tests.attack.file_operations import ACTIONS, ERRORS, KILLS, PURGES
 from tests.attack.shooting_range import CHECKERS, Outcome, Range, differences, digests, results
 from tests.attack.table import STAGES
 
 CODES = {
     **dict.fromkeys(KILLS, (-9, 0)),
-    **dict.fromkeys(ERRORS, (2, 3, 0)),
+    **dict.fromkeys((*ERRORS, *PURGES), (2, 3, 0)),
     "SIGTERM": (143, -15, 0),
     "SIGINT": (130, 0),
     "short": (0,),
@@ -75,8 +75,11 @@ def attack(place: Range, stage: Undisturbed, plan: dict) -> list[Outcome]:
     """
     command, folder = STAGES[stage.name].command, place.new_folder(stage.ready)
     fault = None if "kill_after" in plan else plan
-    expect = CODES[plan.get("action", "random kill")]
+    expect, purged = CODES[plan.get("action", "random kill")], plan.get("action") in PURGES
     hit = place.run(folder, command, fault=fault, kill_after=plan.get("kill_after"), expect=expect)
+    if purged:  # what nothing makes again stays lost
+        again = place.run(folder, command, expect=(0, 2, 3))
+        return [outcome for outcome in (hit, again) if outcome.problems]
     if hit.code == 0 and (wrong := differences(stage.results, results(folder / "out"))):
         hit.problems.append(f"exit 0, but {'; '.join(wrong)}")
     if hit.code == 143 and (left := [path.name for path in folder.rglob("*.partial")]):

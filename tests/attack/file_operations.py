@@ -10,15 +10,35 @@ import io
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
-# What can happen at an operation. ENOSPC lasts, as a full disk does, and leaves half of what was being written.
-ERRORS = ("ENOSPC", "EIO", "EDQUOT")
+# What can happen at an operation. ENOSPC lasts, as a full disk does, and leaves half of what was being written; EROFS lasts, as
+# of a file system that is mounted read-only after an error.
+ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
+PURGES = (
+    "lost",
+    "gone",
+)  # what a purge of a scratch folder, or a user, removes meanwhile: one file, or the output folder
 KILLS = ("kill", "torn")  # before the operation; in the middle of a write
 SIGNALS = ("SIGTERM", "SIGINT")
-ACTIONS = (*KILLS, *SIGNALS, *ERRORS, "short")  # short: a write that takes half, without an error
+ACTIONS = (*KILLS, *SIGNALS, *ERRORS, *PURGES, "short")  # short: a write that takes half, without an error
 _FAIL_WHEN_FULL = ("write", "create", "mkdir")
+_LASTING = {
+    "ENOSPC": _FAIL_WHEN_FULL,
+    "EROFS": (*_FAIL_WHEN_FULL, "rename", "replace", "link", "symlink", "unlink", "remove", "rmdir", "truncate", "ftruncate"),
+}  # fmt: skip
 _real_open, _Raw = io.open, io.FileIO
+
+
+def purge(folder: Path, number: int | None) -> None:
+    """Remove a folder, or one of its files, in a process of its own: it is no operation of this one."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+    if number is None:
+        subprocess.run(["rm", "-rf", folder], check=True)
+    elif files:
+        subprocess.run(["rm", files[number % len(files)]], check=True)
 
 
 class FileOperations:
@@ -52,20 +72,24 @@ class FileOperations:
         if os.getpid() != self._process:
             return None
         self.seen.append((operation, path[len(self.root) :]))
-        if self._full and operation in _FAIL_WHEN_FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if self._full and operation in _LASTING[self.action]:
+            number = getattr(errno, self.action)
+            raise OSError(number, os.strerror(number), path)
         if len(self.seen) - 1 != self.at:
             return None
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.action in SIGNALS:
             os.kill(os.getpid(), getattr(signal, self.action))
-        elif self.action == "ENOSPC":
+        elif self.action in _LASTING:
             self._full = True
-            if operation == "write":
+            if operation == "write" and self.action == "ENOSPC":
                 return 2
-            if operation in _FAIL_WHEN_FULL:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            if operation in _LASTING[self.action]:
+                number = getattr(errno, self.action)
+                raise OSError(number, os.strerror(number), path)
+        elif self.action in PURGES:
+            purge(Path(self.root, "out"), None if self.action == "gone" else self.at)
         elif self.action in ERRORS:
             number = getattr(errno, self.action)
             raise OSError(number, os.strerror(number), path)

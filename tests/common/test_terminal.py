@@ -51,6 +51,18 @@ def test_a_mistyped_key_is_never_shown(script, words):
     assert result.returncode == 2 and "0123456789" not in result.stdout + result.stderr
 
 
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--seed_topics_path", "a.txt", "b.txt"], "'b.txt' (--seed_topics_path takes one value); see"),
+        (["--max_new_tokens=9", "b"], "'b' (--max_new_tokens takes one value); see"),
+        (["--api_key", "sk", "b"], "1 unexpected argument (--api_key takes one value); see"),
+    ],
+)
+def test_a_stray_word_is_shown_with_the_flag_before_it(words, says):
+    assert says in in_process("datagen.py", "--languages", "Basque", "--output_dir", "o", *words).stderr
+
+
 def test_secrets_in_urls():
     shown = without_secrets(f"at https://me:pass@host/v1?api_key=abc&model=x&X-Amz-Signature=def#top and key {KEY}")
     assert shown == "at https://***@host/v1?api_key=***&model=x&X-Amz-Signature=***#top and key ***"

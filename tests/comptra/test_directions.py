@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,10 @@ def test_what_one_direction_lacks_is_found_before_the_model_is_loaded(main_here,
     (error,) = [line for line in result.stderr.splitlines() if "error:" in line]
     assert "English to Sundanese: ntrex as published has no Sundanese" in error
     assert not (tmp_path / "out").exists()
+    assert main_here(*flags, "--tgt", "Basque", "--max_samples", 2, "--k", 0).returncode == 0
+    scored = in_process("comptra.evaluate", tmp_path / "out", "--metrics", "chrf")  # without --benchmark_dir
+    assert scored.returncode == 0 and "ntrex from English into Basque, 2 sentences" in scored.stdout, scored.stderr
+    shutil.rmtree(tmp_path / "out")
     two = main_here(*flags, "--tgt", "Basque", "Sundanese", "Luganda")
     assert two.returncode == 2 and "English to Sundanese: " in two.stderr and "also wrong: English to " in two.stderr
 

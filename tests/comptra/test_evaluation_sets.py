@@ -316,7 +316,7 @@ def test_files_that_cannot_be_used(tmp_path):
 def test_flags_that_do_not_go_together(flores):
     pair = (flores / "a", flores / "b")
     assert "files needs --test_files" in refusal("files")
-    assert "--test_files is for --dataset_name_or_path files, not flores" in refusal(
+    assert "--test_files is for --dataset_name_or_path files, not flores: pass that, or drop --test_files" in refusal(
         "flores", folder=flores, test_files=pair
     )
     assert "--demonstration_pool is for --dataset_name_or_path files" in refusal(

@@ -148,7 +148,9 @@ def test_a_clean_chain_is_silent(place, clean):
     system, shown = place.evaluate(clean)
     assert (system["interference"], system["contamination"], system["warnings"]) == ([], [], [])
     assert "!" not in shown and "warning" not in shown
-    assert f"unknown: what base models were trained on, and what selected it ({place.base})" in shown
+    assert (
+        f"unknown: the training data of base models, and the metrics that may have selected it ({place.base})" in shown
+    )
 
 
 def test_a_checkpoint_that_a_metric_selected(place, by_chrf):

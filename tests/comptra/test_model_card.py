@@ -84,6 +84,7 @@ def test_scores_in_cards_are_verified(place):
     """By the reports, which are checked by the translations, and those of held-out pairs by the log."""
     evaluate(place, "--model_card", place / "basque", place / "merged")
     audit = verify.verify(place)
+    assert not verify.verify(place / "translations").problems, "its folders bear the names of the models"
     assert not audit.problems and not any("model-index" in why for whys in audit.unchecked.values() for why in whys)
     for folder, old, said in (
         ("basque", "name: chrF++ (", "model-index: chrF++ ("),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comptra import evaluation_sets
+from comptra import evaluation_sets, runner
 from tests.support.main_runs import folder_of, options, texts, udhr
 from tests.support.runs import in_process, lines_in, records, script
 from topxgen.text import languages
@@ -26,7 +26,7 @@ def test_a_finished_run_loads_nothing_and_a_longer_one_goes_on(main_here, tiny_l
     assert shorter.returncode == 2 and "more lines than the 5 sentences" in shorter.stderr
 
 
-def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, int], **changes) -> None:
+def kill_at(counts: tuple[int, ...], whole_run, model: str, tmp_path, steps: int, **changes) -> None:
     """kill -9 as soon as so many answers are there; the outcome is that of an undisturbed run, and nothing is asked twice."""
     more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2, "--request_batch_size", 1)
     more += ("--metadata_dir", "run")
@@ -56,12 +56,12 @@ def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, i
     ],
 )
 def test_killed_at_any_time_and_resumed(steps, counts, changes, tiny_lm, tmp_path):
-    kill_twice(in_process, tiny_lm, tmp_path, steps, counts, **changes)
+    kill_at(counts, in_process, tiny_lm, tmp_path, steps, **changes)
 
 
 @pytest.mark.slow
 def test_killed_and_resumed_with_vllm(gemma, tmp_path):
-    kill_twice(script, gemma, tmp_path, 1, (3, 12), inference_api="vllm", max_concurrent_requests=2)
+    kill_at((7,), script, gemma, tmp_path, 1, inference_api="vllm", max_concurrent_requests=2)
 
 
 def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
@@ -200,6 +200,28 @@ def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, room, mai
     again = main_here(*flags)
     assert again.returncode == 0 and "unanswered" not in path.read_text()
     assert len(texts(path)) == 2
+
+
+@pytest.mark.parametrize("name", ["translate_0.jsonl", "answers.jsonl", "settings_translate.json"])
+def test_a_file_that_is_removed_meanwhile_is_no_success(name, main_here, tiny_lm, tmp_path, monkeypatch):
+    path, real = folder_of(tmp_path, tiny_lm) / name, runner.translate.translate
+
+    def then_purged(*args):
+        translations = real(*args)
+        path.unlink()
+        return translations
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.translate, "translate", then_purged)
+        result = main_here("--output_dir", tmp_path)
+    if name.startswith("settings"):  # this run still knows them
+        assert (
+            result.returncode == 0
+            and name in json.loads((path.parent / "manifest_translate.json").read_text())["checksums"]
+        )
+    else:
+        assert result.returncode == 2 and f"{name} was removed or replaced while this run was writing" in result.stderr
+    assert main_here("--output_dir", tmp_path).returncode == 0 and path.exists()
 
 
 def test_a_run_with_nothing_to_do_keeps_its_record(main_here, tiny_lm, tmp_path):

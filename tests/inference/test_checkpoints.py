@@ -33,6 +33,14 @@ def test_a_checkpoint_that_lacks_a_layer(backend, tiny_lm, tmp_path):
         inference.load(backend, ModelSettings(str(folder), dtype="float32", max_model_len=512))
 
 
+def test_a_folder_that_lacks_the_configuration_of_its_tokenizer(tiny_lm, tmp_path):
+    """As after a purge of old files: the special tokens are not known, and every batch was a traceback."""
+    shutil.copytree(tiny_lm, tmp_path / "lm")
+    (tmp_path / "lm" / "tokenizer_config.json").unlink()
+    with pytest.raises(UsageError, match=r"neither a padding nor an end token; is its tokenizer_config\.json missing"):
+        inference.load("hf", ModelSettings(str(tmp_path / "lm"), dtype="float32"))
+
+
 GATE, BIAS = "model.layers.0.mlp.gate_proj.weight", "model.layers.1.self_attn.o_proj.bias"
 
 

@@ -37,6 +37,8 @@ def test_cached_tokens_are_known_and_have_their_price(api, monkeypatch):
     assert (answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens) == (1000, 600, 50)
     assert meter.spent() == pytest.approx((400 * 2 + 600 * 0.5 + 50 * 10) / 1e6)
     assert meter.usage("generate") == "generate: 1,000 prompt tokens (600 of them cached), 50 new tokens; 0.00 USD"
+    meter.prices = None
+    assert (meter.shown("generate"), meter.shown("translate")) == ({"tokens": "1,050"}, {}), "those of the stage alone"
 
 
 class Fixed:
@@ -185,7 +187,7 @@ def test_estimates_add_up():
     ]
     table = estimate_table(stages, Prices.of([1, 10]), 5)
     total = next(line for line in table.splitlines() if line.startswith("total"))
-    assert "5.00 to 6.00" in total and "0.60 to 1.10" in total and "11.00 to 17.00" in total
+    assert "5,000,000 to 6,000,000" in total and "600,000 to 1,100,000" in total and "11.00 to 17.00" in total
     assert "--budget 5 may end the run" in table
     assert "--budget 16.9 may end the run" in estimate_table(stages, Prices.of([1, 10]), 16.9), "at most, not at least"
     assert "--budget" not in estimate_table(stages, Prices.of([1, 10]), 17)

@@ -315,6 +315,7 @@ def test_what_only_looks_like_talk_around_a_translation(answer, source, target):
         ("Okay. Here is the translation: Nakuja.", "Fine, I'm coming.", "Swahili", "Nakuja."),
         ("Bản dịch: Cầu đóng cửa.", "The bridge is closed.", "Vietnamese", "Cầu đóng cửa."),
         ("Basque: Hara: itxita.", "Look: it is closed.", "Basque", "Hara: itxita."),
+        ("Sure! Here is the translation into English.\n\nIt is closed.", "Itxita dago.", "English", "It is closed."),
         ("Here is the translation: 10:15ean zen.", "It was at 10:15.", "Basque", "10:15ean zen."),
         ("Here is the translation:\n\n(Lehena) Denok gara aske.", "First: All are free.", "Basque", "(Lehena) Denok gara aske."),
         ('"Bai," said the man.\n"Yes," esan zuen gizonak.', '"Bai," said the man.', "Basque", '"Yes," esan zuen gizonak.'),

@@ -164,11 +164,12 @@ def test_the_decontaminated_pairs_are_taken_with_the_ids_of_all(tmp_path):
 
 
 def test_what_was_not_decontaminated_is_refused_or_marked(tmp_path):
-    folder = make_run(tmp_path / "run", {"Basque": [*map(record, range(20))]}, filtered=False)
+    texts = [*map(record, range(20))]
+    both = refused(make_run(tmp_path / "both", {"Basque": texts, "Hausa": texts}, filtered=False), tmp_path / "out")
+    assert "not decontaminated" in both and "--languages 'Basque' 'Hausa', publish" in both
+    folder = make_run(tmp_path / "run", {"Basque": texts}, filtered=False)
     line = refused(folder, tmp_path / "out")
-    assert (
-        "not decontaminated" in line and "decontamination.py --input_dir" in line and "--allow_undecontaminated" in line
-    )
+    assert "decontamination.py --input_dir" in line and "--allow_undecontaminated" in line
     result = publish(folder, tmp_path / "out", "--allow_undecontaminated")
     assert "WARNING: Basque was not decontaminated" in result.stdout
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

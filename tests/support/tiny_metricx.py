@@ -13,10 +13,10 @@ CONFIG = {
 }  # fmt: skip
 
 
-def build_metricx(folder: Path, texts: list[str], **config) -> str:
-    """A checkpoint in `folder`, whose name says which version it is, with a tokenizer trained on `texts`; its path.
+def build_metricx(folder: Path, texts: list[str], *, scale: float = 0.3, pieces: int = 500, **config) -> str:
+    """A checkpoint in `folder`, whose name says which version it is, with a tokenizer of `pieces` trained on `texts`; its path.
 
-    Each weight depends on its name alone: 0.3 times normal noise, 1 + 0.1 times noise for layer norms.
+    Each weight depends on its name alone: `scale` times normal noise, 1 + 0.1 times noise for layer norms.
     """
     from safetensors.torch import save_file
     from transformers import MT5Config, MT5ForConditionalGeneration
@@ -24,7 +24,7 @@ def build_metricx(folder: Path, texts: list[str], **config) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     settings = CONFIG | config
     model = MT5ForConditionalGeneration(MT5Config(**settings))
-    weights = {name: noise(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+    weights = {name: noise(name, tuple(tensor.shape), scale) for name, tensor in model.state_dict().items()}
     # The three names of the embeddings are one tensor, into which the last was copied last.
     weights["shared.weight"] = weights.pop("decoder.embed_tokens.weight")
     del weights["encoder.embed_tokens.weight"]
@@ -35,7 +35,7 @@ def build_metricx(folder: Path, texts: list[str], **config) -> str:
     (folder / "config.json").write_text(
         json.dumps({**settings, "model_type": "mt5", "architectures": ["MT5ForRegression"]})
     )
-    give_tokenizer(folder, texts)
+    give_tokenizer(folder, texts, pieces)
     return str(folder)
 
 
@@ -61,17 +61,17 @@ def build_mt_ranker(folder: Path, texts: list[str], **config) -> str:
     return str(folder)
 
 
-def noise(name: str, shape: tuple[int, ...]):
+def noise(name: str, shape: tuple[int, ...], scale: float = 0.3):
     import numpy as np
     import torch
 
     values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    return torch.tensor(1 + np.float32(0.1) * values if "layer_norm" in name else values * np.float32(0.3))
+    return torch.tensor(1 + np.float32(0.1) * values if "layer_norm" in name else values * np.float32(scale))
 
 
-def give_tokenizer(folder: Path, texts: list[str]) -> None:
+def give_tokenizer(folder: Path, texts: list[str], pieces: int = 500) -> None:
     """As google/mt5's in kind: SentencePiece, </s> at the end."""
     from transformers import T5Tokenizer
 
-    sentencepiece_model(folder, "spiece.model", texts, 500, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    sentencepiece_model(folder, "spiece.model", texts, pieces, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     T5Tokenizer.from_pretrained(folder, extra_ids=0).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Generated pairs as decontamination.py wrote them, and a one-line error for each mistake in them."""
 
 import hashlib
+import shutil
 
 import pytest
 
@@ -114,6 +115,9 @@ def test_missing_generated_pairs(tmp_path):
         f"{tmp_path} has no Basque_translate_filtered.jsonl (languages present: Hausa)" in message
         and "decontamination" not in message
     )
+    generated(tmp_path / "nllb", "Basque", scored(1.0))
+    assert f"pass --data_dir {tmp_path / 'nllb'}" in refusal(load, source("ours", data_dir=tmp_path))
+    shutil.rmtree(tmp_path / "nllb")
     write(tmp_path / "Basque_translate.jsonl", scored(1.0))
     assert f"run decontamination.py --input_dir {tmp_path} --languages 'Basque' first" in refusal(
         load, source("ours", data_dir=tmp_path)

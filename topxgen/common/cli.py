@@ -244,10 +244,17 @@ class Parser(argparse.ArgumentParser):
         parsed, unexpected = self.parse_known_args(self._switches([*positional, *words]), namespace or ParsedFlags())
         if unexpected:
             # A stray word may be a key, or a part of one.
-            secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
+            known = self._option_string_actions.keys() - {"--api_key"}
+            others = {word.partition("=")[0] for word in words if word[:1] == "-"} - known
+            secret = any(re.search(r"(?i)api|key|token|secret", word) for word in others)
             named = [word for word in unexpected if not (secret or re.fullmatch(r"[\w-]{16,}", word))]
             shown = f": {' '.join(map(repr, named))}" if named else ""
-            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
+            first = unexpected[0]
+            before = _flags_in(words[: words.index(first)]) if first in words and first[0] != "-" else []
+            single = bool(before) and self._option_string_actions[before[-1]].nargs is None
+            after = f" ({before[-1]} takes one value)" if single else ""
+            plural = "s" if len(unexpected) > 1 else ""
+            self.error(f"{len(unexpected)} unexpected argument{plural}{shown}{after}; see --help")
         parsed.given = frozenset(self._option_string_actions[flag].dest for flag in _flags_in(words))
         return parsed
 

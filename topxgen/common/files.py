@@ -233,9 +233,8 @@ def check_output_directory(path: Path, named: str, must_exist: bool = False) -> 
     if not nearest.is_dir():
         raise UsageError(f"{named}: {nearest} is not a directory; pass another one")
     try:
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise PermissionError(0, "Permission denied")
-        if nearest != path.absolute():  # some file systems, such as /proc, show only by trying
+        # Some file systems, such as /proc, show only by trying, which also says why: they may be read-only.
+        if nearest != path.absolute() or not os.access(nearest, os.W_OK | os.X_OK):
             tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
         raise UsageError(f"{named}: cannot write to {nearest}: {error.strerror}; pass another one") from None
@@ -269,6 +268,20 @@ def _dumps(value: dict, indent: int | None = None) -> str:
         return _dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent)
 
 
+def check_are_there(paths: Iterable[Path]) -> None:
+    """Raise UsageError for a file that this run has written, before its manifest says that it is complete."""
+    for path in paths:
+        if not path.is_file():
+            raise _lost(path)
+
+
+def _lost(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} was removed or replaced while this run was writing to it, and what it held is lost; re-run the same command to "
+        "make it again"
+    )
+
+
 class Appender:
     """Appends JSON objects, each as one whole line in one write; `sync` makes them survive a power cut."""
 
@@ -299,10 +312,7 @@ class Appender:
         except FileNotFoundError:
             is_there = False
         if not is_there:
-            raise UsageError(
-                f"{self._path} was removed or replaced while this run was writing to it, and what it held is lost; re-run the same "
-                "command to make it again"
-            )
+            raise _lost(self._path)
 
     def close(self) -> None:
         try:

@@ -194,6 +194,11 @@ def translations_name(language: str) -> str:
     return f"{language}_translate.jsonl"
 
 
+def folders_below(folder: Path, name: str) -> str:
+    """The folders in `folder` that have such files, for an error about the folder above them; "" if there are none."""
+    return ", ".join(sorted({str(path.parent) for path in folder.glob(f"*/{name}")}))
+
+
 CONFIDENCE = "confidence"  # the scorer that takes the back-translator's own
 NLLB = "facebook/nllb-200-3.3B"  # back-translates unless datagen.py's flags name another model
 

@@ -14,7 +14,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
 from topxgen.common.flag_rules import Rule
-from topxgen.common.records import FilteredLayout, translations_name
+from topxgen.common.records import FilteredLayout, folders_below, translations_name
 from topxgen.common.schemas import fields
 from topxgen.corpora import benchmarks, own_benchmarks
 from topxgen.decontamination import parallel_jsonl, report
@@ -52,7 +52,9 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
         raise UsageError(f"--input_dir {args.input_dir} is not a directory; pass the one with {{Language}}{suffix}")
     available = sorted(path.name.removesuffix(suffix) for path in args.input_dir.glob(f"*{suffix}"))
     if not (args.languages or available):
-        raise UsageError(f"{args.input_dir} has no {{Language}}{suffix}: run datagen.py's translate stage first")
+        below = folders_below(args.input_dir, f"*{suffix}")
+        remedy = f"pass one of {below}" if below else "run datagen.py's translate stage first"
+        raise UsageError(f"{args.input_dir} has no {{Language}}{suffix}: {remedy}")
     paths = {}
     for name in args.languages or available:
         language = languages.find(name, args.languages_file).name

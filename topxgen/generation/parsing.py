@@ -94,19 +94,6 @@ _NOTE_AT_END = re.compile(
     re.I,
 )
 _PARENTHESIS = re.compile(r"[\s*_]*[(\[（].*[)\]）][\s*_]*")
-# A sentence to the user, in English, about the texts
-_TO_THE_USER = re.compile(
-    r"[\s*_]*(?:i(?:['’](?:ve|d|m|ll)| have| hope| trust| wrote| tried| am| can| apologi[sz]e| followed)|hope(?:fully)?|let me know|please|feel free|would you|do you|shall i|should i|want (?:me|to|another|more)|is there|"
-    r"if you|you['’]re welcome|thank you|thanks|that['’]s all|that concludes|(?:my )?apologies|sorry|remember|as you can see|as an ai|is (?:this|that) what|in these|total|word count|(?:these|this|the|both|each|all)\b.{0,20}\b(?:texts?|passages|paragraphs?|articles|response)|here (?:are|is)|note that|as requested|"
-    r"(?:happy|glad) to|end of)\b",
-    re.I,
-)
-_META = re.compile(
-    r"\b(?:texts?|passages?|paragraphs?|articles?|versions?|drafts?|wr(?:ite|ote|itten)|request\w*|help(?:s|ful)?|assist|"
-    r"languages?|topics?|translat\w+|let me know|note that i|feel free|questions?|changes|adjust\w*|further|response|word count|instructions|guidelines|mistakes|revise|for reading|that['’]s all|as an ai|hope you (?:like|enjoy)|your (?:needs|requirements)|you wanted|looking for|errors|welcome|would you like)\b",
-    re.I,
-)
-_SIGN_OFF = re.compile(r"\s*(?:(?:best|kind|warm) )?(?:regards|wishes|sincerely|cheers)[,.]?\s*", re.I)
 _SYMBOL_RANGE = r"[\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]"
 _SYMBOL = re.compile(rf"[\s*_]*{_SYMBOL_RANGE}")  # ✅
 _SYMBOLS = rf"(?:{_SYMBOL_RANGE}[\ufe0f\u200d]*\s*)+"
@@ -313,15 +300,10 @@ def _text(item: str) -> str:
     while lines and _RULE.fullmatch(lines[0]):
         del lines[0]
     for number, line in enumerate(lines):
-        if number and (
-            _RULE.fullmatch(line)
-            or _NOTE.match(line)
-            or _SIGN_OFF.fullmatch(line)
-            or (_TO_THE_USER.match(line) and _META.search(line))
-        ):
+        if number and (_RULE.fullmatch(line) or _NOTE.match(line) or is_closing_remark(line)):
             del lines[number:]
             break
-    while len(lines) > 1 and (_PARENTHESIS.fullmatch(lines[-1]) or is_closing_remark(lines[-1])):
+    while len(lines) > 1 and _PARENTHESIS.fullmatch(lines[-1]):
         del lines[-1]
     lines = [line for line in lines if not _HEADING.fullmatch(line)] or lines
     text = " ".join(" ".join(lines).split())

@@ -110,11 +110,12 @@ class Meter:
         usage: dict[str, float] = dict(self._tokens.get(stage, {}))
         return usage | ({"usd": round(self.spent(stage), 6)} if self.prices else {})
 
-    def shown(self) -> dict[str, str]:
-        """The running total, for a progress bar."""
+    def shown(self, stage: str | None = None) -> dict[str, str]:
+        """For a progress bar: what the folder has cost, or without prices the tokens of a stage, or of all."""
         if self.prices is not None:
             return {"USD": f"{self.spent():.2f}"}
-        tokens = sum(counts["prompt_tokens"] + counts["completion_tokens"] for counts in self._tokens.values())
+        stages = [own for name, own in self._tokens.items() if stage in (None, name)]
+        tokens = sum(own["prompt_tokens"] + own["completion_tokens"] for own in stages)
         return {"tokens": f"{tokens:,}"} if tokens else {}
 
     def usage(self, stage: str | None = None) -> str:
@@ -173,7 +174,7 @@ class _MeteredSampler:
                 if meter.prices is not None and meter.budget is None:
                     logger.warning(f"{UNCOUNTED}: what they cost is missing from the USD shown", extra=ONCE)
             if meter.progress is not None:
-                meter.progress.update(0, **meter.shown())
+                meter.progress.update(0, **meter.shown(self._stage))
             yield answer
         if uncounted and meter.budget is not None and not self._finishing:
             raise UsageError(
@@ -231,7 +232,7 @@ def estimate_table(
 ) -> str:
     """The estimates as lines, with the sums of tokens and money, for which those of an API lack --prices."""
     unpriced = "--prices?" if is_remote and prices is None else "-"
-    rows = [("stage", "work", "million prompt tokens", "million new tokens", "USD", "hours")]
+    rows = [("stage", "work", "prompt tokens", "new tokens", "USD", "hours")]
     totals = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     for estimate in estimates:
         money = tuple(
@@ -250,8 +251,8 @@ def estimate_table(
 
 
 def _cells(prompt, completion, money, unpriced: str) -> tuple[str, str, str]:
-    millions = [span((low / 1e6, high / 1e6)) if high else "-" for low, high in (prompt, completion)]
-    return (*millions, span(money) if money[1] else unpriced if prompt[1] or completion[1] else "-")
+    tokens = [token_span(ends) if ends[1] else "-" for ends in (prompt, completion)]
+    return (*tokens, span(money) if money[1] else unpriced if prompt[1] or completion[1] else "-")
 
 
 def span(values: Sequence[float] | None) -> str:
@@ -259,4 +260,10 @@ def span(values: Sequence[float] | None) -> str:
     if values is None:
         return ""
     low, high = (f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}" for value in values)
+    return low if low == high else f"{low} to {high}"
+
+
+def token_span(values: Sequence[float]) -> str:
+    """(fewest, most) tokens as they are shown: estimates, so two digits are enough."""
+    low, high = (f"{float(f'{value:.2g}'):,.0f}" for value in values)
     return low if low == high else f"{low} to {high}"

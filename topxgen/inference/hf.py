@@ -32,6 +32,11 @@ class HFSampler:
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        if self._tokenizer.pad_token_id is None:
+            raise UsageError(
+                f"the tokenizer of {settings.model_name_or_path} has neither a padding nor an end token; is its "
+                "tokenizer_config.json missing? Copy it back, or pass another --tokenizer_name_or_path"
+            )
         model = hub_call(
             settings.model_name_or_path,
             lambda: load_weights(

@@ -40,7 +40,8 @@ _COURTESIES = re.compile(rf"[*_]*{_COURTESY}+", re.I)
 _SPOKEN = re.compile(rf"[*_]*{_COURTESY.replace('[!.,…]', '[!.…]')}+", re.I)  # "Ok, …" may begin a translation
 _ANNOUNCES = re.compile(
     r"(?:here(?:['’]s| is| are| you go| it is)|this is|below is|the|yes|so|therefore|thus|based on|following|in|as|i(?:['’]d| would)|this|it)\b.{0,80}"
-    r"\b(?:translat\w+|would be|reads?|is|as)$|(?:let me|i['’]ll|i will|now,? )\b.{0,30}\btranslate\b.{0,60}",
+    r"\b(?:translat\w+|would be|reads?|is|as)$|(?:let me|i['’]ll|i will|i['’]d be (?:glad|happy) to|now,? )\b.{0,30}\btranslate\b.{0,60}"
+    r"|(?:here(?:['’]s| is)|(?:this|below|the following) is)\b.{0,30}\btranslation\b.{0,40}|translating\b.{0,60}",
     re.I,
 )
 # Frequent words of English; those of the second list are no words of other languages, or rare ones.

@@ -152,10 +152,12 @@ def publish(run: Run, out: Path, options: Options) -> Published:
 def _check_decontaminated(configs: list[Config]) -> None:
     missing = [source for config in configs for source in config.sources if source.filtered is None]
     if missing:
-        source = missing[0]
+        folder = missing[0].folder
+        missing = [source for source in missing if source.folder == folder]
+        names = " ".join(dict.fromkeys(repr(source.language.name) for source in missing))
         raise UsageError(
-            f"{' and '.join(dict.fromkeys(one.path.name for one in missing))} in {source.folder}: not decontaminated, so that test sets "
-            f"may be in it; run decontamination.py --input_dir {source.folder} --languages {source.language.name!r}, or pass "
+            f"{' and '.join(dict.fromkeys(source.path.name for source in missing))} in {folder}: not decontaminated, so test sets may "
+            f"be in it; run decontamination.py --input_dir {folder} --languages {names}, publish another folder alone, or pass "
             "--allow_undecontaminated to publish it with a warning"
         )
 

@@ -12,7 +12,13 @@ from topxgen.common import freshness
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.common.needs import DATASET, Need
-from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
+from topxgen.common.records import (
+    FilteredLayout,
+    folders_below,
+    read_translations,
+    target_language_of,
+    translations_name,
+)
 from topxgen.corpora import benchmarks, examples, hub_sets
 from topxgen.corpora.splits import Split, refuse_copies
 from topxgen.text.language_id import is_in_script
@@ -75,7 +81,9 @@ def _missing_language(folder: Path, language: Language) -> UsageError:
     ending = FilteredLayout(folder).filtered("").name
     present = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
     remedy = "pass another --data_dir or --target_languages"
-    if (folder / translations_name(language.name)).is_file():
+    if below := folders_below(folder, f"{language.name}{ending}"):
+        remedy = f"pass --data_dir {below}"
+    elif (folder / translations_name(language.name)).is_file():
         remedy = f"run decontamination.py --input_dir {folder} --languages {language.name!r} first"
     return UsageError(
         f"{folder} has no {language.name}{ending} (languages present: {', '.join(present) or 'none'}); {remedy}"

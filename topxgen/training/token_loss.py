@@ -58,7 +58,12 @@ class TokenLoss:
         model.forward = types.MethodType(forward, model)
         if self._head is None:
             raise self._unknown_head()
-        self._head.register_forward_pre_hook(self._intercept)
+        self._hook = self._head.register_forward_pre_hook(self._intercept)
+
+    def remove(self) -> None:
+        """Leave the model as it was."""
+        self._hook.remove()
+        del self._model.forward
 
     @property
     def _head(self):

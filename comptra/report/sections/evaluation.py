@@ -15,6 +15,7 @@ from comptra import evaluate
 from comptra.report import Options
 from comptra.report.sections import evaluation_sentences, evaluation_systems
 from comptra.report.sections.evaluation_systems import TOLERANCE, Found
+from comptra.scores.systems import loader_of_test_sets
 from comptra.tables import Cell, Table, marks_of, matrix, series, title_of, variants
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
@@ -75,7 +76,7 @@ def collect(run: Run, options: Options) -> dict | None:
     if not (run.translations or run.evaluations or run.experiments):
         return None
     with hub.offline():
-        load = evaluation_systems.loader(run.translations, options.benchmark_dir)
+        load = loader_of_test_sets(run.translations, options.benchmark_dir, allow_partial=True)
         args = evaluation_systems.arguments(run.translations or [run.root], options.benchmark_dir)
         found = evaluation_systems.read(run.translations, args, load)
         for folder, problem in found.unread.items():

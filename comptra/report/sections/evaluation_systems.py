@@ -3,22 +3,19 @@
 import argparse
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comptra import evaluate, evaluation_sets
+from comptra import evaluate
 from comptra.evaluation_sets import TestSet
 from comptra.scores import surface
 from comptra.scores.metrics import MetricSettings, Scorer, Test
 from comptra.scores.systems import System, read_lines, read_system
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json
-from topxgen.common.schemas import fields
-from topxgen.corpora import tables
 from topxgen.runs.folders import common_end
 from topxgen.text.languages import Language
 
@@ -31,11 +28,6 @@ TOLERANCE = 1e-6
 RECOMPUTED = {"chrf": ("chrF++", surface.chrf), "bleu": ("BLEU", surface.bleu)}
 TOKENIZERS = ("13a", "char", "intl", "none", "zh")
 TOKENIZER = re.compile(r"\btok:([^|]+)")
-MAX_ROOMS = 3  # folders above a file of a benchmark that can be its --benchmark_dir
-
-
-# What is read of a run's manifest.
-_Recorded = fields(test_set=dict)
 
 
 @dataclass
@@ -114,40 +106,6 @@ def arguments(folders: Iterable[Path], benchmark_dir: Path | None, *more: str) -
     """Those of comptra.evaluate, with its defaults, for unfinished runs, too."""
     where = ["--benchmark_dir", str(benchmark_dir)] if benchmark_dir else []
     return evaluate.build_parser().parse_args([*map(str, folders), "--allow_partial", *where, *more])
-
-
-def loader(folders: Sequence[Path], benchmark_dir: Path | None) -> Callable[..., TestSet]:
-    """`evaluation_sets.load` for read_system. Without `benchmark_dir` a benchmark is looked for where the manifests in `folders`
-    say that main.py read it, then in the Hub's cache."""
-    rooms = [benchmark_dir] if benchmark_dir else [*_recorded_rooms(folders), None]
-
-    @cache
-    def load(dataset: str, src: Language, tgt: Language, **options) -> TestSet:
-        problems: list[UsageError] = []
-        for room in rooms:
-            try:
-                return evaluation_sets.load(
-                    dataset, src, tgt, folder=room, need_pool=False, allow_partial=True, **options
-                )
-            except UsageError as error:
-                problems.append(error)
-        raise problems[-1]
-
-    return load
-
-
-def _recorded_rooms(folders: Iterable[Path]) -> list[Path]:
-    found: dict[Path, bool] = {}
-    for folder in folders:
-        try:
-            facts = read_json(folder / provenance.TRANSLATE_MANIFEST, _Recorded).get("test_set", {})
-            source = facts["test"]["sources"]["from"]
-            path = tables.split_source(source)[0]
-        except (UsageError, OSError, KeyError, TypeError, AttributeError):
-            continue
-        if path.is_absolute() and path.is_file():
-            found |= dict.fromkeys(list(path.parents)[:MAX_ROOMS], True)
-    return list(found)
 
 
 def read(folders: Iterable[Path], args: argparse.Namespace, load: Callable[..., TestSet]) -> Found:
