@@ -3,6 +3,7 @@
 import pytest
 
 from tests.attack.table import has_apertium
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.translation.apertium import Apertium
 
@@ -30,3 +31,11 @@ def test_invisible_characters_do_not_tear_words(spelled):
 
 def test_letters_and_their_marks_apart_are_the_same_letters():
     assert _translated(SENTENCE.replace("ñ", "n\u0303")) == _translated(SENTENCE)
+
+
+def test_one_of_its_programs_is_killed(monkeypatch, tmp_path):
+    monkeypatch.setenv("APERTIUM_PATH", str(tmp_path))
+    (tmp_path / "lt-proc").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "lt-proc").chmod(0o755)
+    with pytest.raises(UsageError, match="apertium eu-en was killed"):
+        _translated(SENTENCE, "Etxea ederra da.")

@@ -104,6 +104,10 @@ class Apertium:
             exit_code = process.wait()
             stderr.seek(0)
             detail = split_lines(stderr.read().strip())
+            if exit_code < 0 or exit_code > 128:  # of it, or of a program of its pipeline
+                raise UsageError(
+                    f"apertium {pair} was killed, perhaps for lack of memory; finished work is on disk: re-run the same command"
+                )
             if exit_code or (detail and not any(map(str.strip, output))):
                 raise UsageError(
                     f"apertium {pair} failed ({detail[-1] if detail else 'no message'}); is the language pair fully "
