@@ -77,7 +77,7 @@ def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_h
     )
     assert found["generate"][1:3] == ["800", "80,000"], "10 tokens a prompt and 1,000 an answer so far"
     assert found["translate"][0] == "240 sentences" and found["translate"][4] == "1.11"
-    assert found["translate"][1:3] == ["0.024", "0.0048"], "100 tokens a prompt and 20 an answer so far"
+    assert found["translate"][1:3] == ["24,000", "4,800"], "100 tokens a prompt and 20 an answer so far"
     assert found["score"][0] == "240 pairs" and found["score"][4] == "0.022", "60 have scores"
     assert "spent so far: 1.23 USD for 180 responses" in result.stdout
     assert sorted(out.rglob("*")) == before
