@@ -143,10 +143,9 @@ def cut(text: str, most: int) -> str:
 
 
 def shortened(stage: str) -> str:
-    """As much of the name of a command, and of what it does, as fits: the ends, which tell them apart."""
+    """The name of a command, and as much as fits of what it does; "generate" and "translate" always fit."""
     name, colon, what = stage.partition(": ")
-    what = cut(what, MAX_STAGE // 2)
-    return f"{cut(name, MAX_STAGE - width(colon + what))}{colon}{what}"
+    return f"{name}{colon}{cut(what, max(MAX_STAGE - width(name + colon), 10))}"
 
 
 def wrapped(text: str, columns: int) -> list[str]:

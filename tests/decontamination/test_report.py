@@ -37,12 +37,11 @@ def markdown(hits: list[dict], **counts: int) -> str:
         "tokens_per_ngram": 10,
         "counts": counts,
         "overlaps": [{**row, "language": split.language, "benchmark_texts": 1}],
-        **dict.fromkeys(("not_checked", "partial", "language_not_covered", "not_loaded"), ()),
+        **dict.fromkeys(("partial", "language_not_covered", "not_loaded"), ()),
     }
     rules = {"ngram_size": 10, "tokenizer": "unicode", "near_duplicate_threshold": None, "short_text_rule": "inside"}
     rules |= {"drop_on_sentence_overlap": "paragraph", "drop_on_translation_overlap": "pair"}
-    languages_of_report = {"Basque": part | {"settings": rules}}
-    content = {"audit": False, "settings": rules, "languages": languages_of_report, "between_benchmarks": []}
+    content = {"audit": False, "settings": rules, "languages": {"Basque": part}, "between_benchmarks": []}
     return "".join(report.as_markdown(content, {"Basque": lambda: hits}))
 
 

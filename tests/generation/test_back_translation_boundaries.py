@@ -75,7 +75,9 @@ def test_a_block_ends_when_it_has_so_many_sentences():
 
 @pytest.mark.parametrize(
     ("truncated", "end", "reasons"),
-    [(True, "", ["sentence_unfinished"]), (True, ".”", []), (True, " 1948.", []), (False, "", [])],
+    [(True, end, ["sentence_unfinished"]) for end in ("", ",", " [sic]", "**")]
+    + [(True, end, []) for end in (".”", " 1948.", "! 👍🏽", ".[1]", ". »", ".**", "।\u200f")]
+    + [(False, "", [])],
 )
 def test_the_last_sentence_of_a_text_that_was_cut_needs_an_end(truncated, end, reasons):
     """Its translation would be that of half a sentence, or a whole one."""

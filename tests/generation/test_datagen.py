@@ -66,7 +66,7 @@ def test_the_whole_job_with_apertium(tiny_lm, tmp_path):
 
 def check_whole_job(folder, count=40):
     paragraphs = records(folder / "Basque.jsonl")
-    assert len(paragraphs) == count and all(set(p) == {"text", "topic", "id"} for p in paragraphs)
+    assert len(paragraphs) == count and all(set(p) - {"truncated"} == {"text", "topic", "id"} for p in paragraphs)
     assert len({p["id"] for p in paragraphs}) == count
     translated = records(folder / TRANSLATED / "Basque_translate.jsonl")
     assert [t["sentence"] for t in translated] == [p["text"] for p in paragraphs]

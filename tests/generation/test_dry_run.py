@@ -35,7 +35,7 @@ def test_each_stage_is_estimated_in_tokens_and_money(tmp_path, datagen_here):
         for name in ("generate", "translate")
     }
     for prompt, answers, money in low.values():
-        assert money == pytest.approx(2 * prompt + 10 * answers, rel=0.05)
+        assert money == pytest.approx((2 * prompt + 10 * answers) / 1e6, rel=0.05)
     assert low["translate"][0] > 3 * low["generate"][0], "back-translation has most of the prompt tokens"
     total = float(found["total"][-1].split()[0])
     assert total == pytest.approx(low["generate"][2] + low["translate"][2], abs=0.02)
@@ -75,9 +75,9 @@ def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_h
     assert found["generate"][0] == "80 prompts" and found["generate"][4] == "1.11", (
         "40 texts, two prompts for each so far"
     )
-    assert found["generate"][1:3] == ["0.0008", "0.08"], "10 tokens a prompt and 1,000 an answer so far"
+    assert found["generate"][1:3] == ["800", "80,000"], "10 tokens a prompt and 1,000 an answer so far"
     assert found["translate"][0] == "240 sentences" and found["translate"][4] == "1.11"
-    assert found["translate"][1:3] == ["0.024", "0.0048"], "100 tokens a prompt and 20 an answer so far"
+    assert found["translate"][1:3] == ["24,000", "4,800"], "100 tokens a prompt and 20 an answer so far"
     assert found["score"][0] == "240 pairs" and found["score"][4] == "0.022", "60 have scores"
     assert "spent so far: 1.23 USD for 180 responses" in result.stdout
     assert sorted(out.rglob("*")) == before

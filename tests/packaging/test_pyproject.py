@@ -141,7 +141,7 @@ def write_index_of_torch(folder: Path, version: str) -> None:
 
 def test_ci_runs_all_tests_but_the_slow_ones():
     options = PYPROJECT["tool"]["pytest"]["ini_options"]
-    assert "--strict-markers -m 'not slow and not medium'" in options["addopts"]
+    assert "-m 'not slow and not medium'" in options["addopts"]
     assert [line.partition(":")[0] for line in options["markers"]] == ["medium", "slow"]
     commands = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert commands[2] == "set -euo pipefail", "no tests at all (exit code 5) is a failure, too"

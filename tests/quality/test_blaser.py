@@ -193,12 +193,11 @@ def test_texts_are_embedded_once_across_calls_and_languages_do_not_mix(folder, m
     assert sum(sizes) == distinct + 2  # the Basque sentence, now read as English, and the new one
 
 
-def test_the_cache_keeps_to_its_size_and_what_was_used_last(folder, model_pt, monkeypatch):
+def test_the_cache_keeps_to_its_size_and_what_was_used_last(folder, model_pt):
     sentences, translations = zip(*PAIRS, strict=True)
     one = max(len(text.encode()) for text in sentences + translations) + 100 + 4 * WIDTH
+    small = Blaser(model_pt, folder, cache_bytes=4 * one)
     expected = Blaser(model_pt, folder).score(sentences, translations, BASQUE, ENGLISH)
-    monkeypatch.setattr(blaser, "CACHE_BYTES", 4 * one)
-    small = Blaser(model_pt, folder)
     assert small.score(sentences, translations, BASQUE, ENGLISH) == pytest.approx(expected, abs=1e-6)
     assert 0 < small._vectors._size <= 4 * one
     sizes = encoded_rows(small._encoder)

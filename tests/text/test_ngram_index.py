@@ -481,6 +481,15 @@ def test_texts_are_decoded_alone_as_within_a_paragraph(text, encoded):
     assert ContaminationIndex(entries([text]), 10).find([paragraph]).keys() == {0}
 
 
+@pytest.mark.parametrize("copied", [str.upper, str.lower, lambda text: unicodedata.normalize("NFD", text)])
+@pytest.mark.parametrize(
+    "text",
+    ["Но как тот, кто там не был, это так ясно ей сказал?", "У її села все так, як у його села, а не там, де ми."],
+)
+def test_copies_of_cyrillic_texts_in_other_letters_are_found(text, copied):
+    assert ContaminationIndex(entries([text]), 10).find([copied(text)]).keys() == {0}
+
+
 def test_sentences_of_an_encoded_benchmark_text_are_near_duplicates():
     long = "The cat sat on the mat near the door. A dog came by and looked at it with great interest."
     options = {"near_duplicate_threshold": 0.6, "split_sentences": lambda text: text.split(". ")}

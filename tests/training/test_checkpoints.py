@@ -129,7 +129,6 @@ def test_a_list_that_is_none(trained, tmp_path, content):
         {"log_history": [3]},
         {"best_metric": "0.5"},
         {"stateful_callbacks": []},
-        {"stateful_callbacks": {}},
         {"stateful_callbacks": {"PairTrainer": {"unlogged": [], "logged": 1.0, "last_logged_step": 3}}},
         {"unknown": 1},
     ],
@@ -140,6 +139,15 @@ def test_a_state_of_other_types(trained, tmp_path, changed):
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     checkpoints.mark_complete(path.parent, processes=1, sharding="none")
     assert checkpoints.newest_complete(output) == output / "checkpoint-2"
+
+
+def test_checkpoints_of_earlier_versions_are_accepted(trained, tmp_path):
+    output = unfinished(trained, tmp_path / "run")
+    path = output / "checkpoint-4" / "checkpoint_files.json"
+    saved = json.loads(path.read_text())
+    saved["files"] = {name: checkpoints._checksum(path.parent / name, ends_only=True) for name in saved["files"]}
+    path.write_text(json.dumps(saved))
+    assert checkpoints.newest_complete(output) == path.parent
 
 
 def test_objects_of_deepspeed_are_accepted_and_no_others(tmp_path):
@@ -176,8 +184,7 @@ def zero_checkpoint(folder: Path, step: int, stage: int = 3, processes: int = 2)
         name = f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"
         torch.save({"module": torch.ones(3)}, states / name)
     (folder / "latest").write_text(states.name)
-    sums = {"unlogged": [1.0], "logged": 1.0, "last_logged_step": step}
-    log = {"global_step": step, "max_steps": 9, "log_history": [], "stateful_callbacks": {checkpoints.SUMS: sums}}
+    log = {"global_step": step, "max_steps": 9, "log_history": []}
     (folder / "trainer_state.json").write_text(json.dumps(log))
     checkpoints.mark_complete(folder, processes=processes, sharding=f"ZeRO-{stage}")
     return folder

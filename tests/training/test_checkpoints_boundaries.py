@@ -19,21 +19,25 @@ def checkpoint(output, step: int, **files: bytes):
     folder.mkdir(parents=True)
     save_file({"weights": torch.zeros(1)}, folder / "model.safetensors")
     torch.save({"state": {}}, folder / "optimizer.pt")
-    sums = {checkpoints.SUMS: {"unlogged": [1.0], "logged": 1.0, "last_logged_step": step}}
-    state = TrainerState(global_step=step, max_steps=9, stateful_callbacks=sums)
-    state.save_to_json(str(folder / checkpoints.STATE_FILE))
+    TrainerState(global_step=step, max_steps=9).save_to_json(str(folder / "trainer_state.json"))
     for name, content in files.items():
         (folder / name).write_bytes(content)
     checkpoints.mark_complete(folder, processes=2)
     return folder
 
 
-def test_corruption_is_found(tmp_path):
-    large = bytes(200_000)
+@pytest.mark.parametrize("by_earlier_version", [False, True])
+def test_corruption_is_found(tmp_path, by_earlier_version):
+    large = bytes(3 * checkpoints.ENDS_BYTES)
     folder = checkpoint(tmp_path, 1, large=large)
+    if by_earlier_version:  # with digests of both ends alone
+        saved = json.loads((folder / checkpoints.CHECKSUM_FILE).read_text())
+        saved["files"] = {name: checkpoints._checksum(folder / name, ends_only=True) for name in saved["files"]}
+        (folder / checkpoints.CHECKSUM_FILE).write_text(json.dumps(saved))
     assert checkpoints.find_corruption(folder) is None
     assert json.loads((folder / checkpoints.CHECKSUM_FILE).read_text())["processes"] == 2
-    for position in (0, len(large) // 2, len(large) - 1):
+    ends = (0, checkpoints.ENDS_BYTES - 1, len(large) - checkpoints.ENDS_BYTES, len(large) - 1)
+    for position in (*ends, *(() if by_earlier_version else (checkpoints.ENDS_BYTES, len(large) // 2))):
         changed = bytearray(large)
         changed[position] = 1
         (folder / "large").write_bytes(changed)

@@ -16,7 +16,7 @@ from topxgen.common.schemas import decode
 from topxgen.decontamination.parallel_jsonl import ChunkResult
 from topxgen.text.ngram_index import ContaminationIndex
 
-RULES_VERSION = 5  # of the rules below and of the tokens; results of another version are not reused
+RULES_VERSION = 6  # of the rules below and of the tokens; results of another version are not reused
 MAX_DEPTH = 100  # of lists and objects in each other: what is much deeper can be read, but not written
 MAX_REPORTED_CHARS = 5000  # of a text in the hits file
 DROP_ON_SENTENCE_OVERLAP = ("paragraph", "pair", "keep")

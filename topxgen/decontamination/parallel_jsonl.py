@@ -83,6 +83,7 @@ def filter_jsonl(
     if (
         finished
         and (finished["settings"], finished["input"]) == (settings, source)
+        and ("lines" in finished["counts"] or not source["bytes"])
         and all(
             _size_and_time(manifest.parent / name).items() <= facts.items()
             for name, facts in finished["outputs"].items()

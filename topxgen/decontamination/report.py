@@ -62,19 +62,19 @@ class Rules(TypedDict):
     drop_on_translation_overlap: Literal["pair", "paragraph", "keep"]
 
 
-class Part(TypedDict):
+class Part(TypedDict, total=False):
     """What the report says of a language."""
 
-    input: str
-    input_sha256: str
-    tokens_per_ngram: int
-    settings: Rules
-    counts: dict[str, int]
+    input: Required[str]
+    input_sha256: Required[str]
+    tokens_per_ngram: Required[int]
+    settings: Rules  # missing in reports of older versions, as is not_checked
+    counts: Required[dict[str, int]]
     not_checked: list[str]
-    overlaps: list[Overlaps]
-    partial: list[tuple[str, str]]
-    language_not_covered: list[tuple[str, str]]
-    not_loaded: list[tuple[str, str]]
+    overlaps: Required[list[Overlaps]]
+    partial: Required[list[tuple[str, str]]]
+    language_not_covered: Required[list[tuple[str, str]]]
+    not_loaded: Required[list[tuple[str, str]]]
 
 
 class SharedPair(TypedDict):
@@ -264,7 +264,7 @@ def as_markdown(report: dict, hits: dict[str, Hits]) -> Iterator[str]:
     yield from rules(report["settings"])
     for language, part in report["languages"].items():
         yield f"## {language}\n\n"
-        if part["settings"] != report["settings"]:
+        if part.get("settings", report["settings"]) != report["settings"]:
             yield "Checked by other rules. "
             yield from rules(part["settings"])
         yield from language_tables(part)
@@ -297,7 +297,7 @@ def rules(settings: Rules) -> Iterator[str]:
 def language_tables(part: dict) -> Iterator[str]:
     """What was found in a language and what was not checked, as Markdown, without the texts."""
     counts = Counter(part["counts"])
-    for reason in part["not_checked"]:
+    for reason in part.get("not_checked", []):
         yield f"**Not checked: {_escape(reason)}.**\n\n"
     yield f"{_escape(part['input'])}, {part['tokens_per_ngram']} tokens per n-gram in this language.\n\n"
     kept_paragraphs, kept_pairs = _kept(counts)

@@ -31,7 +31,8 @@ WROTE, TRANSLATED = "wrote the paragraphs in", "translated them into"  # languag
 
 
 _Manifest = fields(command=list[str])
-_Report = fields(languages=dict[str, dict])
+_Report = fields(languages=dict[str, dict], settings=dict)
+_OLDER = {"not_checked": [], "partial": [], "language_not_covered": [], "not_loaded": []}
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def _add_report(origin: Origin, folder: Path) -> None:
     part = report.get("languages", {}).get(name)
     try:
         if part is not None:
+            part = {**_OLDER, "settings": report.get("settings"), **part}  # reports of older versions lack some
             schemas.check(part, Part)
             origin.report = part
             return

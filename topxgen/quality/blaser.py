@@ -52,8 +52,8 @@ def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languag
 class PairScorer:
     """Scores of pairs by a network over the vectors of their texts."""
 
-    def __init__(self, encode: Callable[[list[str], Language], "Tensor"]):
-        self._vectors = VectorCache(encode)
+    def __init__(self, encode: Callable[[list[str], Language], "Tensor"], cache_bytes: int = CACHE_BYTES):
+        self._vectors = VectorCache(encode, cache_bytes)
 
     def score(
         self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
@@ -85,23 +85,31 @@ class PairScorer:
 class Blaser(PairScorer):
     """Scores of translations.
 
-    `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar` and `dtype` are those of
-    SonarEncoder. BLASER's own network always computes in float32. The most recently used vectors (with their texts up to
-    CACHE_BYTES) are kept between calls, so that a text is not embedded twice.
+    `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar`, `dtype` and
+    `batch_tokens` are those of SonarEncoder. BLASER's own network always computes in float32. The most recently used
+    vectors (with their texts up to `cache_bytes`) are kept between calls, so that a text is not embedded twice.
 
     Raises UsageError if a part does not load or the two do not fit together.
     """
 
-    def __init__(self, blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, *, dtype: str = "float32"):
+    def __init__(
+        self,
+        blaser: str = DEFAULT,
+        sonar: str = sonar_encoder.DEFAULT,
+        *,
+        dtype: str = "float32",
+        batch_tokens: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ):
         checkpoint = read_checkpoint(sonar)
         weights = read_weights(weight_file(blaser), checkpoint)
         self._name, self._dtype = f"BLASER ({blaser}, {sonar})", dtype
-        self._encoder = SonarEncoder(checkpoint, dtype=dtype)
+        self._encoder = SonarEncoder(checkpoint, dtype=dtype, batch_tokens=batch_tokens)
         self._weights = [
             tuple(weights[f"mlp.{layer}.{kind}"].to(self._encoder.device).float() for kind in ("weight", "bias"))
             for layer in _LAYERS
         ]
-        super().__init__(self._encoder.encode)
+        super().__init__(self._encoder.encode, cache_bytes)
 
     @property
     def truncated(self) -> int:
@@ -138,10 +146,10 @@ class Blaser(PairScorer):
 
 
 class VectorCache:
-    """An LRU cache of text vectors by language, made by `encode(texts, language)` -> (n, width)."""
+    """An LRU cache of text vectors by language, made by `encode(texts, language)` -> (n, width); `limit` in bytes."""
 
-    def __init__(self, encode: Callable[[list[str], Language], "Tensor"]):
-        self._encode = encode
+    def __init__(self, encode: Callable[[list[str], Language], "Tensor"], limit: int = CACHE_BYTES):
+        self._encode, self._limit = encode, limit
         self._kept: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
         self._size = 0
 
@@ -163,7 +171,7 @@ class VectorCache:
                 vectors[text] = vector = vector.clone()  # a view would keep the whole batch in memory
                 self._kept[language.flores, text] = vector
                 self._size += _bytes(text, vector)
-            while self._size > CACHE_BYTES:
+            while self._size > self._limit:
                 (_, text), vector = self._kept.popitem(last=False)
                 self._size -= _bytes(text, vector)
         return torch.stack([vectors[text] for text in texts])

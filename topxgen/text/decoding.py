@@ -3,19 +3,24 @@
 
 import html
 import re
+import unicodedata
 from urllib.parse import unquote, unquote_plus
 
 from topxgen.text.words import as_utf8
 
-# Lead bytes of UTF-8 and the bytes that follow them, read as Latin-1 or Windows-1252
-_MISREAD = re.compile("(?:[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{1,3})+")
+# A lead byte of UTF-8 and the bytes that follow it, read as Latin-1 or Windows-1252
+_MISREAD = "[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+_IS_MISREAD, _MISREAD_RUN = re.compile(_MISREAD), re.compile(f"(?:{_MISREAD}{{1,3}})+")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _PERCENT = re.compile("%[0-9A-F]{2}")
-_CYRILLIC, _LIKE_LATIN, _LATIN = "Ѐ-ԯ", "аеосрхуіјѕһԁԛԝАВЕКМНОРСТХІЈЅ", "aeocpxyijshdqwABEKMHOPCTXIJS"
-_HAS_CYRILLIC, _LOOKALIKES = re.compile(f"[{_CYRILLIC}]"), str.maketrans(_LIKE_LATIN, _LATIN)
-# A word without Cyrillic letters but those
-_LOOKS_LATIN = re.compile(rf"(?<!\w)(?:[^\W{_CYRILLIC}]|[{_LIKE_LATIN}])+(?!\w)")
+# ё may be written е. Of the letters behind the space, the capitals alone look Latin.
+_LIKE_LATIN, _LATIN = "аеёосрхуіјѕһԁԛԝАЕЁОСРХУІЈЅҺԀԚԜ ВКМНТ", "aeëocpxyijshdqwAEËOCPXYIJSHDQW BKMHT"
+_LOOKALIKES, _CAPITALS_ALONE = str.maketrans(_LIKE_LATIN, _LATIN), _LIKE_LATIN.partition(" ")[2]
+_OTHERS = "".join(char for char in map(chr, range(0x400, 0x530)) if char not in _LIKE_LATIN)
+_HAS_CYRILLIC = re.compile("[Ѐ-ԯ]")
+# A word without other Cyrillic letters; with a Latin one if it would not look Latin in small letters, so that case makes no difference
+_LOOKS_LATIN = re.compile(rf"(?<!\w)(?:[^\W{_OTHERS}{_CAPITALS_ALONE}]++|(?=\w*[a-zA-Z])[^\W{_OTHERS}]++)(?!\w)")
 
 
 def decoded(text: str) -> str:
@@ -31,10 +36,11 @@ def decoded(text: str) -> str:
     if text.isascii():
         return text
     for _ in range(2):
-        if not _MISREAD.search(text):
+        if not _IS_MISREAD.search(text):
             break
-        text = _MISREAD.sub(lambda found: as_utf8(found[0]), text)
+        text = _MISREAD_RUN.sub(lambda found: as_utf8(found[0]), text)
     if _HAS_CYRILLIC.search(text):  # by words, so that a sentence in a paragraph is decoded as it is alone
+        text = unicodedata.normalize("NFC", text)
         text = _LOOKS_LATIN.sub(lambda found: found[0].translate(_LOOKALIKES), text)
     return text
 

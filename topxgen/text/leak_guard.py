@@ -12,7 +12,7 @@ from topxgen.text.decoding import decoded
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 
-VERSION = 6  # of what counts as a leak
+VERSION = 7  # of what counts as a leak
 NGRAM_WORDS = 10  # as in decontamination.py
 # Of a test text, in runs of NGRAM_WORDS; a shorter text (from six words on) has to be in the other one as a whole.
 MIN_SHARED = 0.5

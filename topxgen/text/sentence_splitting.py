@@ -17,6 +17,7 @@ MIN_CHARACTERS = 40  # of a sentence (words.length), as in the published system:
 _ALWAYS_CLOSING = frozenset("”)]」』》〉】）")
 # “ ‘ « ‹ close in German and its neighbours; the others are apostrophes.
 _CLOSING = _ALWAYS_CLOSING | frozenset("\"“„«»‹›'‘’‚‛`´ʻʼʽʹ′ꞌ")
+_BEHIND_END, _EMOJI_OR_SPACES = _CLOSING | frozenset("*_"), frozenset(["Zs", "Cf", "Mn", "Sk", "So"])
 _HIDDEN = _CLOSING | frozenset("([「『《〈【（")
 _TERMINATORS = ".!?…‼⁇⁈⁉。！？｡؟۔।॥"  # in every language, beside its own
 # [1] and [2, 3] anywhere, [note 1] after a word or a full stop, ¹ after a full stop.
@@ -294,8 +295,11 @@ def load(name: str, language: Language, paragraphs: Iterable[str]):
 
 
 def has_end(sentence: str, language: Language) -> bool:
-    """Whether a sentence ends with a terminator, inside quotation marks or not."""
-    return sentence.rstrip("".join(_CLOSING))[-1:] in {*language.terminators, *_TERMINATORS}
+    """Whether a sentence ends with a terminator; quotation marks, footnotes, emoji and marks of bold type may follow."""
+    for char in reversed(re.sub(_FOOTNOTE, "", sentence)):
+        if char not in _BEHIND_END and unicodedata.category(char) not in _EMOJI_OR_SPACES:
+            return char in {*language.terminators, *_TERMINATORS}
+    return False
 
 
 def sentence_reject_reasons(sentences: list[str], identifier, language: Language) -> list[str | None]:

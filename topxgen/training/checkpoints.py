@@ -4,6 +4,7 @@ A run that is killed while it saves leaves a folder that looks like a checkpoint
 exists and whose files match it, and loads no pickle that names anything but tensors and numbers.
 """
 
+import hashlib
 import logging
 import os
 import re
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 CHECKSUM_FILE = "checkpoint_files.json"
 SUMS = "PairTrainer"  # the key of PairTrainer's own state in trainer_state.json
 CARD_FILE, STATE_FILE = "README.md", "trainer_state.json"
+# Checkpoints of earlier versions have digests, of this many digits, of the first and the last 64 KiB of each file.
+ENDS_DIGITS, ENDS_BYTES = 16, 1 << 16
 # Prefixes of a checkpoint's files that belong to the run, not to the model.
 RUN_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "global_step", "latest")
 RUN_STATE += ("zero_to", CHECKSUM_FILE.removesuffix(".json"), "pytorch_model_fsdp")
@@ -48,13 +51,21 @@ def mark_complete(folder: Path, **facts) -> None:
     write_json(folder / CHECKSUM_FILE, {**facts, "files": listed})
 
 
-def _checksum(path: Path) -> tuple[int, str]:
-    """(size in bytes, SHA-256 in hex)."""
-    return path.stat().st_size, checksums.sha256_of(path)
+def _checksum(path: Path, ends_only: bool = False) -> list[int | str]:
+    """[size in bytes, SHA-256 in hex]."""
+    size = path.stat().st_size
+    if not ends_only:
+        return [size, checksums.sha256_of(path)]
+    with open(path, "rb") as file:
+        head = file.read(ENDS_BYTES)
+        file.seek(max(0, size - ENDS_BYTES))
+        return [size, hashlib.sha256(head + file.read()).hexdigest()[:ENDS_DIGITS]]
 
 
 _FileList = fields(processes=int, sharding=str, files=Required[dict[str, tuple[int, str]]])
 _LogEntry = fields(step=Required[int])
+
+
 _Sums = fields(
     unlogged=Required[Annotated[list[float], msgspec.Meta(min_length=1)]],
     logged=Required[float],
@@ -107,13 +118,15 @@ def _files_of_zero(folder: Path, saved: dict) -> Iterator[str]:
             yield next(filter(written.fullmatch, files), f"{step}/{name}")
 
 
-def find_change(path: Path, checksum: tuple[int, str]) -> str | None:
+def find_change(path: Path, checksum: list[int | str]) -> str | None:
     """How a file differs from the one that was written, if it does."""
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != checksum[0]:
         return f"has {path.stat().st_size} bytes instead of {checksum[0]}"
-    return None if checksums.sha256_of(path) == checksum[1] else "does not match its checksum"
+    if _checksum(path, ends_only=len(checksum[1]) == ENDS_DIGITS) != checksum:
+        return "does not match its checksum"
+    return None
 
 
 def find_unloadable(folder: Path, names: str = "*") -> str | None:
@@ -144,7 +157,7 @@ def _load_without_tensors(path: Path) -> None:
         state = decode(path.read_bytes(), _TrainerState)
         if state["global_step"] != step_of(path.parent):
             raise ValueError(f"it is of step {state['global_step']}")
-        check(state.get("stateful_callbacks", {}).get(SUMS), _Sums)
+        check(state.get("stateful_callbacks", {}).get(SUMS), _Sums | None)
         TrainerState.load_from_json(str(path))
 
 
@@ -212,5 +225,5 @@ def copy_best_model(folder: Path, output_dir: Path) -> dict[str, str]:
     for path in sorted(files, key=lambda path: path.suffix == ".safetensors"):
         with open(path, "rb") as source, replacing(output_dir / path.name, "wb") as copy:
             shutil.copyfileobj(source, copy)
-    known = file_list(folder)["files"]
-    return {path.name: known[path.name][1] if path.name in known else checksums.sha256_of(path) for path in files}
+    known = {name: digest for name, (_, digest) in file_list(folder)["files"].items() if len(digest) > ENDS_DIGITS}
+    return {path.name: known.get(path.name) or checksums.sha256_of(path) for path in files}

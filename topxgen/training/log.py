@@ -130,11 +130,15 @@ class TrackioLog(TrainerCallback):
 def complete(path: Path, state) -> None:
     """Complete the log of a run that was killed between its last checkpoint and its last line."""
     last = path.read_bytes().rpartition(b"\n{")[2] if path.exists() else b""
-    if b'"train_loss"' not in last or not last.endswith(b"\n"):
-        sums = state.stateful_callbacks[SUMS]
+    sums = state.stateful_callbacks.get(SUMS)
+    if sums and not (b'"train_loss"' in last and last.endswith(b"\n")):
         train_loss = (sums["logged"] + sums["unlogged"][0]) / state.global_step
-        times = {"epoch": state.epoch, "step": state.global_step}
-        summary = {"total_flos": state.total_flos, "train_loss": train_loss, **times}
+        summary = {
+            "total_flos": state.total_flos,
+            "train_loss": train_loss,
+            "epoch": state.epoch,
+            "step": state.global_step,
+        }
         write_atomic(path, map(to_line, [*state.log_history, summary]))
 
 

@@ -67,6 +67,7 @@ class PairTrainer(Trainer):
             self.token_loss = TokenLoss(inner, decoder, loss_chunk_size)
         self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
         self.saves_for_signal = False  # only: not at this step without one
+        self._sums_are_known = True  # not so after a resume from a checkpoint of an earlier version
 
     # Loss
 
@@ -118,7 +119,7 @@ class PairTrainer(Trainer):
             tokens = int(self._tokens) * self.accelerator.num_processes
             logs["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
             self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
-        if "train_loss" in logs:  # transformers divides by the steps since the last resume
+        if "train_loss" in logs and self._sums_are_known:  # transformers divides by the steps since the last resume
             logs["train_loss"] = self._total_loss_scalar / max(1, self.state.global_step)
         super().log(logs, start_time)
 
@@ -133,9 +134,10 @@ class PairTrainer(Trainer):
 
     def restore_sums(self) -> None:
         """The reverse, after a resume, in which transformers starts them anew; processes share the sum equally if there were more or fewer of them."""
-        if not self.state.global_step:
+        sums = self.state.stateful_callbacks.get(checkpoints.SUMS)
+        self._sums_are_known = sums is not None or not self.state.global_step
+        if sums is None:
             return
-        sums = self.state.stateful_callbacks[checkpoints.SUMS]
         unlogged, processes = sums["unlogged"], self.accelerator.num_processes
         same = len(unlogged) == processes
         self._tr_loss += unlogged[self.accelerator.process_index] if same else sum(unlogged) / len(unlogged)
