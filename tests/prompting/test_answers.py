@@ -320,6 +320,7 @@ def test_what_only_looks_like_talk_around_a_translation(answer, source, target):
         ("Here is the translation:\n\n(Lehena) Denok gara aske.", "First: All are free.", "Basque", "(Lehena) Denok gara aske."),
         ('"Bai," said the man.\n"Yes," esan zuen gizonak.', '"Bai," said the man.', "Basque", '"Yes," esan zuen gizonak.'),
         ('English: "It is closed."\n"Itxita."', '"It is closed."', "Basque", '"Itxita."'),
+        ('English: " It is closed."\nItxita.', '" It is closed."', "Basque", "Itxita."),
         ('"Zubia "joan den" neguan itxi zuten."', SOURCE, "Basque", 'Zubia "joan den" neguan itxi zuten.'),
         ('""Bai", esan zuen."', '"Yes," he said.', "Basque", '"Bai", esan zuen.'),
         ('"Bai", esan zuen. "Ez."', "Yes, he said. No.", "Basque", '"Bai", esan zuen. "Ez."'),

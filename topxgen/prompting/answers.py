@@ -261,7 +261,7 @@ def _echoes(line: str, following: str, source: str) -> bool:
     if not bare_source or not bare.endswith(bare_source) or _NOTE.match(following):
         return False
     label = bare.removesuffix(bare_source)
-    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*[\"“«]?", label)) if label else len(unicode_words(source)) > 3
+    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*[\s\"“«]*", label)) if label else len(unicode_words(source)) > 3
 
 
 def _of_json(text: str, source: str, target: str) -> str:
