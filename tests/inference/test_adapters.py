@@ -451,9 +451,11 @@ def test_the_name_of_a_module_may_hold_that_of_a_factor():
     assert _has_effect(name.format("A"), {}, tensors) and not _has_effect(name.format("B"), {}, tensors)
 
 
+@pytest.mark.parametrize("late", [0, 1])
 @pytest.mark.parametrize("case", ["own EOS", "does not fit", "not visible", "whole model"])
-def test_an_adapter_behind_a_server(case, good, tiny_lm, tmp_path, caplog):
-    """vLLM's server lists the folder of an adapter, but ends its responses at the base's tokens, and serves one that does not fit."""
+def test_an_adapter_behind_a_server(case, late, good, tiny_lm, tmp_path, caplog):
+    """vLLM's server lists the folder of an adapter, but ends its responses at the base's tokens, and serves one that does not fit.
+    So does one that starts after the command."""
     folder = shutil.copytree(good, tmp_path / "adapter")
     (folder / "generation_config.json").write_text('{"eos_token_id": [7]}')
     if case == "does not fit":
@@ -463,11 +465,12 @@ def test_an_adapter_behind_a_server(case, good, tiny_lm, tmp_path, caplog):
         listed["parent"] = None
     with ApiServer() as server:
         server.models = [None, {"id": [1], "parent": 2}, listed, {"id": "base", "root": tiny_lm, "parent": None}]
-        problem = (
-            pytest.raises(UsageError, match="the adapter lacks") if case == "does not fit" else contextlib.nullcontext()
-        )
-        with problem:
-            run("openai", server, chats(2))
+        server.late = late
+        try:
+            _, ending, _ = run("openai", server, chats(2), max_concurrent_requests=1)
+        except UsageError as error:
+            ending = error
+    assert ("the adapter lacks" in str(ending)) == (case == "does not fit")
     ends = {"own EOS": [[7]] * 2, "does not fit": []}.get(case, [None] * 2)
     assert [body.get("stop_token_ids") for body in server.bodies] == ends
     assert ("is not visible here" in caplog.text) == (case == "not visible")

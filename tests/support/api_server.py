@@ -63,6 +63,7 @@ class ApiServer:
         )
         self.key, self.respond = key, respond or (lambda prompt: f"answer to {prompt}")
         self.models: list[dict] = []  # which a GET lists
+        self.late = 0  # how many GETs come before it can answer
         self.held = lambda name: False  # whether an answer has to wait for what the test waits for
         self.arrivals: list[tuple[str, int, float]] = []
         self.bodies: list[dict] = []
@@ -124,7 +125,9 @@ class ApiServer:
         path = first.split()[1]
         if first.startswith("GET"):
             found = {"object": "list", "data": self.models}
-            await self._send(writer, 200 if self.models else 404, json.dumps(found).encode())
+            self.late -= 1
+            status = 503 if self.late >= 0 else 200 if self.models else 404
+            await self._send(writer, status, json.dumps(found).encode())
             return True
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
         if path in ("/tokenize", "/detokenize"):

@@ -263,6 +263,9 @@ class RemoteSampler:
                 async with asyncio.timeout(self._settings.request_timeout):
                     response = await call
                 parsed = _checked(self._read(response, settings))
+            except UsageError as error:  # found out with the first request
+                self._finish(error)
+                continue
             except Exception as error:
                 failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:

@@ -36,6 +36,7 @@ FILTERED = re.compile(
     r"content.?filter|safety|recitation|prohibited|block|spii|sensitive|guardrail|refusal|toxic|moderat|policy|inspection",
     re.I,
 )
+NOT_THERE = (502, 503, 504)  # of proxies before a server that starts
 PENALTIES = ("presence_penalty", "frequency_penalty")  # which OpenAI's client knows
 
 
@@ -62,7 +63,7 @@ class OpenAISampler(RemoteSampler):
             api_key=self._key, base_url=self._url, max_retries=0, timeout=None, http_client=http
         )
         self._connection_errors = (openai.APIConnectionError,)
-        self._end_tokens = [] if self._is_openai else self._loop.run(self._ask_for_end_tokens())
+        self._end_tokens = [] if self._is_openai else self._loop.run(self._ask_for_end_tokens_now())
 
     @classmethod
     def _find_key(cls, settings: ModelSettings) -> str:
@@ -111,15 +112,17 @@ class OpenAISampler(RemoteSampler):
             options["extra_body"] = {"repetition_penalty": 1.0, **others}
         if settings.repetition_penalty != 1.0:
             options.setdefault("extra_body", {})["repetition_penalty"] = settings.repetition_penalty
-        if self._end_tokens:
-            options.setdefault("extra_body", {})["stop_token_ids"] = self._end_tokens
-        if chat:
-            return self._client.chat.completions.create(messages=request.prompt, **options)
-        return self._complete(request.prompt, options)
+        return self._send(request.prompt, options)
 
-    async def _complete(self, prompt: str, options: dict):
+    async def _send(self, prompt: str | list[dict[str, str]], options: dict):
         """A plain prompt is read as in training and by local engines: behind the tokenizer's special tokens, once, and without those
         that it appends (EOS would end the text that is to go on)."""
+        if self._end_tokens is None:
+            self._end_tokens = await self._ask_for_end_tokens()
+        if self._end_tokens:
+            options.setdefault("extra_body", {})["stop_token_ids"] = self._end_tokens
+        if not isinstance(prompt, str):
+            return await self._client.chat.completions.create(messages=prompt, **options)
         before = after = ""
         if not self._is_openai:
             before, after = await self._once("special tokens", self._ask_for_special_tokens)
@@ -199,14 +202,26 @@ class OpenAISampler(RemoteSampler):
             return "".join(names[:start]), "".join(names[start + size :])
         return "", ""
 
+    async def _ask_for_end_tokens_now(self) -> list[int] | None:
+        """None if the server is not there yet: then the first requests ask again."""
+        try:
+            async with asyncio.timeout(MAX_WAIT_FOR_LIST):
+                return await self._ask_for_end_tokens()
+        except UsageError:
+            raise
+        except Exception:
+            return None
+
     async def _ask_for_end_tokens(self) -> list[int]:
         """See served_end_tokens. Raises UsageError for an adapter that does not fit."""
         from topxgen.inference.served_adapters import served_end_tokens
 
         cards = []
-        with contextlib.suppress(Exception):  # other servers have no list, or are not there yet
-            async with asyncio.timeout(MAX_WAIT_FOR_LIST):
-                cards = list((await self._client.models.list()).data)
+        try:
+            cards = list((await self._client.models.list()).data)
+        except Exception as error:  # other servers have no list
+            if isinstance(error, self._connection_errors) or getattr(error, "status_code", None) in NOT_THERE:
+                raise
         return served_end_tokens(self._settings.model_name_or_path, cards, self._settings.trust_remote_code)
 
     async def _ask_for_template(self, messages: list[dict[str, str]]) -> str:
