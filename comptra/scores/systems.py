@@ -232,8 +232,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
         facts = test_set.facts
         if _references_digest(manifest.get("test_set", {})) not in (None, _references_digest(facts)):
             logger.warning(
-                f"the references of {what} have changed since main.py finished {folder} (another release, an edited file?): "
-                "the scores use the present ones"
+                f"the references of {what} are not those of {folder} (another release, an edited file, the --benchmark_dir of another "
+                f"run?): the scores use {facts['test']['references']['from']}"
             )
     if not rows:
         if not args.allow_partial:
