@@ -38,7 +38,7 @@ datagen:
   number_of_icl_phrases: 2
   prompt_template: continuation
   dtype: float32
-  max_new_tokens: 48
+  max_new_tokens: 96
   request_batch_size: 8
   number_of_instructions: 12
   back_translator: {translator}
@@ -312,7 +312,7 @@ def test_the_paragraphs_may_be_those_of_an_api(tmp_path, tiny_lm, datagen):
     changed = {
         "  inference_api: hf\n  languages": own,
         "  dtype: float32\n": "",
-        "max_new_tokens: 48\n  request_batch_size: 8\n": "max_new_tokens: 48\n",
+        "max_new_tokens: 96\n  request_batch_size: 8\n": "max_new_tokens: 48\n",
     }
     changed |= {"{demonstration_pool: udhr}": datagen}
     _, planned = plan(tmp_path, tiny_lm, **changed)
