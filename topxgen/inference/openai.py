@@ -63,7 +63,9 @@ class OpenAISampler(RemoteSampler):
             api_key=self._key, base_url=self._url, max_retries=0, timeout=None, http_client=http
         )
         self._connection_errors = (openai.APIConnectionError,)
-        self._end_tokens = [] if self._is_openai else self._loop.run(self._ask_for_end_tokens_now())
+        self._end_tokens: list[int] | None = [] if self._is_openai else None
+        if not self._is_openai:
+            self._loop.run(self._find_end_tokens_now())
 
     @classmethod
     def _find_key(cls, settings: ModelSettings) -> str:
@@ -118,7 +120,7 @@ class OpenAISampler(RemoteSampler):
         """A plain prompt is read as in training and by local engines: behind the tokenizer's special tokens, once, and without those
         that it appends (EOS would end the text that is to go on)."""
         if self._end_tokens is None:
-            self._end_tokens = await self._ask_for_end_tokens()
+            await self._find_end_tokens()
         if self._end_tokens:
             options.setdefault("extra_body", {})["stop_token_ids"] = self._end_tokens
         if not isinstance(prompt, str):
@@ -202,17 +204,17 @@ class OpenAISampler(RemoteSampler):
             return "".join(names[:start]), "".join(names[start + size :])
         return "", ""
 
-    async def _ask_for_end_tokens_now(self) -> list[int] | None:
-        """None if the server is not there yet: then the first requests ask again."""
+    async def _find_end_tokens_now(self) -> None:
+        """If the server is not there yet, the first requests ask again."""
         try:
             async with asyncio.timeout(MAX_WAIT_FOR_LIST):
-                return await self._ask_for_end_tokens()
+                await self._find_end_tokens()
         except UsageError:
             raise
         except Exception:
-            return None
+            return
 
-    async def _ask_for_end_tokens(self) -> list[int]:
+    async def _find_end_tokens(self) -> None:
         """See served_end_tokens. Raises UsageError for an adapter that does not fit."""
         from topxgen.inference.served_adapters import served_end_tokens
 
@@ -222,7 +224,9 @@ class OpenAISampler(RemoteSampler):
         except Exception as error:  # other servers have no list
             if isinstance(error, self._connection_errors) or getattr(error, "status_code", None) in NOT_THERE:
                 raise
-        return served_end_tokens(self._settings.model_name_or_path, cards, self._settings.trust_remote_code)
+        if self._end_tokens is None:  # else another of the first requests was faster
+            model, trusted = self._settings.model_name_or_path, self._settings.trust_remote_code
+            self._end_tokens = served_end_tokens(model, cards, trusted)
 
     async def _ask_for_template(self, messages: list[dict[str, str]]) -> str:
         model = self._settings.model_name_or_path
