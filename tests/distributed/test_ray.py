@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from itertools import count
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.ray_runs import RAY, decontaminate, workers
-from tests.support.runs import lines_in
+from tests.support.runs import ROOT, lines_in
 from topxgen import distributed
 from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
@@ -44,21 +46,11 @@ class Slow:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def listening() -> set[tuple[str, int]]:
+def listening() -> set[str]:
     """The addresses on which this process and its children wait for connections."""
     me = psutil.Process()
     connections = [one for process in [me, *me.children(recursive=True)] for one in process.net_connections("inet")]
-    return {
-        (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
-        for one in connections
-        if one.status == psutil.CONN_LISTEN
-    }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def others():
-    """What engines of earlier tests in this process listen on."""
-    return listening()
+    return {one.laddr.ip.removeprefix("::ffff:") for one in connections if one.status == psutil.CONN_LISTEN}
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +104,31 @@ def test_an_error_of_a_worker_is_the_drivers(pool):
         list(pool.map([Call("square", (2,)), Call("fails", ("one clear line",))]))
 
 
+ALONE = """
+import json, os, sys
+from pathlib import Path
+from tests.distributed.test_ray import Slow, listening
+from topxgen import distributed
+
+pool = distributed.start(Slow(Path(sys.argv[1])), distributed.Plan("ray", "squares", 1, gpus=0))
+results = list(pool.map([distributed.Call("square", (3,))]))
+ray = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+print(json.dumps([results, sorted(listening()), ray]))
+pool.close()
+"""
+
+
 @pytest.mark.medium
-def test_a_local_cluster_listens_on_the_loopback_address_alone_and_needs_a_token(pool, others):
-    assert list(pool.map([Call("square", (3,))])) == [9]
-    found = [ip for ip, _ in listening() - others]
-    assert len(found) > 3 and set(found) <= {"127.0.0.1", "::1"}
-    assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+def test_a_local_cluster_listens_on_the_loopback_address_alone_and_needs_a_token(noted):
+    """In a process of its own, since Ray reads these variables as it is imported, which vLLM does, too."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", ALONE, noted]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**own, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    results, addresses, ray = json.loads(done.stdout.splitlines()[-1])
+    assert results == [9] and {"127.0.0.1"} <= set(addresses) <= {"127.0.0.1", "::1"}
+    assert ray["RAY_AUTH_MODE"] == "token" and len(ray["RAY_AUTH_TOKEN"]) == 64
+    assert ray["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 @pytest.mark.slow
