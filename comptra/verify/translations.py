@@ -91,10 +91,9 @@ def _check_test_set(audit: Audit, path: Path, manifest: dict) -> None:
     if not can_load(audit, dataset):
         return audit.skip(path, f"the texts of {dataset}: pass --benchmark_dir with a copy of it")
     args = arguments(audit, test_files=test_files(audit, path, manifest))
+    load_test_set = loader_of_test_sets((), args.benchmark_dir, allow_partial=True)
     with quiet():
-        system = read_system(
-            path.parent, args, loader_of_test_sets((), args.benchmark_dir, True)
-        )  # compares the sentences
+        system = read_system(path.parent, args, load_test_set)  # compares the sentences
     claimed = manifest.get("test_set", {}).get("test", {})
     found = system.facts["test"] if system else {}
     for side in ("sources", "references"):

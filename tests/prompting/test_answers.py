@@ -311,7 +311,7 @@ def test_what_only_looks_like_talk_around_a_translation(answer, source, target):
 @pytest.mark.parametrize(
     "answer, source, target, translation",
     [
-        ('Translation: She told us it is a "random act."', "Ta ce mana kamar haka ne", "English", 'She told us it is a "random act."'),
+        ('Translation: The police called it a "random act."', "Ta ce mana kamar haka ne", "English", 'The police called it a "random act."'),
         ("Okay. Here is the translation: Nakuja.", "Fine, I'm coming.", "Swahili", "Nakuja."),
         ("Bản dịch: Cầu đóng cửa.", "The bridge is closed.", "Vietnamese", "Cầu đóng cửa."),
         ("Basque: Hara: itxita.", "Look: it is closed.", "Basque", "Hara: itxita."),

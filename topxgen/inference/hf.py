@@ -178,7 +178,7 @@ class HFSampler:
         """How many tokens an answer has, with the token that ended it. `is_stopped`: a stop string did, so that what follows is
         padding, which may be an end token, too."""
         ends = self._end_tokens | {self._tokenizer.pad_token_id}
-        length = next((i for i, token in enumerate(row) if token in ends), len(row))
+        length = len(up_to_end(row, ends))
         return length + (length < len(row) and not is_stopped)
 
     def close(self) -> None:
