@@ -312,16 +312,14 @@ class Generation:
                 self._reject(prompt, f"{prompt.id}.{index}", reason, response, record)
                 index += self._pipeline.texts_per_prompt
                 continue
-            finished, is_cut = len(texts), False
-            if ended_by == "length" and not (is_cut := (part := self._pipeline.finished_part(response)) is None):
-                finished = len(self._pipeline.parse(part) or [])
-            for number, text in enumerate(texts):
-                wanted = self._target.wants(self.kept, prompt.language)
-                if wanted and number >= finished:
+            finished, is_cut = len(texts), ended_by == "length"
+            if is_cut and (part := self._pipeline.finished_part(response)) is not None:
+                finished, is_cut = len(self._pipeline.parse(part) or []), False
+            for number, text in enumerate(texts, start=1):
+                wanted, truncated = self._target.wants(self.kept, prompt.language), is_cut and number == len(texts)
+                if wanted and number > finished:
                     self._reject(prompt, f"{prompt.id}.{index}", "unfinished", text, record)
-                elif wanted and self._keeps(
-                    prompt, f"{prompt.id}.{index}", text, record, is_cut and number == len(texts) - 1
-                ):
+                elif wanted and self._keeps(prompt, f"{prompt.id}.{index}", text, record, truncated):
                     kept.append(text)
                 index += 1
         self._pipeline.judged(prompt, kept)
