@@ -110,6 +110,37 @@ def test_only_what_is_missing_runs(place):
     )
 
 
+@pytest.mark.parametrize("printed", ["12", "12;cluster", "12 jobs are waiting\n12", "", "test passed"])
+def test_what_sbatch_prints_and_gets(place, monkeypatch, printed):
+    """The number below a site's own lines; without one, the jobs before it are cancelled. What the run file requests comes before
+    SBATCH_ variables, and a job in which submit.py runs passes none of its own on."""
+    write(place, CHECKED, SCORED, "slurm: {evaluate: {partition: cpu}}")
+    put(place / "bin/squeue", "printf '7 other R|/home/run/slurm/a.sbatch\\n8 \\377|x'")
+    put(place / "bin/scancel", 'echo "$@" > cancelled')
+    second = 'echo "$PRINTED"; env > variables; echo "$@" > called'
+    put(place / "bin/sbatch", f'case "$*" in *afterok*) {second};; *) echo 11;; esac')
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    for name, value in {
+        "PRINTED": printed,
+        "SLURM_JOB_ID": "5",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_CONF": "here",
+    }.items():
+        monkeypatch.setenv(name, value)
+    result = submit()
+    if printed[:2] != "12":
+        assert result.returncode == 2 and "sbatch printed no number of a job, but" in result.stderr, result.stderr
+        assert (place / "cancelled").read_text() == "11\n"
+        return
+    assert result.returncode == 0 and "\n12  evaluate: depends" in result.stdout, result.stderr
+    called = (place / "called").read_text()
+    assert all(
+        f"{word} " in called for word in ("--partition=cpu", "--export=ALL", "--requeue", "--dependency=afterok:11")
+    )
+    variables = (place / "variables").read_text()
+    assert "SLURM_CONF=here" in variables and not re.search("^SLURM_(JOB|ARRAY)", variables, re.M)
+
+
 class InProcess:
     """subprocess.run of a script of the project."""
 
