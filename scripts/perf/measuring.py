@@ -61,7 +61,11 @@ def run_measured(words: Sequence[object], fine: Sequence[int] = (0,)) -> dict:
     if process.returncode not in fine:
         raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{errors}")
     cpu = usage.ru_utime + usage.ru_stime
-    return {"seconds": round(time.perf_counter() - began, 2), "cpu_seconds": round(cpu, 1), "peak_mib": usage.ru_maxrss // 1024}
+    return {
+        "seconds": round(time.perf_counter() - began, 2),
+        "cpu_seconds": round(cpu, 1),
+        "peak_mib": usage.ru_maxrss // 1024,
+    }
 
 
 def in_turns(sides: dict[str, Callable[[], float]], rounds: int, unit: str) -> None:
