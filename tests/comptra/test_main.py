@@ -290,6 +290,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
             r"--metadata_dir 'a\n\x1b[2Jb' must be a plain name without slashes and control",
         ),
         (("--metadata_dir", ""), "--metadata_dir is empty; is a shell variable unset?"),
+        (("--metadata_dir", ".lock"), "--metadata_dir '.lock' is a name of files that runs keep beside their results"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_loaded(flags, message, main_here, tmp_path):

@@ -240,7 +240,9 @@ class ContaminationIndex:
         if len(as_written) == len(entry_tokens):
             ngram = as_written[place : place + length]
         kind = "ngram" if length == n else "short_text"
-        return first, Match(self.entries[entry], kind, " ".join(ngram), sum(counts[first : last + 1]), texts=last - first + 1)
+        return first, Match(
+            self.entries[entry], kind, " ".join(ngram), sum(counts[first : last + 1]), texts=last - first + 1
+        )
 
 
 def _merged(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
