@@ -35,6 +35,7 @@ from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, report
 from topxgen.decontamination.run import (
     RULES,
+    check_allowed,
     check_kept,
     check_paths,
     filter_file,
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         __doc__,
         section="decontamination",
         rules=(*RULES, SHARD_RULE),
+        check=check_allowed,
         incomplete="texts that were compared with nothing",
     )
 

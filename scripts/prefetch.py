@@ -12,19 +12,16 @@ the end, all at once. The folder has the layout of HF_HOME and may be copied to 
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from topxgen.common import flag_rules
 from topxgen.common.cli import EXIT_INCOMPLETE, FLAG, Parser, run_main
 from topxgen.common.console import aligned, show
-from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.experiments import fetching
 from topxgen.experiments.assets import Asset, assets, read_commands
 from topxgen.experiments.chain import add_set_flag
-
-RULES = (Rule(("hashes",), "--check", lambda args: args.check),)
 
 
 def build_parser() -> Parser:
@@ -34,21 +31,25 @@ def build_parser() -> Parser:
                         help="folder to download to, in the layout of HF_HOME [$HF_HOME, else ~/.cache/huggingface]")  # fmt: skip
     add_set_flag(parser)
     parser.add_argument("--check", **FLAG, help="only list what is missing, without a network")
-    parser.add_argument("--hashes", **FLAG, help="--check: also read each file and compare its digest")
+    parser.add_argument(
+        "--hashes",
+        **FLAG,
+        help="also read each file and compare its digest; without --check, download again those that differ",
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    flag_rules.check(RULES, args)
     found = [command for file in args.files for command in read_commands(file, args.set)]
+    whole = fetching.is_intact if args.hashes else fetching.has_size
     if args.check:
-        return check(args, assets(found, args.folder))
+        return check(args, assets(found, args.folder), whole)
     from huggingface_hub import constants
 
     folder = args.folder or Path(constants.HF_HOME)
     with OutputLock(folder, "prefetch", flag="--folder"):
         fetching.quiet_downloads()
-        fetcher = fetching.Fetcher(folder)
+        fetcher = fetching.Fetcher(folder, whole)
         rows = fetcher.fetch(found)
         script = fetching.write_environment(folder)
     code = report(rows, fetcher.problems)
@@ -56,11 +57,10 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def check(args: argparse.Namespace, rows: list[Asset]) -> int:
+def check(args: argparse.Namespace, rows: list[Asset], whole: Callable[[Path, dict], bool]) -> int:
     from huggingface_hub import constants
 
     folder = args.folder or Path(constants.HF_HOME)
-    whole = fetching.is_intact if args.hashes else fetching.has_size
     problems = dict(fetching.damaged(folder, whole))
     return report(rows, problems | (dict(fetching.damaged_blobs(folder, rows)) if args.hashes else {}))
 

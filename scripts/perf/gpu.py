@@ -5,8 +5,8 @@
     bash scripts/perf/gpu.sh --tiny                 # the same code in small shapes, on any machine
 
 Needs torch, transformers, accelerate, peft, sacrebleu, sentencepiece and what they bring, and no network. Models have the
-shapes of the published ones and random weights. Each part is a process with a time limit of its own; what it had measured
-before it failed, or ran out of time, is kept.
+shapes of the published ones and random weights. Each part is a process with a time limit of its own. Every figure is written
+as soon as it is known, so that those of a run that fails, or is cut, are kept.
 """
 
 import argparse
@@ -29,6 +29,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
 import train_gpu
 from measuring import as_flags, command_line
 
+from topxgen.common.files import read_json, write_json
 from topxgen.doctor import arithmetic
 
 FORMULA = (
@@ -260,10 +261,10 @@ def main() -> int:
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # to measure in this process
     args = parser.parse_args()
     if args.part:
-        figures = {}
+        results = read_json(args.output)
         for more in PARTS[args.part][1](args.tiny):
-            figures |= more
-            args.output.write_text(json.dumps(figures))
+            results[args.part] |= more
+            write_json(args.output, results)
         return 0
 
     import torch
@@ -274,15 +275,15 @@ def main() -> int:
     for name in args.parts:
         limit, function = PARTS[name]
         print(f"{name}: {function.__doc__}", flush=True)
-        with tempfile.TemporaryDirectory() as place:
-            kept, began = Path(place, "figures.json"), time.perf_counter()
-            command = [sys.executable, __file__, "--part", name, "--output", str(kept), *["--tiny"] * args.tiny]
-            problem = run_limited(command, limit)
-            figures = json.loads(kept.read_text()) if kept.exists() else {}
-        results[name] = figures | {"seconds": round(time.perf_counter() - began, 1)}
+        results[name], began = {}, time.perf_counter()
+        write_json(args.output, results)
+        command = [sys.executable, __file__, "--part", name, "--output", str(args.output), *["--tiny"] * args.tiny]
+        problem = run_limited(command, limit)
+        results = read_json(args.output)  # with the figures of the part
+        results[name]["seconds"] = round(time.perf_counter() - began, 1)
         if problem:
             results[name]["problem"] = problem
-        args.output.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(args.output, results)
         print(f"  {json.dumps(results[name])}", flush=True)
     print(f"{device}: {args.output}")
     return 1 if any("problem" in results[name] for name in args.parts) else 0

@@ -19,7 +19,7 @@ from tests.support.doctor_runs import (
     write_run,
 )
 from tests.support.runs import in_process
-from topxgen.doctor import arithmetic, checkpoints
+from topxgen.doctor import arithmetic, checkpoints, gpus
 from topxgen.training.model import TrainableModel, count_parameters
 
 
@@ -148,6 +148,9 @@ def test_what_is_not_known_of_gpus_is_said(tmp_path):
     assert "memory unknown" in of(found, "gpus", "note")[0] and both.startswith(
         f"{tmp_path}/llama: datagen, train: unknown: the memory of the GPU is not listed; weights take 16.1 GB"
     )
+    users = "GPU-00000000-1111-2222-3333-444444444444, 4711, python, [N/A]"
+    [used] = gpus.check(SimpleNamespace(gpus=gpus.parse(GB10, users)))
+    assert "capability 12.1; in use by process 4711 (python)" in used.text
     found = findings(
         PATH=nvidia_smi(
             tmp_path / "bad", ["NVIDIA-SMI has failed because it couldn't communicate with the driver"], code=9

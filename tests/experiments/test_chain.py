@@ -182,6 +182,7 @@ def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
             "section decontamination: benchmark 'in/other.jsonl': there is no file or folder in/other.jsonl",
         ),
         ("udhrr", "benchmark 'udhrr' does not exist; choose one of flores, ntrex"),
+        ("in/bench.tsv], allow_missing: [Basque", "section decontamination: --allow_missing 'Basque' does not exist"),
         ("my.tsv:Basque", "section decontamination: my.tsv has 2 columns (column 1, column 2); name one as in my.tsv:"),
     ],
 )

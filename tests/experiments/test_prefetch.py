@@ -59,10 +59,12 @@ def test_the_environment_of_a_copied_folder_loads_models_and_data_without_the_hu
         "print(hub.local_folder('org/writer'), [len(s.texts) for s in benchmarks.load('flores', languages.find('Hausa'))])\n"
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    line = f'source {tmp_path}/moved/env.sh && "$PYTHON" -c "$CODE" && echo "$HF_HOME $SACREBLEU"'
+    # As in a shell whose user has changed what cd does.
+    line = 'cd() { builtin cd "$@" && ls; }; CDPATH="$PLACE"; builtin cd "$PLACE"; source moved/env.sh; builtin cd "$HERE"\n'
+    line += '"$PYTHON" -c "$CODE" && echo "$HF_HOME $SACREBLEU"'
     result = subprocess.run(
         ["bash", "-euc", line],
-        env=env | {"PYTHON": sys.executable, "CODE": code},
+        env=env | {"PYTHON": sys.executable, "CODE": code, "PLACE": str(tmp_path), "HERE": str(ROOT)},
         cwd=ROOT,
         capture_output=True,
         text=True,

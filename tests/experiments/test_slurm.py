@@ -42,6 +42,8 @@ MISTAKES = [
     ("slurm: {extra: [--exclusive -a 0-99]}", "write options of sbatch"),
     ("slurm: {main: {extra: --wrap=true}}", "section slurm, main: extra has '--wrap=true'"),
     ('slurm: {extra: ["--comment=a\\nrm -rf /"]}', "write options of sbatch"),
+    ("slurm: {extra: [--comment='a]}", "write options of sbatch"),
+    ("slurm: {extra: [--chdir=/tmp]}", "but --chdir is set for each job"),
     ("slurm: {warning: 5}", "warning is 5, not a whole number from 60 to 65535"),
     ("slurm: {time: 3}", "with time 3 a job of decontamination gets its signal to stop as it starts, 120 s (warning) and up to 60 s"),
     (f"{TRAIN}}}\nslurm: {{gres: none, time: 1:00:00, train: {{time: 11:00}}}}", "with time 11:00 a job of train gets its signal to stop"),

@@ -39,6 +39,7 @@ def carry_out(text: str, task: int | None = None, code: int = 0, **variables: st
         (143, 2, {}, "requeue 7_2"),  # not the job, which may be the whole array's
         (143, None, {"SLURM_RESTART_COUNT": "50"}, ""),
         (143, None, {"SLURM_RESTART_COUNT": "49"}, "requeue 9"),
+        (143, None, {"BASH_ENV": "full_disk"}, "requeue 9"),
         (0, None, {}, ""),
         (1, None, {}, ""),
         (2, 1, {}, ""),
@@ -48,6 +49,7 @@ def carry_out(text: str, task: int | None = None, code: int = 0, **variables: st
 def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requeued):
     """With a stand-in for scontrol that notes what it is called with."""
     put(place / "bin/scontrol", 'echo "$@" > called')
+    put(place / "full_disk", "exec > /dev/full")
     monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
     line = ("stage", "bash", "-c", f"exit {code}")
     job = slurm.Job("job", "evaluate", NOTHING.command, slurm.Resources(), (line,), step=NOTHING)
@@ -108,6 +110,37 @@ def test_only_what_is_missing_runs(place):
         "#SBATCH --array=0-1\n" in found["decontamination"]
         and "Basque_translate.jsonl has changed" in found["decontamination"]
     )
+
+
+@pytest.mark.parametrize("printed", ["12", "12;cluster", "12 jobs are waiting\n12", "", "test passed"])
+def test_what_sbatch_prints_and_gets(place, monkeypatch, printed):
+    """The number below a site's own lines; without one, the jobs before it are cancelled. What the run file requests comes before
+    SBATCH_ variables, and a job in which submit.py runs passes none of its own on."""
+    write(place, CHECKED, SCORED, "slurm: {evaluate: {partition: cpu}}")
+    put(place / "bin/squeue", "printf '7 other R|/home/run/slurm/a.sbatch\\n8 \\377|x'")
+    put(place / "bin/scancel", 'echo "$@" > cancelled')
+    second = 'echo "$PRINTED"; env > variables; echo "$@" > called'
+    put(place / "bin/sbatch", f'case "$*" in *afterok*) {second};; *) echo 11;; esac')
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    for name, value in {
+        "PRINTED": printed,
+        "SLURM_JOB_ID": "5",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_CONF": "here",
+    }.items():
+        monkeypatch.setenv(name, value)
+    result = submit()
+    if printed[:2] != "12":
+        assert result.returncode == 2 and "sbatch printed no number of a job, but" in result.stderr, result.stderr
+        assert (place / "cancelled").read_text() == "11\n"
+        return
+    assert result.returncode == 0 and "\n12  evaluate: depends" in result.stdout, result.stderr
+    called = (place / "called").read_text()
+    assert all(
+        f"{word} " in called for word in ("--partition=cpu", "--export=ALL", "--requeue", "--dependency=afterok:11")
+    )
+    variables = (place / "variables").read_text()
+    assert "SLURM_CONF=here" in variables and not re.search("^SLURM_(JOB|ARRAY)", variables, re.M)
 
 
 class InProcess:

@@ -96,12 +96,17 @@ def layout_of(args: argparse.Namespace, scratch: Path) -> FilteredLayout:
     return FilteredLayout(scratch if args.shard is None else args.output_dir / shards.AUDIT)
 
 
-def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:
-    """Raise UsageError for what would fail later, has no effect, overwrites what is read, or compares texts with themselves."""
-    flag_rules.check(RULES, args)
+def check_allowed(args: argparse.Namespace) -> None:
+    """Raise UsageError for an --allow_missing that is none of the benchmarks, such as a language."""
     for name in args.allow_missing:
         if name not in args.benchmarks:
             raise unknown_choice("--allow_missing", name, args.benchmarks)
+
+
+def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:
+    """Raise UsageError for what would fail later, has no effect, overwrites what is read, or compares texts with themselves."""
+    flag_rules.check(RULES, args)
+    check_allowed(args)
     if (target := languages.find(args.target_language, args.languages_file).name) in inputs:
         raise UsageError(f"{target} is one of the --languages and the language of the translations; pass another one")
     layout = FilteredLayout(args.output_dir)

@@ -213,6 +213,7 @@ def _of_one(gpu: GPU) -> Finding:
     what = f"{gpu.name}, {memory}, capability {capability}"
     if gpu.users or (gpu.used or 0) > IN_USE:
         who = ", ".join(gpu.users) or "processes that are not shown here"
-        what = f"{what}; {(gpu.used or 0) / 1e9:.1f} GB in use by {who}"
+        used = "" if gpu.used is None else f"{gpu.used / 1e9:.1f} GB "
+        what = f"{what}; {used}in use by {who}"
         return note(where, what, "wait for it, or choose others with CUDA_VISIBLE_DEVICES")
     return Finding(OK if gpu.memory and gpu.capability else NOTE, where, what)

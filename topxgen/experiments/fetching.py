@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 RECORD = "prefetched.json"
 ENVIRONMENT = "env.sh"
 BLOB_NAMES = {64: "sha256", 40: "git"}  # the digest that the name of a blob in the Hub's cache is, by its length
+AGAIN = "scripts/prefetch.py --hashes downloads it again"
 CONNECT_S = 10.0
 WORKERS = 4  # downloads at a time
 MB = 1_000_000
@@ -75,10 +76,11 @@ def read_record(folder: Path) -> Record:
 
 
 class Fetcher:
-    """Fetches what commands need into `folder`; `problems` are the lines of what could not be had, by asset."""
+    """Fetches what commands need into `folder`; `problems` are the lines of what could not be had, by asset. `whole`: has_size or
+    is_intact, of files that an earlier run has verified."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.record = folder, read_record(folder)
+    def __init__(self, folder: Path, whole: Callable[[Path, File], bool]):
+        self.folder, self.record, self._whole = folder, read_record(folder), whole
         self.problems: dict[str, str] = {}
         self._done: set[tuple[str, str, str | None]] = set()
 
@@ -93,12 +95,13 @@ class Fetcher:
                 return assets(found, self.folder)
             listings = [listing for asset in todo if asset.is_on_hub and (listing := self._list(asset))]
             self._check_space(listings)
-            missing = sum(file["size"] for one in listings for file in self._lacking(one).values())
+            lacking = [self._lacking(listing) for listing in listings]
+            missing = sum(file["size"] for files in lacking for file in files.values())
             with Progress("download", round(missing / MB), "MB") as progress:
-                for listing in listings:
-                    self._download(listing, progress)
+                for listing, files in zip(listings, lacking, strict=True):
+                    self._download(listing, files, progress)
             for asset in todo:
-                if asset.kind == needs.SENTENCEPIECE and asset.problem:
+                if asset.kind == needs.SENTENCEPIECE:
                     self._fetch_sentencepiece(asset)
 
     def _list(self, asset: Asset) -> Listing | None:
@@ -141,7 +144,7 @@ class Fetcher:
         return {
             name: file
             for name, file in listing.files.items()
-            if known.get(name) != file or not has_size(listing.path(self.folder, name), file)
+            if known.get(name) != file or not self._whole(listing.path(self.folder, name), file)
         }
 
     def _verified(self, listing: Listing) -> dict[str, File]:
@@ -163,9 +166,9 @@ class Fetcher:
                 "larger disk"
             )
 
-    def _download(self, listing: Listing, progress: Progress) -> None:
+    def _download(self, listing: Listing, lacking: dict[str, File], progress: Progress) -> None:
         """The files of a repository that are lacking; refs/main last, if all are there."""
-        asset, lacking, place = listing.asset, self._lacking(listing), listing.place(self.folder)
+        asset, place = listing.asset, listing.place(self.folder)
         for part in place.glob("blobs/*.incomplete"):  # of a run that was killed; names are not used again
             part.unlink()
         verified: Repository = {"commit": listing.commit, "files": {**self._verified(listing)}}
@@ -212,6 +215,10 @@ class Fetcher:
         from sentencepiece import SentencePieceProcessor
 
         path = sentencepiece_file(asset.name, self.folder)
+        name = path.relative_to(self.folder).as_posix()
+        known = self.record["files"].get(name)
+        if not asset.problem and (known is None or self._whole(path, known)):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._problems_of(asset):
             with urllib.request.urlopen(SPM_MODELS[asset.name]["url"], timeout=CONNECT_S) as response:
@@ -223,7 +230,7 @@ class Fetcher:
             with replacing(path, "wb") as file:
                 file.write(data)
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-            self.record["files"][path.relative_to(self.folder).as_posix()] = {"size": len(data), "digest": digest}
+            self.record["files"][name] = {"size": len(data), "digest": digest}
             write_json(self.folder / RECORD, self.record)
 
     @contextmanager
@@ -270,8 +277,8 @@ def damaged(folder: Path, whole: Callable[[Path, File], bool] = has_size) -> Ite
         place = hub.repository(key, hub_cache(folder)) / "snapshots" / repository["commit"]
         for file, facts in repository["files"].items():
             if not whole(place / file, facts):
-                what = "damaged" if (place / file).exists() else "not there"
-                yield key.partition("/")[2], f"{file} is {what}"
+                state = "damaged" if (place / file).exists() else "not there"
+                yield key.partition("/")[2], f"{file} is {state}; {AGAIN}"
                 break
     if record["files"]:
         from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
@@ -279,7 +286,7 @@ def damaged(folder: Path, whole: Callable[[Path, File], bool] = has_size) -> Ite
         names = {sentencepiece_file(key, folder): key for key in SPM_MODELS}
         for file, facts in record["files"].items():
             if not whole(folder / file, facts):
-                yield names.get(folder / file, file), "it is damaged or not there"
+                yield names.get(folder / file, file), f"it is damaged or not there; {AGAIN}"
 
 
 def damaged_blobs(folder: Path, rows: Iterable[Asset]) -> Iterator[tuple[str, str]]:
@@ -296,7 +303,7 @@ def damaged_blobs(folder: Path, rows: Iterable[Asset]) -> Iterator[tuple[str, st
                     f"{row.name}: {file} was not compared: neither prefetch.py nor the Hub's cache has its digest"
                 )
             elif not is_intact(path, File(size=path.stat().st_size, digest=f"{kind}:{name}")):
-                yield row.name, f"{file} is damaged"
+                yield row.name, f"{file} is damaged; {AGAIN}"
                 break
 
 
@@ -317,9 +324,10 @@ def environment() -> str:
     return "\n".join(
         [
             "# Written by scripts/prefetch.py; source it in jobs on nodes without internet. The folder may be copied or moved.",
-            'export HF_HOME="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)"',
+            # A function cd of the user's, and cd itself with CDPATH, may print.
+            'export HF_HOME="$(CDPATH= builtin cd -- "$(dirname -- "${BASH_SOURCE[0]:-$0}")" && pwd)"',
             *lines,
-            '[ -w "$HF_HOME" ] || export HF_DATASETS_CACHE="${HF_DATASETS_CACHE:-${TMPDIR:-/tmp}/datasets-$USER}"',
+            '[ -w "$HF_HOME" ] || export HF_DATASETS_CACHE="${HF_DATASETS_CACHE:-${TMPDIR:-/tmp}/datasets-$(id -u)}"',
             "",
         ]
     )

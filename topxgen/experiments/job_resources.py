@@ -1,6 +1,7 @@
 """What jobs of a run file request of SLURM: its section `slurm`, checked."""
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -43,7 +44,7 @@ class Resources:
 
 # Options of sbatch that a chain of jobs depends on: another value would break it, or be ignored.
 OWN_OPTIONS = (
-    "array", "dependency", "error", "job-name", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "output", "requeue", "signal", "wrap",
+    "array", "chdir", "dependency", "error", "job-name", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "output", "requeue", "signal", "wrap",
 )  # fmt: skip
 KEYS = tuple(field.name for field in fields(Resources))
 _DEFAULTS = {
@@ -107,6 +108,14 @@ def seconds(time: str) -> int:
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
+def _is_quoted(line: str) -> bool:
+    """Whether each quote has another one that ends it."""
+    try:
+        return bool(shlex.split(line))
+    except ValueError:
+        return False
+
+
 def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> dict:
     """The values of Resources by name. Raises UsageError."""
     checked = {}
@@ -126,7 +135,12 @@ def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> d
                 given = re.findall(r"(?<!\S)--([\w-]+)", str(line))  # sbatch takes the beginning of a name, too
                 if own := [option for option in OWN_OPTIONS if any(map(option.startswith, given))]:
                     raise UsageError(f"{where}: extra has {line!r}, but --{own[0]} is set for each job; remove it")
-                if not (isinstance(line, str) and re.match(r"--(?!.*\s-\w)", line) and line.isprintable()):
+                if not (
+                    isinstance(line, str)
+                    and re.match(r"--(?!.*\s-\w)", line)
+                    and line.isprintable()
+                    and _is_quoted(line)
+                ):
                     raise UsageError(
                         f"{where}: extra has {line!r}; write options of sbatch, such as [--constraint=a100]"
                     )

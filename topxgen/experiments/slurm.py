@@ -9,6 +9,7 @@ import argparse
 import copy
 import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -38,6 +39,7 @@ SIGNAL_EARLY_S = 60  # SLURM may send the signal that much earlier than it was a
 LEAVE_S = 30  # of the warning, for the job to requeue itself
 TEXT_METRICS = ("auto", "chrf", "bleu", "lang", "ter")  # and what begins so: comptra.evaluate needs no GPU for them
 GROWING = ("self-instruct", "knn-instruct")  # pipelines whose prompts show earlier texts: they have no shards
+_CLIENT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # variables of SLURM that are no job's
 _UNSAFE = re.compile(r"[%\\\"'\x00-\x1f\x7f]")  # what SLURM or a quoted #SBATCH line would take for something else
 
 
@@ -293,22 +295,7 @@ def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = 
     """The text of a job's script; `folder` is the run's, `title` a short name for it. Raises UsageError for paths that no script can
     have."""
     job, folder = planned.job, folder.absolute()
-    logs = place(folder) / "logs"
-    for path in (Path.cwd(), logs):
-        if _UNSAFE.search(str(path)):
-            raise UsageError(f"{path}: SLURM does not accept this path; use one without %, quotes and backslashes")
-    array = ()
-    if job.shards:
-        limit = f"%{job.resources.at_once}" if job.resources.at_once else ""
-        array = (f"--array={_ranges(planned.tasks)}{limit}",)
-    options = (
-        f"--job-name={job_name(title, job.name)}",
-        f'--chdir="{Path.cwd()}"',
-        f'--output="{logs}/%x-{"%A_%a" if job.shards else "%j"}.log"',
-        "--open-mode=append",
-        *array,
-        *job.resources.options(),
-    )
+    options = _options(planned, folder, title)
     settings = {
         "JOB_MARK": str(mark(folder, job)),
         "JOB_DIGEST": job.digest,
@@ -333,6 +320,26 @@ def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = 
     )
 
 
+def _options(planned: Planned, folder: Path, title: str) -> list[str]:
+    """Of sbatch, as lines of a script have them."""
+    job, logs, array = planned.job, place(folder.absolute()) / "logs", ()
+    for path in (Path.cwd(), logs):
+        if _UNSAFE.search(str(path)):
+            raise UsageError(f"{path}: SLURM does not accept this path; use one without %, quotes and backslashes")
+    if job.shards:
+        limit = f"%{job.resources.at_once}" if job.resources.at_once else ""
+        array = (f"--array={_ranges(planned.tasks)}{limit}",)
+    return [
+        f"--job-name={job_name(title, job.name)}",
+        f'--chdir="{Path.cwd()}"',
+        f'--output="{logs}/%x-{"%A_%a" if job.shards else "%j"}.log"',
+        "--open-mode=append",
+        "--export=ALL",
+        *array,
+        *job.resources.options(),
+    ]
+
+
 def job_name(title: str, name: str) -> str:
     return re.sub(r"[^\w.-]", "-", f"{title}-{name}", flags=re.ASCII)
 
@@ -353,12 +360,12 @@ def _shown(line: Sequence[str]) -> str:
 
 
 def queued(folder: Path) -> list[str]:
-    """The user's jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also
-    those count that were submitted by hand. Raises UsageError."""
+    """The jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also those
+    count that were submitted by hand or by another user. Raises UsageError."""
     own = place(folder).resolve()
-    lines = split_lines(_call(["squeue", "--me", "--noheader", "--format=%i %j %T|%o"]))
-    jobs = (line.partition("|") for line in lines)
-    return [job for job, _, path in jobs if Path(path).parent.resolve() == own]
+    lines = split_lines(_call(["squeue", "--noheader", "--format=%i %j %T|%o"]))
+    jobs = ((job, Path(path).parent) for job, _, path in (line.rpartition("|") for line in lines))
+    return [job for job, path in jobs if path.parts[-2:] == own.parts[-2:] and path.resolve() == own]
 
 
 def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[dict]:
@@ -375,7 +382,9 @@ def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplet
         ids = [str(job["id"]) for job in done if job["name"] in one.job.needs]
         after = [f"--dependency=afterok:{':'.join(ids)}", "--kill-on-invalid-dep=yes"] if ids else []
         try:
-            number = int(_call(["sbatch", "--parsable", *after, str(path.absolute())]).split(";")[0])
+            # On the command line, where they come before what variables such as SBATCH_EXPORT say.
+            options = [word for line in _options(one, folder, title) for word in shlex.split(line)]
+            number = _job_id(_call(["sbatch", "--parsable", *options, *after, str(path.absolute())]))
         except UsageError as error:
             if done:
                 _call(["scancel", *(str(job["id"]) for job in done)])
@@ -385,10 +394,24 @@ def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplet
     return done
 
 
+def _job_id(text: str) -> int:
+    """From what `sbatch --parsable` prints: 12, or 12;cluster, perhaps below lines of the site's own. Raises UsageError."""
+    if found := re.findall(r"^(\d+)(?:;.*)?$", text, re.M):
+        return int(found[-1])
+    raise UsageError(f"sbatch printed no number of a job, but {' '.join(text.split())!r}")
+
+
 def _call(line: list[str]) -> str:
     """What one of SLURM's commands prints. Raises UsageError."""
+    # Those of a job from which this is called would be those of the jobs, too, such as the number of an array's task.
+    inside = "SLURM_JOB_ID" in os.environ
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not (inside and name.startswith("SLURM_") and name not in _CLIENT)
+    }
     try:
-        result = subprocess.run(line, capture_output=True, text=True)
+        result = subprocess.run(line, capture_output=True, encoding="utf-8", errors="surrogateescape", env=environment)
     except OSError as error:
         raise UsageError(
             f"cannot start {line[0]}: {error.strerror}; is this a login node of a SLURM cluster?"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, zip_longest
+from itertools import count, takewhile, zip_longest
 from string import ascii_lowercase, ascii_uppercase
 
 from topxgen.common.lines import split_lines, unix_lines
@@ -144,11 +144,11 @@ def _unlabelled(texts: list[str]) -> list[str]:
     """The texts, without the label with which all of several begin, and the mark with which all end: alike but for their numbers,
     or in square or angle brackets."""
     for pattern, names_of in _LABELS_OF_ALL if len(texts) > 1 else ():
-        found = [pattern.search(text) for text in texts]
-        names = {names_of(label, number) for number, label in enumerate(found, start=1) if label}
-        if all(found) and len(names) == 1 and None not in names:
+        found = list(takewhile(bool, map(pattern.search, texts)))
+        names = {names_of(label, number) for number, label in enumerate(found, start=1)}
+        if len(found) == len(texts) and len(names) == 1 and None not in names:
             texts = [
-                text[label.end() :] if label.start() == 0 else text[: label.start()]
+                text[label.end() :] if label.start() == 0 else text[: label.start()].rstrip()
                 for text, label in zip(texts, found, strict=True)
             ]
     return texts
@@ -177,7 +177,7 @@ _LABELS_OF_ALL = (
     (re.compile(r"\A[*_«\"]*([^\s\d.,:;!?()\[\]<>]+(?: [^\s\d.,:;!?()\[\]<>]+)?)[ _#]{0,2}(\d{1,3})(?![\d.,]\d)(?: \([^()]{1,20}\))?[*_»\"]*(?:[:：.]|\s[-–—](?=\s))?[*_]*\s*(?=\S)"), _numbered_name),
     (re.compile(r"\A[*_]*[^\s\d.,:;!?()]+ ([^\s\d.,:;!?()*_]+)[*_]*[:：][*_]*\s*(?=\S)"), _last_word),
     (re.compile(r"\A(?:\.{3}|…|[—–:])\s+(?=\S)"), _any),
-    (re.compile(r"\s*(?:[\[<][^\[\]<>!?]{0,30}[\]>]|\(end\b[^()]{0,20}\))\Z", re.I), _any),
+    (re.compile(r"(?:[\[<][^\[\]<>!?]{0,30}[\]>]|\(end\b[^()]{0,20}\))\Z", re.I), _any),
 )  # fmt: skip
 
 
@@ -307,16 +307,20 @@ def _text(item: str) -> str:
         del lines[-1]
     lines = [line for line in lines if not _HEADING.fullmatch(line)] or lines
     text = " ".join(" ".join(lines).split())
-    text = _TO_BE_FILLED.sub("", text).strip()
+    if any(bracket in text for bracket in "[<{"):  # most have none, and searching takes long
+        text = _TO_BE_FILLED.sub("", text).strip()
     if opening := _PLACEHOLDER.match(text):
         text = text[opening.end() :]
-    if text.endswith((")", "]", "）", ">", "*", "_")):  # most do not, and searching takes long
+    if text.endswith((")", "]", "）", ">", "*", "_")):
         text = _NOTE_AT_END.sub("", _PLACEHOLDER_END.sub("", text))
     if text[:1] == "[" and text[-1:] == "]" and "]" not in text[:-1]:  # the text in place of the placeholder
         text = text[1:-1]
     if "*" in text or "_" in text:
         text = _EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text))
-    return unwrapped(_SYMBOLS_AROUND.sub("", text.strip()))
+    text = text.strip()
+    if max(text[:1], text[-1:]) > "\u2000":
+        text = _SYMBOLS_AROUND.sub("", text)
+    return unwrapped(text)
 
 
 def _without_closing(lines: list[str]) -> list[str]:

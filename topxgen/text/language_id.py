@@ -74,7 +74,7 @@ class CLD2(_Identifier):
 
     def identify(self, text: str) -> str:
         """The CLD2 code of the main language of `text`; "un" for unknown."""
-        return self.main_language(_plain(text))[1]
+        return self.main_language(text)[1]
 
     def main_language(self, plain: str) -> tuple[str, str, int]:
         """(CLD2's name of the main language, its code, percent of the text)."""
@@ -106,7 +106,7 @@ class Langid(_Identifier):
 
     def identify(self, text: str) -> str:
         """The ISO 639-1 code of `text`; "" where nothing is left of it."""
-        return self._classify(plain)[0] if (plain := _plain(text)).strip() else ""
+        return self._classify(text)[0] if text.strip() else ""
 
 
 EMBEDDED = {"cld2": CLD2, "langid": Langid}
@@ -137,7 +137,7 @@ class FastText(_Identifier):
 
     def identify(self, text: str) -> str:
         """The label of `text`, without fastText's prefix."""
-        labels, _ = self._model.predict(_plain(text))
+        labels, _ = self._model.predict(text)
         return labels[0].removeprefix("__label__") if labels else ""
 
 

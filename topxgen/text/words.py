@@ -32,6 +32,7 @@ UNSPACED_SCRIPTS = {
 _INVISIBLE = dict.fromkeys(
     (0xAD, 0x61C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF), ""
 )
+_INVISIBLE_RUN = re.compile(f"[{''.join(map(chr, _INVISIBLE))}]+")  # translate() takes four times as long
 # Letters and symbols without a shape: of Hangul, Braille, and selectors of variants.
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5" + "".join(map(chr, range(0xFE00, 0xFE10))))
 _JOINERS = dict.fromkeys((0x200C, 0x200D), "")  # only shape glyphs
@@ -45,7 +46,7 @@ _SYLLABLES = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\
 
 def visible(text: str) -> str:
     """`text` in normalization form C without invisible characters; joiners, which are part of Persian words, stay."""
-    return unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+    return _INVISIBLE_RUN.sub("", unicodedata.normalize("NFC", text))
 
 
 def as_utf8(text: str) -> str:
