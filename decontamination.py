@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--benchmarks", nargs="+", default=["flores", "ntrex", "tico", "xquad"], metavar="BENCHMARK",
         help=f"evaluation sets to check against: {', '.join(benchmarks.LOADERS)}; a txt, tsv, jsonl or parquet file or a "
              "directory of them; a Hub id [flores ntrex tico xquad]")
-    add("--benchmark_dir", type=Path, metavar="DIR", help="local copies of the benchmarks, as published [the Hub]")
+    add("--benchmark_dir", type=Path, metavar="DIR", help="local copies of the benchmarks, as published [$TOPXGEN_BENCHMARK_DIR, else the Hub]")
     add("--allow_missing", nargs="+", default=[], metavar="BENCHMARK",
         help="benchmarks to skip if they cannot be loaded; the report lists them [none: the run stops]")
     add_partial_benchmark_flag(add)

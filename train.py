@@ -192,6 +192,7 @@ def train(args: argparse.Namespace) -> int:
     # Flags: check them, set the defaults that depend on others
     is_main = environment.is_main_process()
     arguments.resolve(args)
+    training_data.check(DatasetSpec.from_args(args))
     hub.require(needs(args))
     if args.push_to_hub and not args.dry_run:
         hub.check_token()
@@ -201,6 +202,7 @@ def train(args: argparse.Namespace) -> int:
     run.log_data(facts)
     if not all(pair.src for pair in (*test_pairs, *(() if args.streaming else train_pairs))):
         flag_rules.check(RAW_TEXT_RULES, args)
+    arguments.check_with_torch(args)
     if args.export_dir and is_main:
         if args.dry_run:
             check_export(train_pairs, test_pairs, args.export_dir, args.export_formats)

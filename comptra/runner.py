@@ -349,7 +349,7 @@ def check_settings(folder: Path, settings: dict, read_only: bool = False) -> Non
     """Raise UsageError if translations in `folder` were made with other settings; those of a run without results are removed."""
     if not any(translation_folders.results(folder)):
         if not read_only:
-            remove(folder / SETTINGS)
+            provenance.forget_settings(folder / SETTINGS, settings)
         return
     provenance.check_settings(folder / SETTINGS, settings)
 
@@ -380,7 +380,7 @@ def divide(
     with lock:
         check_division(folder, settings)
         if not translate.has_divisions(folder):
-            remove(folder / DIVISION_SETTINGS)  # of a run that divided nothing
+            provenance.forget_settings(folder / DIVISION_SETTINGS, settings)  # of a run that divided nothing
         provenance.record_settings(folder / DIVISION_SETTINGS, settings)
         had = checksums.read(folder)
         levels = translate.divide(sources, plan, task, folder)

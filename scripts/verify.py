@@ -31,8 +31,8 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("dir", type=Path, metavar="DIR", help="output directory of a run, or a folder in or above one")
     add("--benchmark_dir", type=Path, metavar="DIR",
-        help="local copies of benchmarks in their publishers' layout, to compare texts and compute scores again [none: only the "
-             "embedded UDHR and files of your own]")  # fmt: skip
+        help="local copies of benchmarks in their publishers' layout, to compare texts and compute scores again [where the "
+             "run read them, else $TOPXGEN_BENCHMARK_DIR]")  # fmt: skip
     add("--languages_file", metavar="TSV", help="languages that the run knew besides those of the table")
     add("--no_scores", **FLAG, help="do not compute scores again, which takes the longest")
     add("--verbose", **FLAG, help="list all that was not checked, and the files that nothing claims")

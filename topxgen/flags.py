@@ -24,7 +24,7 @@ def add_language_flags(add) -> None:
         help="a table of additional languages, with the columns of topxgen/text/languages.tsv")
 
 
-def add_benchmark_flags(add, default: str = "the Hub") -> None:
+def add_benchmark_flags(add, default: str = "$TOPXGEN_BENCHMARK_DIR, else the Hub") -> None:
     add("--benchmark_dir", type=Path, metavar="DIR",
         help=f"local copies of benchmarks in their publishers' layout [{default}]")
     add_partial_benchmark_flag(add)

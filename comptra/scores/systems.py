@@ -23,14 +23,13 @@ from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.common.schemas import decode
 from topxgen.common.translation_folders import variant
-from topxgen.corpora import tables
+from topxgen.corpora import benchmarks, tables
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
 
 
-MAX_ROOMS = 3  # folders above a file of a benchmark that can be its --benchmark_dir
 _RUN_NAME = re.compile(r"((.+?)_to_(.+?))_\d+_shot_seed_")
 
 
@@ -161,29 +160,26 @@ def loader_of_test_sets(
     folders: Iterable[Path], benchmark_dir: Path | None, allow_partial: bool
 ) -> Callable[..., TestSet]:
     """`evaluation_sets.load` for read_system; each test set is loaded once. Without `benchmark_dir` a benchmark is looked for where
-    the manifests in `folders` say that main.py read it, then on the Hub."""
-    rooms = [benchmark_dir] if benchmark_dir else [*_recorded_rooms(folders), None]
+    the manifests in `folders` say that main.py read it, then in $TOPXGEN_BENCHMARK_DIR or on the Hub."""
+    rooms = [benchmark_dir] if benchmark_dir else [*recorded_rooms(folders), None]
 
     @cache
     def load(dataset: str, src: Language, tgt: Language, **options) -> TestSet:
         options |= {"need_pool": False, "allow_partial": allow_partial}
-        for room in rooms[:-1]:
-            with suppress(UsageError):
-                return evaluation_sets.load(dataset, src, tgt, folder=room, **options)
-        return evaluation_sets.load(dataset, src, tgt, folder=rooms[-1], **options)
+        return benchmarks.from_first_of(
+            rooms, lambda room: evaluation_sets.load(dataset, src, tgt, folder=room, **options)
+        )
 
     return load
 
 
-def _recorded_rooms(folders: Iterable[Path]) -> list[Path]:
-    found: dict[Path, bool] = {}
+def recorded_rooms(folders: Iterable[Path]) -> list[Path]:
+    """Where the manifests in folders of translations say that main.py read their benchmark."""
+    found: dict[Path, None] = {}
     for folder in folders:
-        try:
-            path = tables.split_source(read_json(folder / MANIFEST, Manifest)["test_set"]["test"]["sources"]["from"])[0]
-        except (UsageError, OSError, KeyError):
-            continue
-        if path.is_absolute() and path.is_file():
-            found |= dict.fromkeys(list(path.parents)[:MAX_ROOMS], True)
+        with suppress(UsageError, OSError, KeyError):
+            source = read_json(folder / MANIFEST, Manifest)["test_set"]["test"]["sources"]["from"]
+            found |= dict.fromkeys(benchmarks.folders_of(source))
     return list(found)
 
 

@@ -1,5 +1,6 @@
 """What scripts/compare.py claims: the scores of variants, and its tables. Rounds: the scores of rounds.json."""
 
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -36,11 +37,11 @@ def _check_tables(audit: Audit, path: Path, report: dict) -> None:
 
 
 def _check_group(audit: Audit, path: Path, report: dict, group: dict) -> None:
-    if not can_load(audit, group["dataset"].split("/")[0]):
-        return audit.skip(path, f"scores of {group['dataset']}: pass --benchmark_dir with a copy of it")
     folders = {name: [audit.locate(one, path) for one in one["paths"]] for name, one in group["variants"].items()}
     if None in [folder for own in folders.values() for folder in own]:
         return audit.skip(path, "scores of translations that are not there")
+    if not can_load(audit, group["dataset"].split("/")[0], chain.from_iterable(folders.values())):
+        return audit.skip(path, f"scores of {group['dataset']}: pass --benchmark_dir with a copy of it")
     flags = metric_flags(group["titles"], group["signatures"])
     if not flags["metrics"]:
         return audit.skip(path, f"{', '.join(group['titles'])}: not metrics of strings")

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from comptra.verify import Audit, beginning
@@ -105,10 +105,11 @@ def _check_benchmarks(audit: Audit, path: Path, by_side: dict[str, list[dict]]) 
     for entry in (entry for side in by_side.values() for entry in side):
         recorded[entry["benchmark"], entry["language"]].append(entry)
     for (name, language), entries in recorded.items():
-        if name != "udhr" and audit.options.benchmark_dir is None and benchmarks.local_source(name) is None:
+        folders = _folders(audit, name, [entry.get("source", "") for entry in entries])
+        if not folders:
             audit.skip(path, f"the texts of {name}: pass --benchmark_dir with a copy of it")
             continue
-        splits = audit.attempt(path, _load, name, language, audit, why=f"the texts of {name} in {language}")
+        splits = audit.attempt(path, _load, name, language, folders, audit, why=f"the texts of {name} in {language}")
         if splits is None:
             continue
         found = {split.name: split.fingerprint for split in splits}
@@ -117,10 +118,22 @@ def _check_benchmarks(audit: Audit, path: Path, by_side: dict[str, list[dict]]) 
             audit.equal(path, what, entry["sha256"], found.get(entry["split"]))
 
 
-def _load(name: str, language: str, audit: Audit) -> list[Split]:
-    options = audit.options
-    found = languages.find(language, options.languages_file)
-    return benchmarks.load(name, found, options.benchmark_dir, options.languages_file, allow_partial=True)
+def _folders(audit: Audit, name: str, sources: list[str]) -> list[Path | None]:
+    """Where a benchmark may be on this machine, tried in this order: --benchmark_dir, else where it was read, else the variable."""
+    if name == "udhr" or benchmarks.local_source(name) is not None:
+        return [None]
+    if audit.options.benchmark_dir is not None:
+        return [audit.options.benchmark_dir]
+    default = benchmarks.folder_or_default(None)
+    return [*dict.fromkeys(chain.from_iterable(map(benchmarks.folders_of, sources))), *filter(None, [default])]
+
+
+def _load(name: str, language: str, folders: list[Path | None], audit: Audit) -> list[Split]:
+    known = audit.options.languages_file
+    found = languages.find(language, known)
+    return benchmarks.from_first_of(
+        folders, lambda folder: benchmarks.load(name, found, folder, known, allow_partial=True)
+    )
 
 
 def _check_report(audit: Audit, path: Path) -> None:

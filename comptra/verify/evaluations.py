@@ -80,7 +80,7 @@ def _scored_again(
     """A group of a report made anew by its metrics of strings, with the rows of its segments; None, and why, if it cannot be."""
     names = [name for name in group["titles"] if name in _SURFACE]
     dataset = group["dataset"].split("/")[0]
-    if group["step"] == 0 and not can_load(audit, dataset):
+    if group["step"] == 0 and not can_load(audit, dataset, folders):
         return audit.skip(path, f"scores of {group['dataset']}: pass --benchmark_dir with a copy of it")
     if not names:
         return None

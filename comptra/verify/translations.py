@@ -2,16 +2,18 @@
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE
-from comptra.scores.systems import loader_of_test_sets, read_system
+from comptra.scores.systems import loader_of_test_sets, read_system, recorded_rooms
 from comptra.verify import Audit
 from topxgen.common.console import quiet
 from topxgen.common.files import read_jsonl
 from topxgen.common.lineage import KEY
 from topxgen.common.provenance import TRANSLATE_MANIFEST, weights_id
+from topxgen.corpora import benchmarks
 from topxgen.corpora.tables import split_source
 
 
@@ -66,10 +68,12 @@ def arguments(audit: Audit, **more) -> argparse.Namespace:
     return args
 
 
-def can_load(audit: Audit, dataset: str | None) -> bool:
-    """Whether a test set can be read without the Hub."""
+def can_load(audit: Audit, dataset: str | None, folders: Iterable[Path] = ()) -> bool:
+    """Whether a test set, that of the translations in `folders`, can be read without the Hub."""
     test = evaluation_sets.DATASETS[dataset].test if dataset in evaluation_sets.DATASETS else None
-    return test is None or test[0] == "udhr" or audit.options.benchmark_dir is not None
+    if test is None or test[0] == "udhr" or benchmarks.folder_or_default(audit.options.benchmark_dir) is not None:
+        return True
+    return bool(recorded_rooms(folders))
 
 
 def test_files(audit: Audit, path: Path, manifest: dict) -> list[Path] | None:
@@ -88,10 +92,10 @@ def test_files(audit: Audit, path: Path, manifest: dict) -> list[Path] | None:
 
 def _check_test_set(audit: Audit, path: Path, manifest: dict) -> None:
     dataset = manifest["settings"].get("dataset_name_or_path")
-    if not can_load(audit, dataset):
+    if not can_load(audit, dataset, [path.parent]):
         return audit.skip(path, f"the texts of {dataset}: pass --benchmark_dir with a copy of it")
     args = arguments(audit, test_files=test_files(audit, path, manifest))
-    load_test_set = loader_of_test_sets((), args.benchmark_dir, allow_partial=True)
+    load_test_set = loader_of_test_sets([path.parent], args.benchmark_dir, allow_partial=True)
     with quiet():
         system = read_system(path.parent, args, load_test_set)  # compares the sentences
     claimed = manifest.get("test_set", {}).get("test", {})

@@ -70,6 +70,7 @@ def run(command: tuple, folder: Path, every: float, rng: random.Random, kills: C
                 of_driver = rng.random() < DRIVER_SHARE
                 kills[f"{stage(command, folder)}, {'the command' if of_driver else 'a worker'}"] += 1
                 (driver.process if of_driver else rng.choice(victims)).kill()
+                print(dict(kills), file=sys.stderr, flush=True)
         code, err = driver.ended()
         if code in (0, 3):
             return given_up

@@ -18,7 +18,8 @@ export TOPXGEN_FAILURE=$JOB_FAILURE${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
 rm -f "$mark" "$TOPXGEN_FAILURE"
 asked="" child=""
 
-log() { echo "$(date '+%F %T') job $task ($SLURM_JOB_NAME): $*"; }
+# A full disk for logs must not end a job.
+log() { echo "$(date '+%F %T') job $task ($SLURM_JOB_NAME): $*" 2>/dev/null || true; }
 
 # Called by the traps.
 ask() {

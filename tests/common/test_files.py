@@ -1,10 +1,12 @@
 """Durable files, prompts, topics, example sources and the translator."""
 
 import os
+import queue
 import random
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 
 import pytest
@@ -13,7 +15,7 @@ from comptra import merge
 from comptra.scores import segment_cache, systems
 from tests.support.processes import locked
 from tests.support.runs import BENCHMARKS, ROOT
-from topxgen.common import checksums, rates, signals
+from topxgen.common import checksums, files, rates, signals
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_atomic
 from topxgen.common.locks import OutputLock
@@ -100,6 +102,26 @@ def test_processes_that_write_one_file_at_once_leave_that_of_one_of_them(tmp_pat
     processes = [subprocess.Popen([*command, name], cwd=ROOT) for name in "abc"]
     assert [process.wait(300) for process in processes] == [0, 0, 0]
     assert [one.name for one in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_a_writer_that_waits_for_a_suspended_one_names_it(tmp_path, monkeypatch):
+    path, said = tmp_path / "scores.json", queue.Queue()
+    code = (
+        "import sys; from pathlib import Path; from topxgen.common.files import replacing\n"
+        "with replacing(Path(sys.argv[1]), 'w'):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    monkeypatch.setattr(files, "LOG_WAITING_AFTER_S", 0.0)
+    monkeypatch.setattr(files.logger, "info", said.put)
+    command = [sys.executable, "-c", code, path]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"held\n"
+        waiting = threading.Thread(target=write_atomic, args=(path, ["last"]))
+        waiting.start()
+        line = said.get(timeout=60)
+        writer.stdin.close()
+        waiting.join(60)
+    assert f"{path}.partial is being written by process {writer.pid}: waiting" in line
+    assert path.read_text() == "last"
 
 
 def test_an_export_that_a_signal_stops_leaves_no_temporary_folder(tmp_path, monkeypatch):

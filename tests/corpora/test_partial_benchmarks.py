@@ -3,6 +3,7 @@ allowed to take."""
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,28 @@ def test_decontamination_says_what_was_not_checked(tmp_path):
     result = in_process("decontamination.py", *flags)
     assert result.returncode == 0 and "PARTIAL" not in result.stdout + result.stderr
     assert "Partial" not in (data / "decontamination_report.md").read_text()
+
+
+def test_a_folder_of_the_environment_and_verify_where_the_run_read_benchmarks(tmp_path, monkeypatch):
+    folder, data = flores(tmp_path / "b"), tmp_path / "in"
+    data.mkdir()
+    record = {"sentence": "Bat.", "propositions": ["Bat."], "translations": ["One."], "id": "1"}
+    (data / "Basque_translate.jsonl").write_text(json.dumps(record) + "\n")
+    monkeypatch.setenv(benchmarks.VARIABLE, str(tmp_path / "none"))
+    assert f"{benchmarks.VARIABLE} is '{tmp_path}/none', not a folder" in refusal(benchmarks.load, "flores", BASQUE)
+    monkeypatch.setenv(benchmarks.VARIABLE, str(folder))
+    assert benchmarks.needs("flores", [BASQUE]) == []
+    assert in_process("decontamination.py", "--input_dir", data, "--benchmarks", "flores").returncode == 0
+    monkeypatch.setenv(benchmarks.VARIABLE, "")
+    result = in_process("scripts/verify.py", data)
+    assert result.returncode == 0 and "--benchmark_dir" not in result.stdout
+    path = folder / "flores200_dataset/dev/eus_Latn.dev"
+    path.write_text(path.read_text().replace("Uno 7.", "Uno 7!"))
+    result = in_process("scripts/verify.py", data)
+    assert result.returncode == 1 and "SHA-256 of flores dev in Basque: claimed" in result.stdout
+    shutil.rmtree(folder)
+    result = in_process("scripts/verify.py", data, "--verbose")
+    assert "the texts of flores: pass --benchmark_dir with a copy of it" in result.stdout
 
 
 def test_evaluation_sets_and_training_sets(tmp_path):

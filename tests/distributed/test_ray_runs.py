@@ -121,6 +121,11 @@ def test_a_running_cluster(environment, pairs, command, one, tmp_path):
         result = script_in(environment, "datagen.py", *command, *RAY, "--output_dir", tmp_path / "out")
         assert differences(tmp_path / "out", one) == [] and "(raylet)" not in result.stderr
         assert head.is_running() and workers(head.pid) == [] and free_cores(environment) == 4
+        other = "import ray, runpy, sys; ray.__version__ = '1.0'; del sys.argv[0]; runpy.run_path(*sys.argv[:1], run_name='__main__')"
+        err = script_in(environment, "-c", other, *clean, tmp_path / "other", exit_code=2).stderr
+        assert "This process on node" in err and err.endswith(
+            "all nodes need the same versions; see the end of engine.log\n"
+        )
         if "RAY_AUTH_TOKEN" in environment:
             for wrong in (secrets.token_hex(32), None):
                 without = environment | {"RAY_AUTH_TOKEN": wrong or "", "HOME": str(tmp_path)}

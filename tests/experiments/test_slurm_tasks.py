@@ -39,6 +39,7 @@ def carry_out(text: str, task: int | None = None, code: int = 0, **variables: st
         (143, 2, {}, "requeue 7_2"),  # not the job, which may be the whole array's
         (143, None, {"SLURM_RESTART_COUNT": "50"}, ""),
         (143, None, {"SLURM_RESTART_COUNT": "49"}, "requeue 9"),
+        (143, None, {"BASH_ENV": "full_disk"}, "requeue 9"),
         (0, None, {}, ""),
         (1, None, {}, ""),
         (2, 1, {}, ""),
@@ -48,6 +49,7 @@ def carry_out(text: str, task: int | None = None, code: int = 0, **variables: st
 def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requeued):
     """With a stand-in for scontrol that notes what it is called with."""
     put(place / "bin/scontrol", 'echo "$@" > called')
+    put(place / "full_disk", "exec > /dev/full")
     monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
     line = ("stage", "bash", "-c", f"exit {code}")
     job = slurm.Job("job", "evaluate", NOTHING.command, slurm.Resources(), (line,), step=NOTHING)

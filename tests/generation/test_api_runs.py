@@ -14,6 +14,7 @@ import pytest
 from tests.attack.table import SELECTOR
 from tests.support import api_server
 from tests.support.api_server import KEY
+from tests.support.processes import locked
 from tests.support.runs import ROOT, contents, datagen, in_process, lines_in, records, script, signalled
 from tests.support.writer import Writer, answer, command, digest
 
@@ -61,6 +62,31 @@ def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     assert f"translate: {100 * len(ids):,} prompt tokens" in shown
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY not in path.read_text(encoding="utf-8"), path
+
+
+def test_settings_of_a_run_that_left_nothing_are_replaced(tmp_path, datagen_here):
+    """Unless another process is at work in the folder, which may be about to write by them."""
+    refused = "holds results of other settings (temperature was"
+
+    def run(server, temperature, *more):
+        result = datagen_here(*command(server, tmp_path, "--temperature", temperature, *more))
+        return result.returncode, result.stderr
+
+    with Writer(quota=0) as server:
+        assert run(server, 0.5)[0] == 4 and (tmp_path / "settings_generate.json").exists()
+        with locked(tmp_path, "Hausa"):
+            code, error = run(server, 0.6)
+            assert code == 2 and refused in error
+    with Writer() as server:
+        code, error = run(server, 0.6, "--stages", "generate", "--number_of_instructions", 2)
+        assert code == 0 and "holds no results yet: its settings are replaced (temperature was" in error
+        code, error = run(server, 0.5)
+        assert code == 2 and refused in error
+    with Writer(quota=0) as server:
+        assert run(server, 0.6, "--stages", "translate")[0] == 4
+    with Writer() as server:
+        code, error = run(server, 0.6, "--stages", "translate", "--number_of_demonstrations", 2)
+        assert code == 0 and "writer-1 holds no results yet" in error
 
 
 def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_path):

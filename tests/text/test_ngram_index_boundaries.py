@@ -108,6 +108,13 @@ def test_a_short_neighbour_counts_if_all_of_it_is_shared():
     assert (match.texts, match.shared_ngram) == (1, words(10, 20))
 
 
+def test_a_shared_ngram_is_shown_in_the_letters_of_the_benchmark():
+    """Cyrillic words that look Latin (оса, хор) are compared as Latin ones."""
+    text = "Утром оса и хор у реки, а вечером рос туман."
+    (match,) = ContaminationIndex(entries([text]), 5).find([f"Да, {text}"])[0]
+    assert match.shared_ngram == "утром оса и хор у"
+
+
 def test_boilerplate_names_twenty_texts_of_a_split():
     many = [f"{words(0, 10)} a{i}" for i in range(30)]
     index = ContaminationIndex([*entries(many), *entries(many, "dev")], 10)

@@ -96,7 +96,8 @@ def test_a_token_that_may_not_upload_is_one_line(tmp_path, server, monkeypatch):
         hub.check_token()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     words = flags(tmp_path / "no-model", tmp_path / "out", max_steps=1)
-    words[words.index("--dataset_name_or_path") + 1] = tmp_path / "none.jsonl"
+    words[words.index("--dataset_name_or_path") + 1] = tmp_path / "empty.jsonl"
+    (tmp_path / "empty.jsonl").write_text("")
     result = in_process("train.py", *words, "--push_to_hub")
     assert result.returncode == 2 and "--push_to_hub needs the Hub (no internet, or HF_HUB_OFFLINE)" in result.stderr
     assert result.stderr.count("\n") == 1, "no data are read before"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,29 @@ def test_bad_input_is_one_line(changed, message, tiny_lm, tmp_path, train_here):
     error = train_here(*flags(tiny_lm, tmp_path / "run", **changed), check=2).stderr
     assert message in error and "Traceback" not in error
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(dataset_name_or_path="nowhere/x.tsv"), "nowhere/x.tsv: no such file or folder"),
+        (
+            dict(dataset_name_or_path="tests/prompting/golden_templates.jsonl", input_column_name="eu"),
+            "jsonl has no column eu",
+        ),
+        (dict(dataset_name_or_path="topxgen", data_dir="data"), "data has no Basque_translate_filtered.jsonl"),
+        (dict(split="tset"), "udhr has no split 'tset'"),
+        (dict(test_size_ratio=1000), "holds out 1,000 of"),
+        (dict(template_key="99"), "--template_key '99' does not exist"),
+        (dict(min_learning_rate=1), "is not below --learning_rate"),
+    ],
+)
+def test_what_needs_no_torch_is_found_before_it_is_imported(
+    changed, message, tiny_lm, tmp_path, train_here, monkeypatch
+):
+    for name in ("torch", "transformers", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    assert message in train_here(*flags(tiny_lm, tmp_path / "run", **changed), check=2).stderr
 
 
 @pytest.mark.parametrize(

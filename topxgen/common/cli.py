@@ -117,11 +117,13 @@ def json_object(text: str) -> dict:
 
 
 def check_filename(name: str, flag: str) -> str:
-    """`name`, if it is a bare file name. Raises UsageError if it is empty or a path."""
+    """`name`, if it is a bare file name. Raises UsageError if it is empty, a path, or may be that of a file beside results."""
     if not name:
         raise UsageError(f"{flag} is empty; is a shell variable unset?")
     if name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
         raise UsageError(f"{flag} {name!r} must be a plain name without slashes and control characters")
+    if re.fullmatch(r"\.lock.*|rates\.json|SHA256SUMS", name):
+        raise UsageError(f"{flag} {name!r} is a name of files that runs keep beside their results; pass another one")
     return name
 
 

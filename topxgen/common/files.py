@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+LOG_WAITING_AFTER_S = 2.0
 _LFS_POINTER = re.compile(rb"(?:\xef\xbb\xbf)?version https://(?:git-lfs|hawser)\.github\.com/spec/")
 _ANNEX_POINTER = re.compile(rb"(?:[./]*git)?/annex/objects/")
 # What a cut leaves of a JSON token that cannot be read: of a literal, of an escape in a string; of a number behind its digits.
@@ -372,10 +374,27 @@ def _remove_unlocked(temporary: Path) -> None:
         os.close(descriptor)
 
 
+def _log_waiting(descriptor: int, path: Path) -> None:
+    """Name the process that writes a file, where Linux knows it."""
+    with suppress(OSError):
+        locks = Path("/proc/locks").read_text()
+        held = re.search(rf" FLOCK .* (\d+) \S+:{os.fstat(descriptor).st_ino} 0 EOF", locks)
+        writer = f"process {held[1]}" if held else "another process"
+        logger.info(f"{path} is being written by {writer}: waiting until it is done, or stopped")
+
+
 def _is_locked(descriptor: int, path: Path) -> bool:
     """Wait for the lock of an open file; whether it is still the one at `path`. Some file systems have no such locks."""
     with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # a suspended process may hold it for long
+            waiting = threading.Timer(LOG_WAITING_AFTER_S, _log_waiting, (descriptor, path))
+            waiting.start()
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            finally:
+                waiting.cancel()
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

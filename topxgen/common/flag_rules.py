@@ -24,12 +24,13 @@ class Rule(NamedTuple):
     harmless: bool = False  # logged, not refused: limits, and flags that published commands pass without effect
 
 
-# Values that ask for nothing, of flags whose default may be another.
-NEUTRAL = {
-    "k": 0, "steps": 0, "number_of_refining_steps": 0, "refine_after_merge": 0, "number_of_merge_demonstrations": 0,
-    "number_of_subproblems": -1, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1,
-    "temperature": 0.0, "bootstrap": 0, "dataset_size": -1, "strategy": "soonest", "num_eval_translations": 0, "number_of_candidates": 1,
-}  # fmt: skip
+# Values that ask for nothing, of flags whose default may be another; published greedy runs have --number_of_subproblems 0.
+NEUTRAL = (
+    ("k", 0), ("steps", 0), ("number_of_refining_steps", 0), ("refine_after_merge", 0), ("number_of_merge_demonstrations", 0),
+    ("number_of_subproblems", -1), ("number_of_subproblems", 0), ("top_p", 1.0), ("repetition_penalty", 1.0), ("num_beams", 1),
+    ("num_return_sequences", 1), ("temperature", 0.0), ("bootstrap", 0), ("dataset_size", -1), ("strategy", "soonest"),
+    ("num_eval_translations", 0), ("number_of_candidates", 1),
+)  # fmt: skip
 
 
 def check(rules: Iterable[Rule], args: argparse.Namespace, quiet: bool = False) -> None:
@@ -55,6 +56,4 @@ def without_effect(rules: Iterable[Rule], args: argparse.Namespace) -> set[str]:
 def asked_for(args: argparse.Namespace) -> set[str]:
     """The flags of the command line whose values ask for something."""
     given = {flag: getattr(args, flag) for flag in getattr(args, "given", ())}
-    return {
-        flag for flag, value in given.items() if value is not False and not (flag in NEUTRAL and value == NEUTRAL[flag])
-    }
+    return {flag for flag, value in given.items() if value is not False and (flag, value) not in NEUTRAL}

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import logging
 import platform
 import re
 import sys
@@ -18,8 +19,9 @@ from pathlib import Path
 from topxgen.common import checksums, environment, own_code
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, write_atomic, write_json
+from topxgen.common.files import read_json, remove, write_atomic, write_json
 
+logger = logging.getLogger(__name__)
 # What main.py leaves beside translations: when it is done, and when it begins.
 TRANSLATE_MANIFEST, TRANSLATE_SETTINGS = "manifest_translate.json", "settings_translate.json"
 _PACKAGES = (
@@ -193,16 +195,30 @@ def check_settings(path: Path, settings: dict) -> None:
         raise UsageError(
             f"{path} is missing, which says how the results beside it were made: copy it back, or pass another directory"
         )
-    earlier, settings = read_settings(path), _without_secrets(settings)
-    earlier = ABSENT | earlier if earlier else {}
-    differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
-    if differing:
-        changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
-        if any(name.endswith("_code") for name in differing):
-            changes += "; older versions left out of a _code what your own code imports: finish the directory with that version"
+    if changes := _changes(path, settings):
         raise UsageError(
             f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory"
         )
+
+
+def forget_settings(path: Path, settings: dict) -> None:
+    """Remove those of a run that left nothing beside them; those of this run are logged, if they differ."""
+    if changes := _changes(path, settings):
+        logger.info(f"{path.parent} holds no results yet: its settings are replaced ({changes})")
+    remove(path)
+
+
+def _changes(path: Path, settings: dict) -> str:
+    """How settings differ from those in a file, as far as both have them."""
+    earlier, settings = read_settings(path), _without_secrets(settings)
+    earlier = ABSENT | earlier if earlier else {}
+    differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
+    changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
+    if any(name.endswith("_code") for name in differing):
+        changes += (
+            "; older versions left out of a _code what your own code imports: finish the directory with that version"
+        )
+    return changes
 
 
 def record_settings(path: Path, settings: dict) -> None:

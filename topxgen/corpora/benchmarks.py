@@ -7,12 +7,15 @@ a file, a folder or a Hub data set, with a mapping of its columns to languages w
 (rules: topxgen/corpora/tables.py), or a loader. What prompts show to a model comes from examples.py.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
+from topxgen.common import environment
 from topxgen.common.errors import UsageError
 from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
@@ -61,12 +64,40 @@ _REGION_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO":
 _HUB_SOURCE = re.compile(r"(\w[\w.-]*/[\w.-]+)(?::([^:=]+))?(?::([^:]+=.*))?")  # org/name[:config][:mapping]
 
 
+T, R = TypeVar("T"), TypeVar("R")
+VARIABLE = "TOPXGEN_BENCHMARK_DIR"
+MAX_ROOMS = 3  # folders above a file of a benchmark that can be its --benchmark_dir
+
+
 class LacksLanguage(UsageError):
     """The benchmark as published has no such language."""
 
 
 class CannotLoad(UsageError):
     """The benchmark has the language, but is missing or cannot be read."""
+
+
+def folder_or_default(folder: Path | None) -> Path | None:
+    """`folder`, else that of $TOPXGEN_BENCHMARK_DIR, if it is set. Raises UsageError if that is not a folder."""
+    if folder is not None or not os.environ.get(VARIABLE):
+        return folder
+    if not (default := environment.folder(VARIABLE, "")).is_dir():
+        raise UsageError(f"the environment variable {VARIABLE} is {str(default)!r}, not a folder; correct or unset it")
+    return default
+
+
+def folders_of(source: str) -> list[Path]:
+    """Which folders may be the --benchmark_dir that a recorded source of texts comes from: none if it is not here."""
+    path = tables.split_source(source)[0]
+    return list(path.parents)[:MAX_ROOMS] if path.is_absolute() and path.is_file() else []
+
+
+def from_first_of(folders: list[T], load: Callable[[T], R]) -> R:
+    """`load` of the first folder that has what it reads. Raises its UsageError for the last one."""
+    for folder in folders[:-1]:
+        with suppress(UsageError):
+            return load(folder)
+    return load(folders[-1])
 
 
 def load(
@@ -78,13 +109,13 @@ def load(
 ) -> list[Split]:
     """All splits of a benchmark in `language`; `name` is one of LOADERS or a user's own (see tables.py).
 
-    With `folder` (--benchmark_dir) the benchmarks of LOADERS are read from their publishers' layouts in it, never from
-    the Hub; without it from the Hub. A user's own may be labelled with languages of `languages_file`, too. The splits of
+    With `folder` (--benchmark_dir, or $TOPXGEN_BENCHMARK_DIR) the benchmarks of LOADERS are read from their publishers' layouts
+    in it, never from the Hub; without it from the Hub. A user's own may be labelled with languages of `languages_file`, too. The splits of
     SIZES must have these numbers of texts, unless `allow_partial` (--allow_partial_benchmark).
     Raises LacksLanguage when the benchmark has no such language, CannotLoad when it is missing, broken or empty, and
     UsageError when `name` names no benchmark. The messages give the cause; the remedy depends on the script.
     """
-    known = (language, *languages.load(languages_file).values())
+    folder, known = folder_or_default(folder), (language, *languages.load(languages_file).values())
     loader = load_choice("benchmark", name, LOADERS) if name in LOADERS else _own_loader(name, known)
     try:
         if folder is not None and name in LOADERS and not folder.is_dir():
@@ -131,7 +162,7 @@ def needs(name: str, chosen: Iterable[Language], folder: Path | None = None) -> 
     if name == "udhr":
         return [Need(UDHR_TEXT, str(UDHR))]
     if name in REPOS:
-        return [] if folder is not None else [Need(DATASET, REPOS[name], *_parts_of(name, chosen))]
+        return [] if folder_or_default(folder) is not None else [Need(DATASET, REPOS[name], *_parts_of(name, chosen))]
     hub = _HUB_SOURCE.fullmatch(name)
     if local_source(name) or not hub or tables.split_source(name)[0].suffix.lower() in SUFFIXES:
         return []

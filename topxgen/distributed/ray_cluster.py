@@ -120,9 +120,12 @@ def connect(plan: Plan):
     except (Exception, SystemExit) as error:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+        why, remedy = reason(error), "RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster"
+        if why.startswith("RuntimeError: Version mismatch"):
+            why, remedy = " ".join(str(error).split()), "all nodes need the same versions"
         raise UsageError(
-            f"cannot {'start Ray' if folder else f'join the Ray cluster at {address}'} ({reason(error)})"
-            + ("" if folder else "; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster")
+            f"cannot {'start Ray' if folder else f'join the Ray cluster at {address}'} ({why})"
+            + ("" if folder else f"; {remedy}")
             + (f"; see the end of {plan.log}" if plan.log is not None else "")
         ) from None
     _quiet(ray, plan.log)

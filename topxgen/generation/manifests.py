@@ -4,6 +4,8 @@ manifest_{stage}_{Language}.json is written when a stage is complete for a langu
 has all languages of the folder, however they were run: one by one, together, or side by side in several processes.
 """
 
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Required
@@ -11,8 +13,16 @@ from typing import Required
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, remove, write_json
-from topxgen.common.locks import wait_for_lock
-from topxgen.common.provenance import check_settings, command_line, now, record_settings, restore_settings, versions
+from topxgen.common.locks import holders, wait_for_lock
+from topxgen.common.provenance import (
+    check_settings,
+    command_line,
+    forget_settings,
+    now,
+    record_settings,
+    restore_settings,
+    versions,
+)
 from topxgen.common.records import Layout, other_language
 from topxgen.common.schemas import fields
 from topxgen.text.languages import Language
@@ -97,11 +107,22 @@ def write_manifests(
         _combine(layout, stage)
 
 
-def record(path: Path, settings: dict) -> None:
+def has_results(output_dir: Path, settings: Path) -> bool:
+    """Whether there are results beside the settings of a stage, or another process may be about to write some."""
+    this = (os.getpid(), socket.gethostname())
+    others = any(one.state != "left" and (one.process, one.host) != this for one in holders(output_dir))
+    return others or any(file.stat().st_size for kind in ("*.jsonl", "*.bin") for file in settings.parent.glob(kind))
+
+
+def record(layout: Layout, stage: str, settings: dict) -> None:
     """Save settings that processes for several languages share. Raises UsageError if another one has saved others meanwhile."""
+    path = layout.settings(stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     with wait_for_lock(path.parent):
-        check_settings(path, settings)
+        if has_results(layout.output_dir, path):
+            check_settings(path, settings)
+        else:
+            forget_settings(path, settings)
         record_settings(path, settings)
 
 

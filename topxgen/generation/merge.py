@@ -78,7 +78,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
         unfinished |= bool(left)
         results[name]["complete"] = results[name]["complete"] and not left
         results[name]["shards"] = [one.shard.name for one in work.noted]
-    record(layout.settings("generate"), settings)
+    record(layout, "generate", settings)
     _publish(staging, layout.output_dir, lambda: remove_manifests(layout, "generate", list(config.languages)))
     if config.prompts:
         config.pipeline.finish()
@@ -314,7 +314,7 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
     first = "translate" if "translate" in by_stage else "score"
     for stage, values in settings.items():
         if stage == "translate" or "min_score" in values:
-            record(layout.settings(stage), values)
+            record(layout, stage, values)
     _publish(staged.translate_dir, layout.translate_dir, lambda: remove_manifests(layout, first, [name]))
     shutil.rmtree(staging)
 

@@ -15,7 +15,14 @@ from topxgen.common.records import Layout, target_language_of
 from topxgen.generation import back_translation, deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
-from topxgen.generation.manifests import STAGES, language_manifest, record, remove_manifests, write_manifests
+from topxgen.generation.manifests import (
+    STAGES,
+    has_results,
+    language_manifest,
+    record,
+    remove_manifests,
+    write_manifests,
+)
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.report import removed
@@ -92,7 +99,9 @@ def check_settings(config: GenerationConfig) -> None:
     by_stage = (config.generate_settings, config.translate_settings, config.score_settings)
     for stage, settings in zip(STAGES, by_stage, strict=True):
         if stage in config.args.stages:
-            provenance.check_settings(config.layout.settings(stage), settings())
+            path = config.layout.settings(stage)
+            if has_results(config.layout.output_dir, path):
+                provenance.check_settings(path, settings())
             if config.shard is not None:
                 sharded.check_others(config, stage, settings())
 
@@ -156,7 +165,7 @@ def take_paragraphs(config: GenerationConfig) -> bool:
 
         def begin(language: str) -> None:
             if not begun:
-                record(layout.settings("generate"), settings)
+                record(layout, "generate", settings)
                 progress.restart_clock()
             if language not in begun:
                 remove_manifests(layout, "generate", [language])
@@ -175,7 +184,7 @@ def take_paragraphs(config: GenerationConfig) -> bool:
         }
         for name in config.languages
     }
-    record(layout.settings("generate"), settings)
+    record(layout, "generate", settings)
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     wanted = "" if complete else f", fewer than the {native.total(config)} that were asked for"
     (logger.info if complete else logger.warning)(f"generate: kept {kept.total()} paragraphs of --paragraphs{wanted}")
@@ -200,7 +209,7 @@ def generate(config: GenerationConfig) -> bool:
                 f"({inference.describe(args.inference_api, model)})"
             )
             sampler = inference.load(args.inference_api, model)
-            record(layout.settings("generate"), settings)
+            record(layout, "generate", settings)
             kept = kept_on_disk(config)
             remove_manifests(layout, "generate", [name for name in config.languages if target.wants(kept, name)])
             progress.restart_clock()
@@ -289,7 +298,7 @@ def translate(config: GenerationConfig) -> bool:
         totals[language.name] = len(ids)
         done[language.name] = sum(paragraph_id in translated for paragraph_id in ids)
         found[language.name] = sum(paragraph_id in collected for paragraph_id in ids)
-    record(layout.settings("translate"), settings)
+    record(layout, "translate", settings)
     total = totals.total()
     unfinished = [language for language in languages if done[language.name] < totals[language.name]]
     if unfinished:
@@ -416,7 +425,7 @@ def score(config: GenerationConfig) -> None:
 
 def _drop_below_min_score(config: GenerationConfig) -> None:
     layout, minimum = config.layout, config.args.min_score
-    record(layout.settings("score"), config.score_settings())
+    record(layout, "score", config.score_settings())
     for name in config.languages:
         if lines := min_score.rejects_below(layout, name, minimum):
             remove_manifests(layout, "score", [name])

@@ -10,6 +10,7 @@ from topxgen.common.merging import Place, lines_of, places_in, read_whole_lines
 from topxgen.common.records import Layout, read_translations
 from topxgen.common.schemas import decode
 from topxgen.generation.back_translation import SplitParagraph
+from topxgen.generation.manifests import has_results
 from topxgen.generation.scoring import RECORDS_PER_BLOCK
 from topxgen.inference.response_cache import ResponseRecord, read_responses
 from topxgen.text.languages import Language
@@ -40,7 +41,7 @@ def check_others(config, stage: str, settings: dict) -> None:
     own, others = config.layout.settings(stage), {key: v for key, v in settings.items() if key != shards.SETTING}
     name = own.relative_to(config.layout.output_dir)
     for folder in (config.whole_dir, *(folder for _, folder in shards.folders(config.whole_dir))):
-        if folder / name != own:
+        if folder / name != own and has_results(folder, folder / name):
             provenance.check_settings(folder / name, others)
 
 

@@ -156,11 +156,12 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
     patterns = [*(config.rank_pattern or ()), *(config.alpha_pattern or ())]
     strays = [key for key in patterns if not any(re.match(rf"(.*\.)?({key})$", name) for name in targets)]
     unmatched = {
-        "the adapter lacks": sorted(loaded.missing_keys),
-        "the model lacks": sorted(name for name in loaded.unexpected_keys if "lora_" in name),
+        "the adapter lacks": loaded.missing_keys,
+        "the model lacks": [name for name in loaded.unexpected_keys if "lora_" in name],
         "no target module has the name in its rank_pattern or alpha_pattern": strays,
     }
-    if problems := [f"{what} {listed(names, 3)}" for what, names in unmatched.items() if names]:
+    in_file = {what: sorted(name.replace(f".{_NAME}", "") for name in names) for what, names in unmatched.items()}
+    if problems := [f"{what} {listed(names, 3)}" for what, names in in_file.items() if names]:
         raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
     tensors = load_tensors(files[0])  # checks its numbers
     if quantized := sorted(name for name, tensor in tensors.items() if not is_float(tensor)):

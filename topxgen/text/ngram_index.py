@@ -234,9 +234,15 @@ class ContaminationIndex:
             if counts[number] >= min(round(MIN_EDGE_SHARE * n), max(len(text), 1))
         ]
         first, last = counted[0], counted[-1]
-        ngram = " ".join(tokens[shared[0] : shared[0] + length])
+        ngram = tokens[shared[0] : shared[0] + length]
+        place = next(i for i in range(len(entry_tokens)) if entry_tokens[i : i + length] == ngram)
+        as_written = self._tokenizer.tokens(self.entries[entry].text)  # with letters that look Latin
+        if len(as_written) == len(entry_tokens):
+            ngram = as_written[place : place + length]
         kind = "ngram" if length == n else "short_text"
-        return first, Match(self.entries[entry], kind, ngram, sum(counts[first : last + 1]), texts=last - first + 1)
+        return first, Match(
+            self.entries[entry], kind, " ".join(ngram), sum(counts[first : last + 1]), texts=last - first + 1
+        )
 
 
 def _merged(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -13,8 +13,10 @@ from topxgen.common import checksums, environment, hub, provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import check_output_directory, read_json
+from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 from topxgen.training.flag_rules import ON_PLATEAU, check_flags
+from topxgen.training.tokenization import NO_TEMPLATE
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,14 @@ def resolve(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--metric_for_best_model {args.metric_for_best_model} needs translations; pass --num_eval_translations N"
         )
+    schedule(args)
+    if args.template_key != NO_TEMPLATE:
+        for language in args.target_languages:
+            get_template(args.template_key, args.src, language, extra=args.languages_file)
+
+
+def check_with_torch(args: argparse.Namespace) -> None:
+    """Raise UsageError for what only torch and transformers know; after all other checks, since importing them takes seconds."""
     if "WORLD_SIZE" not in os.environ and not args.dry_run:
         _check_single_gpu()
     _check_schedule(args)

@@ -10,7 +10,7 @@ from typing import Required
 from topxgen.common import checksums, environment, hub, lineage, provenance, rates, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import read_json, read_jsonl, remove, write_json
+from topxgen.common.files import read_json, read_jsonl, write_json
 from topxgen.common.schemas import fields
 from topxgen.inference import adapters
 from topxgen.inference.costs import span
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
         checkpoint = resume_from(trainer, args)
         if trainer.is_world_process_zero():
             if checkpoint is None:
-                remove(output_dir / SETTINGS_FILE)
+                provenance.forget_settings(output_dir / SETTINGS_FILE, settings)
             provenance.record_settings(output_dir / SETTINGS_FILE, settings)
         if checkpoint is None or not is_fully_trained(trainer, stopper, checkpoint):
             with signals.finishing(limited=False):  # finishes the step and saves

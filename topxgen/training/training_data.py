@@ -97,8 +97,10 @@ def stream(spec: DatasetSpec):
 
 
 def check(spec: DatasetSpec) -> None:
-    """Raise UsageError for settings that contradict each other."""
+    """Raise UsageError for settings that contradict each other, and for a file that is not there."""
     name = spec.dataset_name_or_path
+    if name not in NAMED:
+        file_datasets.local_path(name)
     if spec.dataset_size != -1 and spec.dataset_size < 1:
         raise UsageError(f"--dataset_size {spec.dataset_size} is neither -1 (all) nor a positive number of pairs")
     if name in NAMED:

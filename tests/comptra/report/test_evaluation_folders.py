@@ -4,6 +4,7 @@ import json
 import os
 import socket
 
+from comptra import verify
 from comptra.report import Options, packing
 from comptra.report.sections import evaluation, evaluation_sentences
 from tests.support.evaluations import RUN, collected, notices, run, settings, udhr, worse, write
@@ -54,16 +55,24 @@ def test_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
     assert (os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE) == before
 
 
-def test_a_benchmark_is_found_where_main_read_it(tmp_path, ntrex):
-    """Without --benchmark_dir, by the path in the manifest."""
-    sides = [(ntrex / f"newstest2019-{name}.txt") for name in ("src.eng", "ref.eus")]
-    sources, references = (path.read_text(encoding="utf-8").split("\n")[:1000] for path in sides)
+def test_a_benchmark_is_found_where_main_read_it(tmp_path):
+    """Without --benchmark_dir, by the path in the manifest; scripts/verify.py does so, too."""
+    texts = {"src.eng": "The letter of number {}.", "ref.eus": "{} zenbakiko gutuna."}
+    for name, text in texts.items():
+        path = tmp_path / f"NTREX-128/newstest2019-{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{text.format(i)}\n" for i in range(1997)))
+    sources, references = ([text.format(i) for i in range(1000)] for text in texts.values())
     folder = write(tmp_path / "m" / RUN.format("English", "Basque"), sources, references, settings("ntrex"))
     manifest = json.loads((folder / "manifest_translate.json").read_text())
-    manifest["test_set"] = {"test": {"sources": {"from": str(sides[0])}}}
+    recorded = {"from": str(tmp_path / "NTREX-128/newstest2019-src.eng.txt"), "sha256": "0" * 64}
+    manifest["test_set"] = {"test": {"sources": recorded}}
     (folder / "manifest_translate.json").write_text(json.dumps(manifest))
-    (group,) = collected(tmp_path)[0]["sentences"]
+    (group,) = collected(tmp_path / "m")[0]["sentences"]
     assert group["total"] == 1000 and group["systems"][0]["corpus"] == 100.0
+    audit = verify.verify(tmp_path / "m")
+    assert not any("--benchmark_dir" in why for reasons in audit.unchecked.values() for why in reasons)
+    assert "test_set.sources.sha256: claimed 0000" in "\n".join(map(str, audit.problems))
 
 
 def test_folders_that_cannot_be_read_are_named(tmp_path):
