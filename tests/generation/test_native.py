@@ -156,6 +156,7 @@ def test_not_continued_by_an_llm_and_no_generated_folder_is_continued(tmp_path):
     assert result.returncode == 2 and "pipeline was 'paragraphs', now 'topxgen'" in result.stderr
     (tmp_path / "llm").mkdir()
     (tmp_path / "llm/settings_generate.json").write_text('{"pipeline": "topxgen"}')
+    (tmp_path / "llm/Basque_answers.jsonl").write_text('{"id": "Basque-0"}\n')  # settings alone would be replaced
     assert "pipeline was 'topxgen', now 'paragraphs'" in refusal(tmp_path / "llm", source)
     (tmp_path / "native/settings_generate.json").unlink()
     assert "has paragraphs of another run" in refusal(tmp_path / "native", source)
