@@ -77,6 +77,11 @@ def test_settings_of_a_run_that_left_nothing_are_replaced(tmp_path, datagen_here
         with locked(tmp_path, "Hausa"):
             code, error = run(server, 0.6)
             assert code == 2 and refused in error
+        answers_elsewhere = tmp_path / "Hausa_answers.jsonl"
+        answers_elsewhere.symlink_to(tmp_path / "purged")
+        code, error = run(server, 0.6)
+        assert code == 2 and refused in error
+        answers_elsewhere.unlink()
     with Writer() as server:
         code, error = run(server, 0.6, "--stages", "generate", "--number_of_instructions", 2)
         assert code == 0 and "holds no results yet: its settings are replaced (temperature was" in error

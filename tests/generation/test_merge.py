@@ -167,6 +167,15 @@ def test_shards_that_cannot_be_merged(server, tmp_path):
     assert not (tmp_path / "Basque.jsonl").exists()
 
 
+def test_settings_of_one_run_that_left_nothing_keep_no_shards_from_being_merged(server, tmp_path):
+    with Writer(quota=0) as spent:
+        generate(spent, tmp_path, "--temperature", 0.5, check=4)
+    for index in range(2):
+        shard(server, tmp_path, index, 2)
+    assert "holds no results yet" in merge(tmp_path).stderr
+    assert '"temperature": 0.5' not in (tmp_path / "settings_generate.json").read_text()
+
+
 def test_paragraphs_that_came_with_the_directory_stay_first(server, tmp_path):
     brought = [
         {"text": f"Testu hau {i} beste norbaitek idatzi zuen, duela urte asko, etxe zahar batean."} for i in range(3)

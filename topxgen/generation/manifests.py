@@ -111,7 +111,8 @@ def has_results(output_dir: Path, settings: Path) -> bool:
     """Whether there are results beside the settings of a stage, or another process may be about to write some."""
     this = (os.getpid(), socket.gethostname())
     others = any(one.state != "left" and (one.process, one.host) != this for one in holders(output_dir))
-    return others or any(file.stat().st_size for kind in ("*.jsonl", "*.bin") for file in settings.parent.glob(kind))
+    files = (file for kind in ("*.jsonl", "*.bin") for file in settings.parent.glob(kind))
+    return others or any(file.is_symlink() or file.stat().st_size for file in files)  # a link may lead nowhere for now
 
 
 def record(layout: Layout, stage: str, settings: dict) -> None:

@@ -41,7 +41,7 @@ from topxgen.common.records import (
 from topxgen.common.schemas import decode
 from topxgen.generation import deduplication, funnel, min_score, scoring
 from topxgen.generation.back_translation import UNANSWERED, unanswered_ids
-from topxgen.generation.manifests import language_manifest, record, remove_manifests, write_manifests
+from topxgen.generation.manifests import has_results, language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import Generation, is_generated, is_native
 from topxgen.generation.pipelines import Prompt
 from topxgen.generation.sharded import prompt_number
@@ -360,7 +360,8 @@ def _settings(layout: Layout, stage: str, works: list[shards.Work]) -> dict:
                         "with them: move it away, or the others"
                     )
             settings |= own
-    provenance.check_settings(layout.settings(stage), settings)
+    if has_results(layout.output_dir, path := layout.settings(stage)):
+        provenance.check_settings(path, settings)
     return settings
 
 
