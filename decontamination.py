@@ -118,7 +118,8 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
     chosen = [languages.find(name, args.languages_file) for name in dict.fromkeys(texts)]
     sources = dict.fromkeys([*args.benchmarks, *args.demonstration_pool])
     loaded = [name for name in sources if name not in args.allow_missing]
-    return [need for name in loaded for need in benchmarks.needs(name, chosen, args.benchmark_dir)]
+    folder = benchmarks.folder_or_default(args.benchmark_dir)
+    return [need for name in loaded for need in benchmarks.needs(name, chosen, folder)]
 
 
 def decontaminate(args: argparse.Namespace) -> int:

@@ -56,7 +56,8 @@ def _parses(args: argparse.Namespace) -> bool:
 def of_test_set(args: argparse.Namespace, chosen: Sequence[Language]) -> list[Need]:
     dataset = evaluation_sets.DATASETS.get(args.dataset_name_or_path)
     splits = [split[0] for split in (dataset.test, dataset.pool) if split] if dataset else []
-    return [need for name in dict.fromkeys(splits) for need in benchmarks.needs(name, chosen, args.benchmark_dir)]
+    folder = benchmarks.folder_or_default(args.benchmark_dir)
+    return [need for name in dict.fromkeys(splits) for need in benchmarks.needs(name, chosen, folder)]
 
 
 def of_evaluation(args: argparse.Namespace, names: Iterable[str] = ()) -> list[Need]:

@@ -49,6 +49,12 @@ def test_a_run_needs_what_its_flags_load_and_not_what_it_makes(tmp_path):
     assert {pattern for need in unnamed.needs for pattern in need.files} == tico
 
 
+def test_examples_in_prompts_come_from_the_hub_whatever_folder_has_benchmarks(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", str(tmp_path))
+    stages = {name: row.stages for name, row in found("topxgen.yaml", tmp_path).items() if row.kind == DATASET}
+    assert stages == dict.fromkeys(("google/xquad", "openlanguagedata/flores_plus"), ("datagen",))
+
+
 def test_rounds_need_the_models_of_the_run_file_alone(tmp_path):
     rows = found("self_improvement.yaml", tmp_path)
     assert {name for name, asset in rows.items() if asset.kind == MODEL} == {"models/gemma-3-270m"}

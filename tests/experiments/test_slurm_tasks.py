@@ -117,7 +117,7 @@ def test_what_sbatch_prints_and_gets(place, monkeypatch, printed):
     """The number below a site's own lines; without one, the jobs before it are cancelled. What the run file requests comes before
     SBATCH_ variables, and a job in which submit.py runs passes none of its own on."""
     write(place, CHECKED, SCORED, "slurm: {evaluate: {partition: cpu}}")
-    put(place / "bin/squeue", "printf '7 other R|/home/run/slurm/a.sbatch\\n8 \\377|x'")
+    put(place / "bin/squeue", "printf '7 other R\\t/home/run/slurm/a.sbatch\\n8 \\377\\tx'")
     put(place / "bin/scancel", 'echo "$@" > cancelled')
     second = 'echo "$PRINTED"; env > variables; echo "$@" > called'
     put(place / "bin/sbatch", f'case "$*" in *afterok*) {second};; *) echo 11;; esac')
@@ -127,6 +127,8 @@ def test_what_sbatch_prints_and_gets(place, monkeypatch, printed):
         "SLURM_JOB_ID": "5",
         "SLURM_ARRAY_TASK_ID": "3",
         "SLURM_CONF": "here",
+        "SBATCH_ERROR": "x",
+        "SBATCH_QOS": "low",
     }.items():
         monkeypatch.setenv(name, value)
     result = submit()
@@ -140,7 +142,15 @@ def test_what_sbatch_prints_and_gets(place, monkeypatch, printed):
         f"{word} " in called for word in ("--partition=cpu", "--export=ALL", "--requeue", "--dependency=afterok:11")
     )
     variables = (place / "variables").read_text()
-    assert "SLURM_CONF=here" in variables and not re.search("^SLURM_(JOB|ARRAY)", variables, re.M)
+    assert "SLURM_CONF=here" in variables and "SBATCH_QOS=low" in variables
+    assert not re.search("^(SLURM_(JOB|ARRAY)|SBATCH_ERROR)", variables, re.M)
+
+
+def test_a_run_in_a_folder_with_any_letters_counts_as_queued(place, monkeypatch):
+    folder = place / "a|b"
+    put(place / "bin/squeue", f"printf '7 x|y R\\t%s\\n' '{folder}/run/slurm/a.sbatch'")
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    assert slurm.queued(folder) == ["7 x|y R"]
 
 
 class InProcess:

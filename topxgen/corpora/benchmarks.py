@@ -156,13 +156,14 @@ def check(name: str, languages_file: str | None = None) -> None:
 def needs(name: str, chosen: Iterable[Language], folder: Path | None = None) -> list[Need]:
     """What `load` reads of a benchmark in some languages that comes from elsewhere: nothing where `folder` or a file of the user's has it.
 
-    Languages that a benchmark lacks are left out where the table of languages says so.
+    Languages that a benchmark lacks are left out where the table of languages says so. $TOPXGEN_BENCHMARK_DIR is the caller's to ask:
+    examples in prompts come from the Hub whatever it says.
     """
     chosen = list(chosen)
     if name == "udhr":
         return [Need(UDHR_TEXT, str(UDHR))]
     if name in REPOS:
-        return [] if folder_or_default(folder) is not None else [Need(DATASET, REPOS[name], *_parts_of(name, chosen))]
+        return [] if folder is not None else [Need(DATASET, REPOS[name], *_parts_of(name, chosen))]
     hub = _HUB_SOURCE.fullmatch(name)
     if local_source(name) or not hub or tables.split_source(name)[0].suffix.lower() in SUFFIXES:
         return []

@@ -40,6 +40,7 @@ LEAVE_S = 30  # of the warning, for the job to requeue itself
 TEXT_METRICS = ("auto", "chrf", "bleu", "lang", "ter")  # and what begins so: comptra.evaluate needs no GPU for them
 GROWING = ("self-instruct", "knn-instruct")  # pipelines whose prompts show earlier texts: they have no shards
 _CLIENT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # variables of SLURM that are no job's
+_IGNORED = ("SBATCH_ARRAY_INX", "SBATCH_ERROR", "SBATCH_WAIT")  # what no option undoes
 _UNSAFE = re.compile(r"[%\\\"'\x00-\x1f\x7f]")  # what SLURM or a quoted #SBATCH line would take for something else
 
 
@@ -363,8 +364,8 @@ def queued(folder: Path) -> list[str]:
     """The jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also those
     count that were submitted by hand or by another user. Raises UsageError."""
     own = place(folder).resolve()
-    lines = split_lines(_call(["squeue", "--noheader", "--format=%i %j %T|%o"]))
-    jobs = ((job, Path(path).parent) for job, _, path in (line.rpartition("|") for line in lines))
+    lines = split_lines(_call(["squeue", "--noheader", "--format=%i %j %T\t%o"]))
+    jobs = ((job, Path(path).parent) for job, _, path in (line.rpartition("\t") for line in lines))
     return [job for job, path in jobs if path.parts[-2:] == own.parts[-2:] and path.resolve() == own]
 
 
@@ -408,7 +409,7 @@ def _call(line: list[str]) -> str:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not (inside and name.startswith("SLURM_") and name not in _CLIENT)
+        if not (name in _IGNORED or (inside and name.startswith("SLURM_") and name not in _CLIENT))
     }
     try:
         result = subprocess.run(line, capture_output=True, encoding="utf-8", errors="surrogateescape", env=environment)

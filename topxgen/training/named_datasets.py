@@ -155,8 +155,9 @@ def needs(spec: DatasetSpec) -> list[Need]:
         configs = (f"{subset}__en_{row.iso639_1 or row.iso639_3}" for row in spec.target_languages)
         return [] if folder else [Need(DATASET, SMOL_REPO, tuple(configs))]
     if name in NAMED:
-        published = name in benchmarks.LOADERS
-        return benchmarks.needs(name, [spec.src, *spec.target_languages], folder) if published else []
+        if name not in benchmarks.LOADERS:
+            return []
+        return benchmarks.needs(name, [spec.src, *spec.target_languages], benchmarks.folder_or_default(folder))
     return [Need(DATASET, name, (spec.subset,) if spec.subset else ())]
 
 
