@@ -103,7 +103,9 @@ def test_a_node_that_fails(here, cluster):
     cluster.wait(lambda: (here / "starts-x").exists())
     node = cluster.call("squeue", "-h", "-j", number, "-o", "%N").stdout.strip()
     cluster.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    cluster.call("scontrol", "update", f"nodename={node}", "state=resume", check=False)  # refused where it is back by itself
+    cluster.call(
+        "scontrol", "update", f"nodename={node}", "state=resume", check=False
+    )  # refused where it is back by itself
     cluster.wait(lambda: "down" not in cluster.call("sinfo", "-h", "-n", node, "-o", "%T").stdout)
     assert cluster.outcome(number) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n"
 
