@@ -50,12 +50,12 @@ _Rounds = fields(
 
 
 def read(folder: Path, seen: frozenset[Path] = frozenset()) -> Chain:
-    """The chain of the translations in `folder`. `ends` says what is missing or damaged; nothing is raised. `seen`: the ensembles
-    that it is a part of."""
+    """The chain of the translations in `folder`. `ends` says what is missing or damaged; only a disk that fails raises OSError.
+    `seen`: the ensembles that it is a part of."""
     try:
         manifest = read_json(folder / MANIFEST, TracedManifest)
         chosen = _of_outputs(folder, manifest.get("settings", {})) + _of_rounds(folder)
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         return Chain(ends=[str(error)])
     if not manifest:
         return Chain(ends=[f"no {MANIFEST}"])

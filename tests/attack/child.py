@@ -87,7 +87,8 @@ def run_script(arguments: list[str], fault: dict | None, record: str | None = No
         code = 1
     if record and operations:
         content = json.dumps({"seen": operations.seen, "outside": operations.outside})
-        Path(record).write_text(content)
+        Path(f"{record}.partial").write_text(content)
+        os.replace(f"{record}.partial", record)  # a kill leaves no half of it
     return code or 0
 
 

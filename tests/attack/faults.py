@@ -21,6 +21,7 @@ CODES = {
 }
 
 
+CHECKPOINT = re.compile(r"checkpoint-\d+/")
 IN_USE = re.compile(r"is in use by|exists: pass another|already")
 
 
@@ -85,7 +86,10 @@ def attack(place: Range, stage: Undisturbed, plan: dict) -> list[Outcome]:
     if hit.code == 143 and (left := [path.name for path in folder.rglob("*.partial")]):
         hit.problems.append(f"temporary files are left: {', '.join(left)}")
     again = place.run(folder, command, expect=(0,) if STAGES[stage.name].resumes else (0, 2))
-    if again.code in (0, 2) and (wrong := differences(stage.results, results(folder / "out"))):
+    found = results(folder / "out")
+    if hit.code in (143, 130):  # a training that a signal stops saves its step, and keeps the checkpoint
+        found = {name: text for name, text in found.items() if name in stage.results or not CHECKPOINT.match(name)}
+    if again.code in (0, 2) and (wrong := differences(stage.results, found)):
         again.problems.append(f"after it, {'; '.join(wrong)}")
     if digests(folder / "in") != stage.inputs:
         again.problems.append("an input was changed")

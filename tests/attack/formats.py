@@ -153,7 +153,7 @@ FORMATS = [
     Format("in/bench.json", "json", "export", command=OF_TABLE, more=("--dataset_name_or_path", "in/bench.json", "--input_column_name", "English", "--output_column_name", "Basque"), free=("English", "Basque")),
     Format("in/bench.parquet", "parquet", "export", command=OF_TABLE, more=("--dataset_name_or_path", "in/bench.parquet", "--input_column_name", "English", "--output_column_name", "Basque")),
     Format("in/lm/config.json", "json", "export", ("weights or adapter, tokenizer, `README.md`",)),
-    Format("in/lm/tokenizer_config.json", "json", "export"),
+    Format("in/lm/tokenizer_config.json", "json", "export", free=("backend*", "model_max_length*", "pad_token*", "eos_token")),
     Format("in/lm/tokenizer.json", "json", "export"),
     Format("in/lm/generation_config.json", "json", "lora", may_be_missing=True),
     Format("in/adapter/adapter_config.json", "json", "merge"),

@@ -289,7 +289,7 @@ def test_results_of_a_schedule_that_follows_the_metric_are_continued(place):
     assert run("--dry_run").returncode == 0
 
 
-def test_what_a_stage_reads(place):
+def test_what_a_stage_reads(place, monkeypatch):
     """Files that flags name, with lines and columns behind them, and what of a folder is read; no names of data sets."""
     for name in (
         "topxgen/code.py",
@@ -314,6 +314,9 @@ def test_what_a_stage_reads(place):
     model = ["model/config.json", "model/model.safetensors"]
     assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", *model]]
     assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
+    monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", str(place / "in/runs"))
+    of_main = chain.stages.inputs("main", commands[1].args)
+    assert any(path.is_relative_to(place / "in/runs") for path in of_main)
 
 
 def test_what_main_writes_is_of_its_own_flags(place):

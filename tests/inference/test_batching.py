@@ -131,6 +131,7 @@ def test_a_model_that_computes_nan_is_refused(tiny_lm, tmp_path):
 
 
 def test_the_token_that_ends_an_answer_counts_with_and_without_a_padding_token(tiny_lm, tmp_path):
+    """Nor with an added one that the model has no embedding for."""
     from transformers import AutoTokenizer
 
     requests = [
@@ -140,7 +141,7 @@ def test_the_token_that_ends_an_answer_counts_with_and_without_a_padding_token(t
     folder, counts = shutil.copytree(tiny_lm, tmp_path / "model"), {}
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
     tokenizer.eos_token = tokenizer.tokenize(" eta")[-1]  # a word that comes soon
-    for pad in ("<pad>", None):
+    for pad in ("<pad>", None, "[PAD]"):
         tokenizer.pad_token = pad
         tokenizer.save_pretrained(folder)
         sampler = inference.load("hf", inference.ModelSettings(str(folder), dtype="float32"))
@@ -153,4 +154,4 @@ def test_the_token_that_ends_an_answer_counts_with_and_without_a_padding_token(t
             shortest = next(answer for answer in answers if counts[pad][answer.id] == smallest)
             assert shortest.finish_reasons == (reason,) and shortest.completion_tokens == limit
         sampler.close()
-    assert counts["<pad>"] == counts[None] and smallest < 40
+    assert counts["<pad>"] == counts[None] == counts["[PAD]"] and smallest < 40

@@ -87,7 +87,11 @@ def running_cluster(cpus: int = 4, **environment: str) -> Iterator[tuple[psutil.
     options = ("--head", "--port=0", f"--num-cpus={cpus}", "--include-dashboard=false", client)
     try:
         with ray_start(folder / "log", environment, *options) as process:
-            address = (folder / "ray" / "ray_current_cluster").read_text(encoding="utf-8")
+            noted = folder / "ray" / "ray_current_cluster"  # which it may write after its message
+            for _ in range(300):
+                if noted.is_file() and (address := noted.read_text(encoding="utf-8")):
+                    break
+                time.sleep(0.1)
             yield process, environment | {"RAY_ADDRESS": address}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -139,7 +139,10 @@ def library_output_to(log: Path) -> Iterator[None]:
     """
     global _terminal
     log.parent.mkdir(parents=True, exist_ok=True)
-    redirected = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    # O_NONBLOCK: a pipe that nobody reads is an error, and nothing waits for a reader.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    redirected = os.open(log, flags, 0o644)
+    os.set_blocking(redirected, True)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     saved = os.dup(1), os.dup(2)

@@ -89,7 +89,7 @@ def folder_or_default(folder: Path | None) -> Path | None:
 def folders_of(source: str) -> list[Path]:
     """Which folders may be the --benchmark_dir that a recorded source of texts comes from: none if it is not here."""
     path = tables.split_source(source)[0]
-    return list(path.parents)[:MAX_ROOMS] if path.is_absolute() and path.is_file() else []
+    return list(path.parents)[:MAX_ROOMS] if path.is_file() else []
 
 
 def from_first_of(folders: list[T], load: Callable[[T], R]) -> R:
@@ -115,7 +115,8 @@ def load(
     Raises LacksLanguage when the benchmark has no such language, CannotLoad when it is missing, broken or empty, and
     UsageError when `name` names no benchmark. The messages give the cause; the remedy depends on the script.
     """
-    folder, known = folder_or_default(folder), (language, *languages.load(languages_file).values())
+    folder = folder if name == "udhr" else folder_or_default(folder)
+    known = (language, *languages.load(languages_file).values())
     loader = load_choice("benchmark", name, LOADERS) if name in LOADERS else _own_loader(name, known)
     try:
         if folder is not None and name in LOADERS and not folder.is_dir():

@@ -186,10 +186,13 @@ def is_complete(stage: str, args: Parsed) -> bool:
 
 
 def inputs(stage: str, args: Parsed) -> list[Path]:
-    """The files that a stage reads, as far as its flags name them; files in the Hub's cache are not among them."""
+    """The files that a stage reads, as far as its flags and $TOPXGEN_BENCHMARK_DIR name them; files in the Hub's cache are not among them."""
     row, found = STAGES[stage], []
-    for flag in sorted({*args.given, "dirs"} - {*row.no_input, *LANGUAGES}):  # dirs is positional
-        value = getattr(args, flag, None)
+    named = {**vars(args)}
+    if "benchmark_dir" in named:
+        named["benchmark_dir"] = benchmarks.folder_or_default(args.benchmark_dir)
+    for flag in sorted({*args.given, "dirs", "benchmark_dir"} - {*row.no_input, *LANGUAGES}):  # dirs is positional
+        value = named.get(flag)
         for item in value if isinstance(value, list) else [value]:
             path = _local(item) if isinstance(item, str | Path) and str(item) not in NAMES else None
             if path is not None:

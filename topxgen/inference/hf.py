@@ -11,7 +11,15 @@ from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, 
 from topxgen.inference.adapters import check_adapter, end_tokens, end_tokens_of_model
 from topxgen.inference.batching import batching
 from topxgen.inference.neutral_decoding import neutral_decoding
-from topxgen.inference.tokenizer import begun_thoughts, check_vocabulary, decode, encode, load_tokenizer, up_to_end
+from topxgen.inference.tokenizer import (
+    begun_thoughts,
+    check_vocabulary,
+    decode,
+    encode,
+    load_tokenizer,
+    replace_missing_padding,
+    up_to_end,
+)
 
 logger = logging.getLogger(__name__)
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
@@ -47,6 +55,7 @@ class HFSampler:
                 trust_remote_code=settings.trust_remote_code,
             ),
         )
+        replace_missing_padding(self._tokenizer, model.config)
         drop_parts_not_for_text(model)
         self._model = model.eval()
         self._batching = batching(model)

@@ -1,5 +1,6 @@
 """Load a model's tokenizer, encode prompts and decode responses with it."""
 
+import math
 import re
 import resource
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -39,12 +40,24 @@ def load_tokenizer(settings: ModelSettings):
 
 def check_vocabulary(tokens: Iterable[int], config, model: str) -> None:
     """Raise UsageError if a model has no embeddings for one of its tokenizer's tokens: it would read past their end."""
-    largest, vocab_size = max(tokens, default=0), getattr(config.get_text_config(), "vocab_size", None)
-    if vocab_size is not None and largest >= vocab_size:  # code of the model's own may name it otherwise
+    if (largest := max(tokens, default=0)) >= (size := vocabulary_size(config)):
         raise UsageError(
-            f"tokenizer and model do not match: the tokenizer has a token {largest}, {model} only {vocab_size} tokens; check "
+            f"tokenizer and model do not match: the tokenizer has a token {largest}, {model} only {size} tokens; check "
             "--tokenizer_name_or_path, or save the model again with embeddings for all tokens"
         )
+
+
+def vocabulary_size(config) -> float:
+    """The number of a model's embeddings; infinity if it is not known: code of the model's own may name it otherwise."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    return math.inf if size is None else size
+
+
+def replace_missing_padding(tokenizer, config) -> None:
+    """Pad with the end token where a decoder LM has no embedding for the padding token, such as a [PAD] that somebody has added; no result
+    depends on it, since padding is masked."""
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= vocabulary_size(config):
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def has_chat_template(settings: ModelSettings) -> bool:

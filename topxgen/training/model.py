@@ -16,7 +16,7 @@ from topxgen.common.files import Appender
 from topxgen.common.hub import cannot_load, hub_call
 from topxgen.common.weights import load_weights, parts_not_for_text
 from topxgen.inference import ModelSettings
-from topxgen.inference.tokenizer import check_vocabulary, load_tokenizer
+from topxgen.inference.tokenizer import check_vocabulary, load_tokenizer, replace_missing_padding
 from topxgen.training.arguments import launched_with_deepspeed
 from topxgen.training.flag_rules import DECODER_RULES
 from topxgen.training.packing import DecoderCollator, Seq2SeqCollator, Seq2SeqRows, decoder_rows
@@ -45,6 +45,7 @@ class TrainableModel:
             )
             if self.pair_tokenizer.eos != self.tokenizer.eos_token_id:  # saved with the model, for decoding
                 self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(self.pair_tokenizer.eos)
+            replace_missing_padding(self.tokenizer, self.config)
             limit = getattr(text_config, "max_position_embeddings", None)
             if limit and args.max_length > limit:
                 raise UsageError(
