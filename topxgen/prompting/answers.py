@@ -330,7 +330,7 @@ def _ends_in_colon(line: str) -> bool:
 
 def unwrapped(line: str, source: str = "", brackets: bool = False) -> str:
     """`line` without emphasis, quotation marks or `brackets` around the whole of it, unless `source` has them, too."""
-    for mark in _EMPHASIS:
+    for mark in _EMPHASIS if line.startswith(_EMPHASIS) else ():
         inner = line[len(mark) : -len(mark)]
         if line == mark + inner + mark and inner.strip() and mark[0] not in inner and not source.startswith(mark):
             return unwrapped(inner.strip(), source, brackets)
