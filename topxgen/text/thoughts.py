@@ -37,7 +37,7 @@ _MARK = re.compile(
     "|".join([*(f"(?P<open_{i}>{a})|(?P<close_{i}>{b})" for i, (a, b) in enumerate(_PAIRS)), _TAG]), re.IGNORECASE
 )
 # Of all marks, those around answers included: most texts have none.
-_BEGINNINGS, _HERE = ("<", "[", "◁"), re.compile(r"[hH](?i:ere(?: is| are|['’]s) my )")  # a class first: searched for fast
+_BEGINNINGS, _HERE = ("<", "[", "◁"), re.compile(r"[hH](?i:ere(?: is| are|['’]s) my )")  # a class first is fast
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w*)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_OPEN = re.compile(r"<\|channel\|>(?!\s*final)[^<]*(?:<\|message\|>)?\s*$")
