@@ -153,6 +153,7 @@ MISTAKES = [
     (("main: {tgt: Basqe, model_name_or_path: m}",), "section main: unknown language 'Basqe'"),
     (("main: {tgt: Basque, test_files: [in/a, in/b]}",), "--test_files in/a does not exist"),
     (("main: [{tgt: Basque}, {tgt: Basque, num_beams: 99}]",), "section main 2: --num_beams 99 is more than 32"),
+    (("main: {tgt: Basque, num_beams: 2, inference_api: cohere}",), "section main: --num_beams 2: APIs have no beam search"),
     (("main: {tgt: Basque, model_name_or_path: m, num_shards: 2, shard_index: 0}",), "section main: --num_shards is a flag of single"),
     (("train: {model_name_or_path: m, bf16: true, fp16: true}",), "section train: --bf16 and --fp16 exclude each other"),
     (("train: {model_name_or_path: m, launcher: accelerate launch}",), "launcher is not a list of words"),
