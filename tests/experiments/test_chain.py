@@ -51,11 +51,20 @@ def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(place, monk
         file.write(pairs.read_bytes().splitlines(keepends=True)[0])
     assert ran(run()) == {"decontamination": "in/Basque_translate.jsonl has changed"}
     assert filtered.read_bytes() != results and ran(run()) == {"decontamination": "complete"}
-    for change in (filtered.unlink, lambda: filtered.write_bytes(results)):
+    for change, how in ((filtered.unlink, "is gone"), (lambda: filtered.write_bytes(results), "has changed")):
         change()
-        assert ran(run()) == {"decontamination": f"its result {filtered.relative_to(place)} has changed"}
-    (place / "in/Hausa_translate.jsonl").write_bytes(results)  # a new input
-    assert ran(run()) == {"decontamination": "in/Hausa_translate.jsonl has changed"}
+        assert ran(run()) == {"decontamination": f"its result {filtered.relative_to(place)} {how}"}
+    (place / "copies").mkdir()
+    (place / "copies/a").write_text("")
+    monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", "copies")
+    assert ran(run()) == {"decontamination": "copies/a is new"}
+    monkeypatch.delenv("TOPXGEN_BENCHMARK_DIR")
+    assert ran(run()) == {"decontamination": "copies/a is no longer read"}
+    monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", "none")
+    assert "section decontamination: the environment variable TOPXGEN_BENCHMARK_DIR is 'none'" in run("--dry_run").stderr
+    monkeypatch.delenv("TOPXGEN_BENCHMARK_DIR")
+    (place / "in/Hausa_translate.jsonl").write_bytes(results)
+    assert ran(run()) == {"decontamination": "in/Hausa_translate.jsonl is new"}
     (place / "out/run/decontamination.json").unlink()
     assert ran(run()) == {"decontamination": "not run yet"}
 

@@ -160,6 +160,8 @@ def check(args: Parsed, folder: Path) -> None:
         for path in values.get(flag, ()):
             if _local(path) is None and folder.absolute() not in Path(path).absolute().parents:
                 raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
+    if "benchmark_dir" in vars(args):
+        benchmarks.folder_or_default(args.benchmark_dir)
     for name in values.get("benchmarks", ()):
         if folder.absolute() not in Path(name).absolute().parents and name not in args.allow_missing:
             benchmarks.check(name, args.languages_file)
