@@ -26,7 +26,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (older ones do not get as far as t
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules
 from topxgen.common.cli import FLAG, Parser, count, run_main
-from topxgen.common.console import aligned, one_line, show, width
+from topxgen.common.console import aligned, counted, one_line, show, width
 from topxgen.common.flag_rules import Rule
 from topxgen.common.run_files import RunFile
 from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic, examine, hours
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show(json.dumps(to_json(args.file, findings, estimates), indent=2))
         return EXIT_PROBLEM if problems else 0
-    what = f"{args.file}, {len(commands)} commands" if args.file else "the machine alone"
+    what = f"{args.file}, {counted(len(commands), 'command')}" if args.file else "the machine alone"
     show(f"{what}, on {socket.gethostname()}\n")
     show_findings([finding for _, finding in findings])
     if estimates:
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     unknown = sum(finding.level == NOTE and UNKNOWN in finding.text for _, finding in findings)
     notes = sum(finding.level == NOTE for _, finding in findings) - unknown
     counts = [(problems, "problem"), (notes, "note")]
-    words = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts]
+    words = [counted(count, word) for count, word in counts]
     show("\n" + ", ".join([words[0], *([f"{unknown} unknown"] if unknown else []), words[1]]))
     return EXIT_PROBLEM if problems else 0
 

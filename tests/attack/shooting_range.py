@@ -179,7 +179,8 @@ class Range:
         jobs = []
         for i, words in enumerate(commands):
             files = {name: scratch / f"{name}-{i}" for name in ("out", "err", "record")}
-            files["record"].unlink(missing_ok=True)
+            for path in files.values():  # a stage that a killed run left running goes on writing to its own
+                path.unlink(missing_ok=True)
             jobs.append(
                 {
                     **{name: str(path) for name, path in files.items()},

@@ -236,7 +236,7 @@ def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(tmp_pat
 @pytest.mark.parametrize(
     ("api", "more", "message"),
     [
-        ("openai", ("--num_beams", 2), "--num_beams 2: OpenAI has no beam search"),
+        ("openai", ("--num_beams", 2), "--num_beams 2: APIs have no beam search"),
         ("openai", ("--repetition_penalty", 1.2), ""),
         ("anthropic", ("--temperature", 1, "--top_p", 0.9, "--method_translate", "TEaR"), ""),
         ("cohere", ("--repetition_penalty", 1.2), "Cohere has no such parameter"),

@@ -260,6 +260,7 @@ def test_a_folder_of_the_environment_and_verify_where_the_run_read_benchmarks(tm
     (data / "Basque_translate.jsonl").write_text(json.dumps(record) + "\n")
     monkeypatch.setenv(benchmarks.VARIABLE, str(tmp_path / "none"))
     assert f"{benchmarks.VARIABLE} is '{tmp_path}/none', not a folder" in refusal(benchmarks.load, "flores", BASQUE)
+    assert in_process("scripts/verify.py", data).returncode == 2
     monkeypatch.setenv(benchmarks.VARIABLE, str(folder))
     assert benchmarks.needs("flores", [BASQUE], benchmarks.folder_or_default(None)) == []
     assert in_process("decontamination.py", "--input_dir", data, "--benchmarks", "flores").returncode == 0

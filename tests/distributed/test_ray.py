@@ -157,7 +157,7 @@ def test_workers_by_the_nodes_resources(nodes, workers, gpus, expected):
 @pytest.mark.parametrize(
     "nodes, workers, gpus, problem",
     [
-        ([{"CPU": 8, "GPU": 2}], 3, 1, r"room for 2 workers \(2 GPUs on 1 nodes, .*fewer than the 3 of --num_workers"),
+        ([{"CPU": 8, "GPU": 2}], 3, 1, r"room for 2 workers \(2 GPUs on 1 node, .*fewer than the 3 of --num_workers"),
         ([{"CPU": 8, "GPU": 2}] * 2, None, 4, "no room for a worker .*smaller --tensor_parallel_size"),
         ([{"CPU": 2}], 3, 1, r"room for 2 workers \(2 cores\)"),
     ],

@@ -195,5 +195,5 @@ def test_an_audit_in_shards(place):
     carry_out(scripts()["decontamination-merge"])
     assert submit("--dry_run").stdout == "# all stages are complete\n"
     (place / "out/checked/decontamination_audit.json").unlink()
-    assert "decontamination_audit.json has changed" in scripts()["decontamination"]
+    assert "decontamination_audit.json is gone" in scripts()["decontamination"]
     assert not list(place.glob("out/checked/*.jsonl"))

@@ -96,7 +96,7 @@ def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_h
         (("--prompt_template", "/nowhere.toml"), "nowhere.toml"),
         (("--number_of_demonstrations", "5000"), "leaves nothing to choose from"),
         (("--lid_model", "/nowhere.bin"), "does not exist"),
-        (("--num_beams", "2"), "has no beam search"),
+        (("--num_beams", "2"), "APIs have no beam search"),
         (("--base_url", "ftp://x"), "is not an http(s) address"),
         (("--languages", "Basque", "Basque"), "names a language twice"),
         (("--target_language", "eus_Latn"), "Basque is one of the --languages and the --target_language"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import topxgen
 from topxgen.common import failures, flag_rules, shards, signals
-from topxgen.common.console import printable, remember_error, setup_logging
+from topxgen.common.console import counted, printable, remember_error, setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.registry import OWN, Choice, accepts_own
 from topxgen.common.schemas import decode
@@ -255,8 +255,7 @@ class Parser(argparse.ArgumentParser):
             before = _flags_in(words[: words.index(first)]) if first in words and first[0] != "-" else []
             single = bool(before) and self._option_string_actions[before[-1]].nargs is None
             after = f" ({before[-1]} takes one value)" if single else ""
-            plural = "s" if len(unexpected) > 1 else ""
-            self.error(f"{len(unexpected)} unexpected argument{plural}{shown}{after}; see --help")
+            self.error(f"{counted(len(unexpected), 'unexpected argument')}{shown}{after}; see --help")
         parsed.given = frozenset(self._option_string_actions[flag].dest for flag in _flags_in(words))
         return parsed
 

@@ -264,6 +264,11 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`count` and what is counted: "1 row", "2 rows"; `many` unless it is `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def show(text: str) -> None:
     """Print on stdout. Nothing else in this project prints there: all outside text passes through `printable`."""
     print(printable(text), flush=True)

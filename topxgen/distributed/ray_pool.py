@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from topxgen.common import signals
+from topxgen.common.console import counted
 from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
 from topxgen.distributed import CAPACITY, Call, Plan, Pool, ray_cluster
@@ -171,7 +172,9 @@ class RayPool(Pool):
         with suppress(UsageError):  # no node has room now
             count, *_ = share(self._nodes(), self._plan)
             if (more := count - len(self._actors)) > 0:
-                logger.info(f"nodes have joined the Ray cluster: {more} more workers ({self._plan.what}) are started")
+                logger.info(
+                    f"nodes have joined the Ray cluster: {counted(more, 'more worker is', 'more workers are')} started ({self._plan.what})"
+                )
                 self._actors += [self._started() for _ in range(more)]
 
     def _replace(self, number: int, error: Exception) -> None:
@@ -193,7 +196,7 @@ class RayPool(Pool):
             )
         self._waiting.extendleft(reversed(calls))
         logger.warning(
-            f"Ray worker {number} was lost ({_why(error)}); another one is started, and what it had in work ({len(calls)} calls) is "
+            f"Ray worker {number} was lost ({_why(error)}); another one is started, and what it had in work ({counted(len(calls), 'call')}) is "
             "done again"
         )
         self._actors[number] = self._started(losses)
@@ -220,10 +223,12 @@ def share(nodes: Sequence[dict[str, float]], plan: Plan) -> tuple[int, int, int]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     if plan.gpus and any(gpus):
         room, cores, of_each = sum(number // plan.gpus for number in gpus), 1, plan.gpus
-        have = f"{sum(gpus)} GPUs on {len(nodes)} nodes, and a worker needs {plan.gpus} on one node"
+        have = (
+            f"{counted(sum(gpus), 'GPU')} on {counted(len(nodes), 'node')}, and a worker needs {plan.gpus} on one node"
+        )
     else:
         room, of_each = sum(cpus), 0
-        have = f"{room} cores"
+        have = counted(room, "core")
         workers = plan.workers or (sum(number > 0 for number in cpus) if plan.gpus else room)
         fits = (n for n in range(max(cpus, default=0), 0, -1) if sum(number // n for number in cpus) >= workers)
         cores = 1 if not plan.gpus else next(fits, 1)
@@ -231,7 +236,7 @@ def share(nodes: Sequence[dict[str, float]], plan: Plan) -> tuple[int, int, int]
     count = plan.workers or room
     if not 0 < count <= room:
         raise UsageError(
-            f"the Ray cluster has room for {room} workers ({have}), fewer than the {max(count, 1)} of --num_workers"
+            f"the Ray cluster has room for {counted(room, 'worker')} ({have}), fewer than the {max(count, 1)} of --num_workers"
             if plan.workers
             else f"the Ray cluster has no room for a worker ({have}): pass a smaller --tensor_parallel_size, or a larger cluster"
         )

@@ -228,9 +228,9 @@ class Chain:
         if record["exit_code"] and not allow_incomplete:
             return f"it ended with exit code {record['exit_code']}"
         if changed := self._changed(record["inputs"], stages.inputs(command.stage, command.args)):
-            return f"{changed} has changed"
+            return changed
         if changed := self._changed(record["outputs"], map(Path, record["outputs"])):
-            return f"its result {changed} has changed"
+            return f"its result {changed}"
         return ""
 
     def state(self, command: Command) -> str:
@@ -307,12 +307,16 @@ class Chain:
         return found
 
     def _changed(self, recorded: Files, paths: Iterable[Path]) -> str:
-        """The first file that differs from the recorded ones; "" if none does."""
+        """The first file that differs from the recorded ones, and how; "" if none does."""
         paths = list(paths)
         now = self.digests(path for path in paths if path.is_file())
         for name in sorted({*now, *recorded}):
-            if name not in now or name not in recorded or now[name]["sha256"] != recorded[name]["sha256"]:
-                return name
+            if name not in recorded:
+                return f"{name} is new"
+            if name not in now:
+                return f"{name} is {'no longer read' if Path(name).is_file() else 'gone'}"
+            if now[name]["sha256"] != recorded[name]["sha256"]:
+                return f"{name} has changed"
         return ""
 
 

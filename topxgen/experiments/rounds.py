@@ -15,7 +15,7 @@ from typing import Any, Required, TypedDict
 
 from topxgen import inference
 from topxgen.common import checksums
-from topxgen.common.console import aligned, show
+from topxgen.common.console import aligned, counted, show
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import read_json, write_json
 from topxgen.common.records import FilteredLayout, read_translations, translations_name
@@ -380,7 +380,7 @@ def reason_to_stop(results: Collection[Result], settings: Settings) -> str:
     scores = [one["held_out"] for one in results]
     since = len(scores) - 1 - scores.index(max(scores)) if scores else 0  # the first of the highest
     if since > settings.patience:
-        return f"held-out {settings.metric} has not risen for {since} round{'s' if since > 1 else ''} (patience {settings.patience})"
+        return f"held-out {settings.metric} has not risen for {counted(since, 'round')} (patience {settings.patience})"
     return ""
 
 

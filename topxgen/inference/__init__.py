@@ -212,7 +212,9 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
 
 
 def beam_problem(backend: str, flags: Any) -> str:
-    """Which of `flags` (SamplingSettings, or a command's) the backend's beam search would ignore; "" if none."""
+    """Which of `flags` (SamplingSettings, or a command's) the backend's beam search would ignore, or that there is none."""
+    if flags.num_beams > 1 and backend in REMOTE:
+        return f"--num_beams {flags.num_beams}: APIs have no beam search; pass 1, or choose --inference_api vllm or hf"
     if backend != "vllm" or flags.num_beams == 1 or flags.repetition_penalty == 1:
         return ""
     return (

@@ -11,6 +11,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common.console import counted
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, model_file
@@ -70,7 +71,7 @@ def plan(backend: str, settings: ModelSettings) -> tuple[ModelSettings, list[tup
     size = split.tensor * pipeline
     if len(gpus) > 1:
         logger.info(
-            f"{split.engines} {'engine' if split.engines == 1 else 'engines'} of {size} {'GPU' if size == 1 else 'GPUs'} each on "
+            f"{counted(split.engines, 'engine')} of {counted(size, 'GPU')} each on "
             f"{len(gpus)} visible GPUs: {split.why}"
         )
     if split.engines == 1:

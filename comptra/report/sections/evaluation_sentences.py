@@ -336,9 +336,9 @@ def read_segments(run: Run, options: Options, groups: Sequence[TestGroup]) -> di
     differing: set[str] = set()  # by other weights, tokenizers or baselines, which these files do not name
     folders = {run.root, *(report.parent for report in run.evaluations)}
     paths = (path for folder in folders for path in (*folder.glob("*.jsonl"), *folder.glob("*.csv")))
-    for path in sorted(filter(_is_segments, paths)):
+    for path in sorted(paths):
         try:
-            for line in _lines(path):
+            for line in _lines(path) if _is_segments(path) else ():
                 scored = line["direction"], line["source"], line["translation"]
                 # Without references here, those of the file are taken as they are.
                 for key in wanted & {(*scored, line.get("reference") or ""), (*scored, "")}:
@@ -365,7 +365,7 @@ def _is_segments(path: Path) -> bool:
         if path.suffix == ".csv":
             return wanted <= set(next(csv.reader(io.StringIO(head.decode("utf-8-sig", "replace"))), ()))
         return all(f'"{name}"'.encode() in head for name in wanted) and bool(decode(head.split(b"\n")[0], SegmentLine))
-    except (OSError, ValueError, csv.Error):
+    except (ValueError, csv.Error):
         return False
 
 

@@ -59,14 +59,14 @@ def collect(run: Run, options: Options) -> dict | None:
     sources += [Source(relative(run.root, one), None, one, languages_of(one)) for one in run.generations]
     problems = Problems()
     choice = choose(sources, options, problems)
+    units = _read(sources, choice, problems)
+    options.note_problems(problems)
     if not choice.totals:
         return None
-    units = _read(sources, choice)
     room = None
     if options.max_bytes is not None:
         room = options.max_bytes - packing.size_of([[*key, count, count] for key, count in choice.totals.items()])
     data = _fitting(units, room, sources)
-    options.note_problems(problems)
     shown, total = len(data["rows"]["state"]), choice.totals.total()
     units = data.pop("units")
     counts = Counter((unit.source, unit.language, row.state, row.reason) for unit in units for row in unit.rows)
@@ -138,9 +138,10 @@ def _all_rows(sources: Iterable[Source], problems: Problems) -> Iterator[tuple[i
                 yield number, language, row
 
 
-def _read(sources: Sequence[Source], choice: Choice) -> list[Unit]:
-    """The chosen paragraphs with their rows and texts, the most important first."""
-    problems = Problems()  # not reported: the first pass has
+def _read(sources: Sequence[Source], choice: Choice, first: Problems) -> list[Unit]:
+    """The chosen paragraphs with their rows and texts, the most important first. Files that could be read at the `first` reading, and
+    no longer, are added to its problems."""
+    problems = Problems()
     units: dict[tuple, Unit] = {}
     for number, language, row in _all_rows(sources, problems):
         key = (number, language, row.paragraph_id)
@@ -151,6 +152,7 @@ def _read(sources: Sequence[Source], choice: Choice) -> list[Unit]:
             ids = [key[2] for key in units if key[:2] == (number, language)]
             for name, text in paragraphs(source.pairs, language, ids, problems=problems).items():
                 units[number, language, name].text = text
+    first.add_of_second_reading(problems)
     return sorted(units.values(), key=choice.priority)
 
 
