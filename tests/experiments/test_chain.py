@@ -61,7 +61,9 @@ def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(place, monk
     monkeypatch.delenv("TOPXGEN_BENCHMARK_DIR")
     assert ran(run()) == {"decontamination": "copies/a is no longer read"}
     monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", "none")
-    assert "section decontamination: the environment variable TOPXGEN_BENCHMARK_DIR is 'none'" in run("--dry_run").stderr
+    assert (
+        "section decontamination: the environment variable TOPXGEN_BENCHMARK_DIR is 'none'" in run("--dry_run").stderr
+    )
     monkeypatch.delenv("TOPXGEN_BENCHMARK_DIR")
     (place / "in/Hausa_translate.jsonl").write_bytes(results)
     assert ran(run()) == {"decontamination": "in/Hausa_translate.jsonl is new"}
