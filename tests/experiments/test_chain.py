@@ -61,9 +61,7 @@ def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(place, monk
     monkeypatch.delenv("TOPXGEN_BENCHMARK_DIR")
     assert ran(run()) == {"decontamination": "copies/a is no longer read"}
     monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", "none")
-    assert (
-        "section decontamination: the environment variable TOPXGEN_BENCHMARK_DIR is 'none'" in run("--dry_run").stderr
-    )
+    assert "TOPXGEN_BENCHMARK_DIR is 'none', not a folder" in run("--dry_run").stderr
     monkeypatch.delenv("TOPXGEN_BENCHMARK_DIR")
     (place / "in/Hausa_translate.jsonl").write_bytes(results)
     assert ran(run()) == {"decontamination": "in/Hausa_translate.jsonl is new"}
@@ -154,6 +152,7 @@ MISTAKES = [
     (("datagen: {languages: Basque, model_name_or_path: m, number_of_instructions: 5}",), "needs --seed_topics_path"),
     (("main: {tgt: Basqe, model_name_or_path: m}",), "section main: unknown language 'Basqe'"),
     (("main: {tgt: Basque, test_files: [in/a, in/b]}",), "--test_files in/a does not exist"),
+    (("main: {tgt: Basque, benchmark_dir: in}",), "section main: cannot load flores in English: no dev/eng_Latn.dev or"),
     (("main: [{tgt: Basque}, {tgt: Basque, num_beams: 99}]",), "section main 2: --num_beams 99 is more than 32"),
     (("main: {tgt: Basque, num_beams: 2, inference_api: cohere}",), "section main: --num_beams 2: APIs have no beam search"),
     (("main: {tgt: Basque, model_name_or_path: m, num_shards: 2, shard_index: 0}",), "section main: --num_shards is a flag of single"),
@@ -195,6 +194,7 @@ def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
         ),
         ("udhrr", "benchmark 'udhrr' does not exist; choose one of flores, ntrex"),
         ("in/bench.tsv], allow_missing: [Basque", "section decontamination: --allow_missing 'Basque' does not exist"),
+        ("ntrex], benchmark_dir: in, languages: [Basque", "in in; copy it there, or pass another --benchmark_dir"),
         ("my.tsv:Basque", "section decontamination: my.tsv has 2 columns (column 1, column 2); name one as in my.tsv:"),
     ],
 )

@@ -3,7 +3,8 @@
 import argparse
 import glob
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -160,14 +161,37 @@ def check(args: Parsed, folder: Path) -> None:
         for path in values.get(flag, ()):
             if _local(path) is None and folder.absolute() not in Path(path).absolute().parents:
                 raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
-    if "benchmark_dir" in vars(args):
-        benchmarks.folder_or_default(args.benchmark_dir)
     for name in values.get("benchmarks", ()):
         if folder.absolute() not in Path(name).absolute().parents and name not in args.allow_missing:
             benchmarks.check(name, args.languages_file)
     for flag in LANGUAGES:
         for name in values.get(flag, ()):
             languages.find(name, args.languages_file)
+    if "benchmark_dir" in vars(args):
+        _check_copies(args, values)
+
+
+def _check_copies(args: Parsed, values: Mapping[str, list]) -> None:
+    """Raise UsageError for local copies of published benchmarks that lack a language of a stage, or have other texts."""
+    folder = benchmarks.folder_or_default(args.benchmark_dir)
+    if folder is None or not folder.is_dir():
+        return
+    named = {*values.get("benchmarks", ()), *values.get("dataset_name_or_path", ())} - {
+        *values.get("allow_missing", ())
+    }
+    chosen = dict.fromkeys(name for flag in LANGUAGES for name in values.get(flag, ()))
+    for name, language in product(sorted(named & benchmarks.REPOS.keys()), chosen):
+        _check_copy(name, language, folder, args.languages_file, args.allow_partial_benchmark)
+
+
+@cache  # the stages and variants of an experiment read the same copies
+def _check_copy(name: str, language: str, folder: Path, languages_file: str | None, allow_partial: bool) -> None:
+    try:
+        benchmarks.load(name, languages.find(language, languages_file), folder, languages_file, allow_partial)
+    except benchmarks.LacksLanguage:
+        pass
+    except UsageError as error:
+        raise UsageError(f"{error}; copy it there, or pass another --benchmark_dir") from None
 
 
 def outputs(stage: str, args: Parsed) -> list[Path]:
