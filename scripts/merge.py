@@ -11,7 +11,7 @@ Shards are not changed, and no model is loaded. What is equal to the files of on
   more, in the order of the prompts.
 - translations: the pairs in the order of the paragraphs; byte for byte those of one run if the shards translated the merged
   paragraphs (--stages translate after a merge), else with the differences that other batches can make. The same holds for scores.
-- decontamination, main.py: all files, byte for byte, but for commands and times in manifests and reports.
+- decontamination, main.py: all files, byte for byte, but for commands and times in manifests and reports, and the order of answers.
 
 Missing and unfinished shards are listed with the command that finishes them; merge again after it, with the same result as merging
 once at the end. The merged directory is an ordinary run that datagen.py can continue; so can shards, even with another --num_shards

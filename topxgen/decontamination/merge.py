@@ -62,9 +62,11 @@ def _merge_language(
     settings = [{key: value for key, value in m["settings"].items() if key != shards.SETTING} for m in manifests]
     for one, manifest, of_shard, found in zip(of_shards, manifests, settings, reports, strict=True):
         if (of_shard, manifest["input"]) != (settings[0], manifests[0]["input"]):
-            what = "another input" if of_shard == settings[0] else "other settings"
+            differing = [key for key in of_shard | settings[0] if of_shard.get(key) != settings[0].get(key)]
+            what = f"other settings ({', '.join(differing)})" if differing else "another input"
             raise UsageError(
-                f"shard {one.root} has {what} than {of_shards[0].root}: run it again with the command of the others"
+                f"shard {one.root} has {what} than {of_shards[0].root}: run it again with the command and the benchmark files of "
+                "the others"
             )
         if name not in found["languages"]:
             raise UsageError(f"{one.root} has no report of {name}: run the shard again")
