@@ -93,13 +93,22 @@ def attack(place: Range, stage: Undisturbed, plan: dict) -> list[Outcome]:
         hit.problems.append(f"temporary files are left: {', '.join(left)}")
     again = place.run(folder, command, expect=(0,) if STAGES[stage.name].resumes else (0, 2))
     found = results(folder / "out")
-    if hit.code in (143, 130):  # a training that a signal stops saves its step, and keeps the checkpoint
-        found = {name: text for name, text in found.items() if name in stage.results or not CHECKPOINT.match(name)}
+    if hit.code in (143, 130):
+        found = _without_extra_checkpoints(found, stage.results)
     if again.code in (0, 2) and (wrong := differences(stage.results, found)):
         again.problems.append(f"after it, {'; '.join(wrong)}")
     if digests(folder / "in") != stage.inputs:
         again.problems.append("an input was changed")
     return [outcome for outcome in (hit, again) if outcome.problems]
+
+
+def _without_extra_checkpoints(found: dict[str, str], results: dict[str, str]) -> dict[str, str]:
+    """A training that a signal stops saves its step, and keeps the checkpoint, which manifests list."""
+    folders = [{match[0] for name in names if (match := CHECKPOINT.match(name))} for names in (found, results)]
+    for folder in folders[0] - folders[1]:
+        listed = re.compile(rf'"{folder}[^"]*", ')
+        found = {name: listed.sub("", text) for name, text in found.items() if not name.startswith(folder)}
+    return found
 
 
 def random_kill(stage: Undisturbed, rng: random.Random) -> dict:

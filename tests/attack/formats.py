@@ -28,7 +28,7 @@ class Format:
     """A file, below `in` of the user or below `out` of an earlier run, and the stage that reads it.
 
     `documented`: its names in docs/files.md. `more`: flags besides the stage's. `free`: fields that hold what a user likes,
-    or that this stage ignores, so that another text is no fault; with * another value of any type, with # another number.
+    or that this stage ignores, so that another text is no fault; with * another value of any type, with # another number, with ? true.
     """
 
     path: str
@@ -156,7 +156,7 @@ FORMATS = [
     Format("in/lm/tokenizer_config.json", "json", "export", free=("backend*", "model_max_length*", "pad_token*", "eos_token")),
     Format("in/lm/tokenizer.json", "json", "export"),
     Format("in/lm/generation_config.json", "json", "lora", may_be_missing=True),
-    Format("in/adapter/adapter_config.json", "json", "merge"),
+    Format("in/adapter/adapter_config.json", "json", "merge", free=("use_rslora?",)),
     Format("out/settings_train.json", "json", "train", ("settings_train.json",)),
     Format("out/manifest_train.json", "json", "train", ("manifest_train.json",)),
     Format("out/train_log.jsonl", "jsonl", "train", ("train_log.jsonl",), may_be_missing=True),
@@ -313,6 +313,9 @@ def _may_differ(row: Format, what: str) -> bool:
     is_text = VALUES.get(value, "").startswith('"')
     is_number = value in ("null", "1e300", "-1", "0.5", "10^300")
     return any(
-        f"{name}*" in row.free or (f"{name}#" in row.free and is_number) or (name in row.free and is_text)
+        f"{name}*" in row.free
+        or (f"{name}#" in row.free and is_number)
+        or (f"{name}?" in row.free and value == "true")
+        or (name in row.free and is_text)
         for name in names
     )

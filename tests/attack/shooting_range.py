@@ -181,6 +181,8 @@ class Range:
             files = {name: scratch / f"{name}-{i}" for name in ("out", "err", "record")}
             for path in files.values():  # a stage that a killed run left running goes on writing to its own
                 path.unlink(missing_ok=True)
+            for name in ("out", "err"):
+                files[name].touch()
             jobs.append(
                 {
                     **{name: str(path) for name, path in files.items()},

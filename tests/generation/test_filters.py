@@ -48,6 +48,7 @@ def apart(words: list[str]) -> str:
         (apart(["luzea"] * 17), None),  # 136 pairs of "luzea" with itself
         (apart(["luzea"] * 18), "repeated_word_pair"),  # 153
         (apart(["lehen"] * 10 + ["geroa"] * 15), "repeated_word_pair"),  # 150 ordered pairs
+        (apart(["lehen"] * 13 + ["geroa"] * 12), "repeated_word_pair"),  # 156, of words as rare as possible
         (apart(["lehen"] * 9 + ["geroa", "lehen"] + ["geroa"] * 14), None),  # 149
         (apart(["lehe"] * 10 + ["geroa"] * 15), None),  # 4 characters
         (apart(["lehen"] + ["geroa"] * 17), None),

@@ -105,6 +105,7 @@ SPOILED = {
     "8 bits": (partial(edit_tensors, change=in_8_bits), r"holds no floating-point numbers in \S+lora_A\S+, .* save it in 16 or 32 bits"),
     "alpha NaN": (partial(edit_config, lora_alpha=math.nan), "field lora_alpha: expected number, got null"),
     "alpha missing": (partial(edit_config, without="lora_alpha"), "adapter_config.json lacks lora_alpha"),
+    "rslora as text": (partial(edit_config, use_rslora="false"), "field use_rslora: expected"),
     "alpha of no module": (partial(edit_config, alpha_pattern={"qproj": 64}), "no target module has the name in its .*alpha_pattern qproj"),
     "rank of no module": (partial(edit_config, rank_pattern={"layers.2.self_attn.q_proj": 8}), r"no target module .* layers\.2\."),
     "activated": (partial(edit_config, alora_invocation_tokens=[790, 791]), "is an activated LoRA adapter"),

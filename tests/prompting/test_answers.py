@@ -192,6 +192,7 @@ def test_numbers_objects_and_boxes_of_a_source(answer, source):
         "| English | Basque |\n|---|---|\n| Hello world. | Kaixo mundua. |",
         "Thinking: it greets the world.",
         "<｜end▁of▁sentence｜>Kaixo mundua.",
+        "### Instruction:\nKaixo mundua.",
     ],
 )
 def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):

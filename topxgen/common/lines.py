@@ -25,4 +25,4 @@ def on_one_line(text: str) -> str:
 
 def separators_to_spaces(line: str) -> str:
     """`line` with spaces for U+2028 and the like, at which other programs would cut it."""
-    return _SEPARATORS.sub(" ", line)
+    return line if line.isprintable() else _SEPARATORS.sub(" ", line)  # none of them is printable

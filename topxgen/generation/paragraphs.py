@@ -167,6 +167,8 @@ class Generation:
         self._decided_prompts = self._kept_now = 0
         # Responses on disk, and requests sent by this run.
         self.requested_by_language = Counter({name: len(files.responses) for name, files in self._files.items()})
+        self._responses = self.requested  # those on disk, for the progress
+        self._rejected = sum(len(files.rejected) for files in self._files.values())
         # Of most pipelines, all that a prompt can have; those that go on from the texts, as self-instruct does, need to see them.
         self._texts_of_a_prompt = self._pipeline.texts_per_prompt * self._args.num_return_sequences
         self._needs_texts = type(self._pipeline).judged is not Pipeline.judged
@@ -269,6 +271,7 @@ class Generation:
         topic = self._topics.pop(answer.id)
         record = {"id": answer.id, **({} if topic is None else {"topic": topic}), **response_record(answer)}
         self._files[answer.id.rsplit("-", 1)[0]].responses.add(record)
+        self._responses += 1
         self._arrived.add(answer.id)
         self._judge()
 
@@ -290,10 +293,7 @@ class Generation:
                 self._arrived.discard(prompt.id)
                 self._pipeline.judged(prompt, [])
             self._undecided.popleft()
-        files = self._files.values()
-        self._progress.update(
-            0, responses=sum(len(f.responses) for f in files), rejected=sum(len(f.rejected) for f in files)
-        )
+        self._progress.update(0, responses=self._responses, rejected=self._rejected)
 
     def _judge_prompt(self, prompt: Prompt) -> None:
         self._decided_prompts += 1
@@ -366,6 +366,7 @@ class Generation:
         if text_id in files.rejected:
             return
         files.rejected.add(text_id)
+        self._rejected += 1
         topic = {key: record[key] for key in ("topic",) if key in record}
         files.rejects_out.write({"id": text_id, "prompt": prompt.id, "reason": reason, "text": text, **topic})
         if self._args.verbose:

@@ -144,6 +144,8 @@ def _unlabelled(texts: list[str]) -> list[str]:
     """The texts, without the label with which all of several begin, and the mark with which all end: alike but for their numbers,
     or in square or angle brackets."""
     for pattern, names_of in _LABELS_OF_ALL if len(texts) > 1 else ():
+        if not pattern.search(texts[0]):
+            continue
         found = list(takewhile(bool, map(pattern.search, texts)))
         names = {names_of(label, number) for number, label in enumerate(found, start=1)}
         if len(found) == len(texts) and len(names) == 1 and None not in names:
@@ -181,6 +183,20 @@ _LABELS_OF_ALL = (
 )  # fmt: skip
 
 
+def _matches(pattern: re.Pattern, text: str) -> Iterator[re.Match]:
+    """As finditer, which would look for a line's beginning at each character."""
+    if not pattern.pattern.startswith("^"):
+        yield from pattern.finditer(text)
+        return
+    start = 0
+    while True:
+        if found := pattern.match(text, start):
+            yield found
+        start = text.find("\n", start) + 1
+        if not start:
+            return
+
+
 def _counts(marker: re.Match, markers: list[re.Match], doubtful: bool) -> bool:
     """Whether it is the next of the numbers 1, 2, 3 …"""
     return not doubtful and int(marker[1]) == len(markers) + 1
@@ -191,7 +207,7 @@ def _markers(
 ) -> Sequence[re.Match]:
     """The numbers of a list that fit those before. Those before a small letter are doubtful, unless all of the list's are."""
     found: dict[bool, list[re.Match]] = {True: [], False: []}
-    for marker in pattern.finditer(response):
+    for marker in _matches(pattern, response):
         after = _LETTERS.match(response, marker.end())
         for small, markers in found.items():
             if fits(marker, markers, not small and bool(after) and _is_small(after[1])):

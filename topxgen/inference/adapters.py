@@ -39,6 +39,9 @@ class _AdapterConfig(TypedDict):
     modules_to_save: NotRequired[list[str] | None]
     bias: NotRequired[str]
     init_lora_weights: NotRequired[bool | str | None]
+    use_rslora: NotRequired[bool]  # to peft, whatever is no 0 is true: "false", Infinity
+    use_dora: NotRequired[bool]
+    fan_in_fan_out: NotRequired[bool]
 
 
 # Values of init_lora_weights that leave the base as it is; peft computes the others' residual and puts it in the base's place.

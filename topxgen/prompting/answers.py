@@ -121,7 +121,7 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
         line = behind_preface(line, source, target)
         line = behind_label(line, source, target) or line
     line = _without_note(line, source, target)
-    if "#" not in source:
+    if line.endswith("#") and "#" not in source:
         line = re.sub(r"\s+#+\Z", "", line)  # of a heading; not C#
     line = unwrapped(line, source, brackets=bool(source))
     unread = ("<" not in source and _TAG.match(line)) or ("|" not in source and line.startswith("|"))
@@ -130,7 +130,7 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
 
 def _without_note(line: str, source: str, target: str) -> str:
     """`line` without a note in parentheses at its end, which may repeat the source or name the language."""
-    if _NOTE_BEHIND.search(source):
+    if not line.endswith((")", "]")) or _NOTE_BEHIND.search(source):
         return line
     line = _NOTE_BEHIND.sub("", line)
     found = re.search(r"\s*[(\[]([^()\[\]]+)[)\]]\Z", line) if source and source[-1:] not in ")]" else None
@@ -170,8 +170,10 @@ def _content(text: str, source: str, target: str) -> str:
     """What holds the translation: an answer without thoughts, marks of a chat template, a tag, box or fence around it; "" if it
     calls a tool."""
     text = without_thoughts(text)
-    if not (_TURN_BEGINS.search(source) or _TURN_ENDS.search(source)):
-        text = _TURN_ENDS.split(_TURN_BEGINS.sub("", text), maxsplit=1)[0]
+    if not (_TURN_BEGINS.match(source) or _ends_turn(source)):
+        text = _behind(_TURN_BEGINS, text)
+        if end := _ends_turn(text):
+            text = text[: end.start()]
     if _TOOL_CALL.match(text):
         return ""
     if "<" not in source:
@@ -183,13 +185,18 @@ def _content(text: str, source: str, target: str) -> str:
             text = text[: ends.start()]
     if not _BOX.search(source) and _BOX.search(text):
         text = _boxed(text)
-    text = _FENCED_THOUGHTS.sub("", text)
-    fenced = _FENCED.search(text)
+    text = _behind(_FENCED_THOUGHTS, text)
+    fenced = _FENCED.search(text) if "```" in text or "~~~" in text else None
     if not fenced or not fenced[2].strip():
         return text
     before = filter(str.strip, split_lines(text[: fenced.start()]))
     is_of_answer = all(_announces(line, "", source, target) or is_talk(line, source, target) for line in before)
     return fenced[2] if is_of_answer else text
+
+
+def _ends_turn(text: str) -> re.Match | None:
+    # Looked for only where its first character is: the search tries each alternative at each character.
+    return _TURN_ENDS.search(text) if any(first in text for first in "<[#") else None
 
 
 def _lines_of_translation(text: str, source: str, target: str) -> list[str]:
@@ -202,7 +209,8 @@ def _lines_of_translation(text: str, source: str, target: str) -> list[str]:
     lines = _without_talk(lines, source, target)
     whole = "\n".join(lines).lstrip()
     if (
-        (json := _JSON.search(whole))
+        ("{" in whole or "[" in whole)
+        and (json := _JSON.search(whole))
         and not whole[: json.start()].strip("`json \n")
         and not source.startswith(json[0][0])
     ):
@@ -330,7 +338,7 @@ def _ends_in_colon(line: str) -> bool:
 
 def unwrapped(line: str, source: str = "", brackets: bool = False) -> str:
     """`line` without emphasis, quotation marks or `brackets` around the whole of it, unless `source` has them, too."""
-    for mark in _EMPHASIS:
+    for mark in _EMPHASIS if line.startswith(_EMPHASIS) else ():
         inner = line[len(mark) : -len(mark)]
         if line == mark + inner + mark and inner.strip() and mark[0] not in inner and not source.startswith(mark):
             return unwrapped(inner.strip(), source, brackets)
@@ -357,6 +365,8 @@ def cut_repetition(text: str) -> str:
     """`text` up to the first pair of words that occurs MIN_REPETITIONS times or more from there on, where half of all pairs are
     repetitions."""
     words = text.split()
+    if len(words) - len(set(words)) + 1 < MIN_REPETITIONS:  # no word is there as often
+        return text
     pairs = list(pairwise(words))
     following: Counter[tuple[str, str]] = Counter()
     end = 0

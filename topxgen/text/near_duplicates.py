@@ -23,6 +23,7 @@ _SLACK = 1e-6  # for rounding: no bound may skip a pair above the threshold
 # Smaller rests make fewer candidates and longer lists; these leave hardly any candidate that is none (scripts/perf/dedup_speed.py).
 INDEXED_REST, PROBED_REST = 0.75, 0.92
 _BUCKET_BITS = 18
+_SHORT = 64  # bytes: shorter lists are no arrays, which take more memory; those of one text's new words are one object
 _MIX, _REPEATED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)  # odd constants
 
 
@@ -136,7 +137,8 @@ class PrefixIndex:
         self._threshold = threshold
         self._order = np.zeros(1 << _BUCKET_BITS, np.uint32)  # of buckets in prefixes; 0 for one that no kept text has
         self._first = (1 << 32) - 1  # the order of the next new bucket; later ones come before earlier ones
-        self._postings = Postings(1 << _BUCKET_BITS)  # the kept texts with a bucket in their prefix
+        # The numbers of the kept texts with a bucket in their prefix, as int32
+        self._postings: list[bytes | array] = [b""] * (1 << _BUCKET_BITS)
         self._lengths, self._rests = array("i"), array("i")  # of kept texts: tokens, those outside the prefix
 
     def _bound(self, count: int) -> float:
@@ -146,16 +148,14 @@ class PrefixIndex:
     def key(self, tokens: list[str], hashes: np.ndarray) -> tuple[np.ndarray, int]:
         """The buckets of a text's tokens in the order of prefixes, and how many of these are in no kept text: they come first."""
         keys = np.sort(hashes).view(np.uint64)
-        is_repeated = keys[1:] == keys[:-1]
-        if is_repeated.any():
-            places = np.arange(len(keys))
-            firsts = places.copy()
-            firsts[1:][is_repeated] = 0
-            keys = keys + (places - np.maximum.accumulate(firsts)).astype(np.uint64) * _REPEATED
-        buckets = keys * _MIX >> np.uint64(64 - _BUCKET_BITS)
-        order = self._order[buckets]
-        ordered = np.sort(order.astype(np.uint64) << np.uint64(_BUCKET_BITS) | buckets)
-        return (ordered & np.uint64((1 << _BUCKET_BITS) - 1)).view(np.int64), len(order) - np.count_nonzero(order)
+        keys[1:] += (keys[1:] == keys[:-1]) * _REPEATED
+        buckets = (keys * _MIX >> np.uint64(64 - _BUCKET_BITS)).view(np.int64)
+        ordered = self._order[buckets].astype(np.int64)
+        ordered <<= _BUCKET_BITS
+        ordered |= buckets
+        ordered.sort()
+        new = int(ordered.searchsorted(1 << _BUCKET_BITS))
+        return ordered & ((1 << _BUCKET_BITS) - 1), new
 
     def add(self, key: tuple[np.ndarray, int]) -> None:
         buckets, new = key
@@ -163,7 +163,15 @@ class PrefixIndex:
             self._order[buckets[:new]] = np.arange(self._first - new + 1, self._first + 1, dtype=np.uint32)
             self._first -= new
         rest = int(INDEXED_REST * self._bound(len(buckets)))
-        self._postings.add(len(self._lengths), buckets[: len(buckets) - rest])
+        number, postings = len(self._lengths), self._postings
+        alone = array("i", [number]).tobytes()
+        for bucket in set(buckets[: len(buckets) - rest].tolist()):
+            known = postings[bucket]
+            if type(known) is array:
+                known.append(number)
+            else:
+                known += alone
+                postings[bucket] = known if len(known) < _SHORT else array("i", known)
         self._lengths.append(len(buckets))
         self._rests.append(rest)
 
@@ -172,75 +180,20 @@ class PrefixIndex:
         buckets, new = key
         m = len(buckets)
         rest = int(PROBED_REST * self._bound(m))
-        postings = self._postings.of(buckets[new : max(m - rest, new)])
+        lists = map(self._postings.__getitem__, buckets[new : max(m - rest, new)].tolist())
+        postings = np.frombuffer(b"".join(lists), np.int32)
         if not len(postings):
             return postings
         shared = np.bincount(postings, minlength=len(self._lengths))
         # What two texts share beyond their prefixes is in the rest of the one whose prefix ends first: of this text (then most is
         # possible for the shortest other one), or of the other one (the longest).
-        candidates = np.flatnonzero(shared > min(self._bound(m) - rest, (1 - INDEXED_REST) * m) - _SLACK)
+        candidates = (shared > min(self._bound(m) - rest, (1 - INDEXED_REST) * m) - _SLACK).nonzero()[0]
         if not len(candidates):
             return candidates
         lengths = np.frombuffer(self._lengths, dtype=np.int32)[candidates]
         rests = np.frombuffer(self._rests, dtype=np.int32)[candidates]
         most = np.minimum(shared[candidates] + np.maximum(rests, rest), np.minimum(lengths, m))
         return candidates[most > self._threshold / 2 * (lengths + m) - _SLACK]
-
-
-class Postings:
-    """Lists of int32 by bucket, in one array. A list has room for 2, 4, 8 … values; when it is full, it moves to the end."""
-
-    def __init__(self, buckets: int):
-        self._starts, self._counts = np.zeros(buckets, np.int64), np.zeros(buckets, np.int32)
-        self._pool, self._used = np.empty(1 << 12, np.int32), 0
-
-    def of(self, buckets: np.ndarray) -> np.ndarray:
-        """The lists of `buckets`, one after another."""
-        starts, pool = self._starts[buckets], memoryview(self._pool)
-        ends = starts + self._counts[buckets]
-        return np.frombuffer(
-            b"".join([pool[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]), np.int32
-        )
-
-    def add(self, value: int, buckets: np.ndarray) -> None:
-        """Append `value` to each of the lists, once where `buckets` names one twice in a row."""
-        is_first = np.ones(len(buckets), bool)
-        np.not_equal(buckets[1:], buckets[:-1], out=is_first[1:])
-        buckets = buckets[is_first]
-        counts = self._counts[buckets]
-        is_full = (counts & (counts - 1) == 0) & (counts != 1)
-        if is_full.any():
-            self._move(buckets[is_full], counts[is_full])
-        self._pool[self._starts[buckets] + counts] = value
-        self._counts[buckets] = counts + 1
-
-    def _move(self, buckets: np.ndarray, counts: np.ndarray) -> None:
-        rooms = np.maximum(2 * counts, 2)
-        ends = self._used + np.cumsum(rooms)
-        if ends[-1] > len(self._pool):
-            self._compact(int(rooms.sum()))
-            ends = self._used + np.cumsum(rooms)
-        self._copy(self._pool, buckets, ends - rooms, counts)
-        self._used = int(ends[-1])
-
-    def _compact(self, needed: int) -> None:
-        """A larger array, without the room that lists have left behind."""
-        buckets = np.flatnonzero(self._counts)
-        counts = self._counts[buckets]
-        rooms = 1 << np.ceil(np.log2(np.maximum(counts, 2))).astype(np.int64)
-        ends = np.cumsum(rooms)
-        self._used = int(rooms.sum())
-        old, self._pool = self._pool, np.empty(max(len(self._pool), 3 * (self._used + needed) // 2), np.int32)
-        self._copy(old, buckets, ends - rooms, counts)
-
-    def _copy(self, old: np.ndarray, buckets: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> None:
-        """Put the lists of `buckets`, which are in `old`, at `starts`."""
-        filled = np.flatnonzero(counts)
-        places = self._starts[buckets[filled]].tolist(), starts[filled].tolist(), counts[filled].tolist()
-        pool, old = memoryview(self._pool), memoryview(old)
-        for before, now, count in zip(*places, strict=True):
-            pool[now : now + count] = old[before : before + count]
-        self._starts[buckets] = starts
 
 
 def rouge_l_f1(lcs: int, reference_length: int, candidate_length: int) -> float:

@@ -37,7 +37,7 @@ _MARK = re.compile(
     "|".join([*(f"(?P<open_{i}>{a})|(?P<close_{i}>{b})" for i, (a, b) in enumerate(_PAIRS)), _TAG]), re.IGNORECASE
 )
 # Of all marks, those around answers included: most texts have none.
-_BEGINNINGS, _HERE = ("<", "[", "◁"), re.compile(r"here(?: is| are|['’]s) my ", re.IGNORECASE)
+_BEGINNINGS, _HERE = ("<", "[", "◁"), re.compile(r"[hH](?i:ere(?: is| are|['’]s) my )")  # a class first is fast
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w*)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_OPEN = re.compile(r"<\|channel\|>(?!\s*final)[^<]*(?:<\|message\|>)?\s*$")
@@ -129,12 +129,9 @@ def _is_text(text: str, start: int, opening: re.Match, name: str) -> bool:
 
 def _of_final_channel(text: str) -> str:
     """What gpt-oss writes into its channel "final"; "" if it has others only; `text` if it has no channels."""
-    channels = list(_CHANNEL.finditer(text))
-    if channels:
-        finals = [match for match in channels if match[1].lower() == "final"]
-        return re.split(r"<\|\w+\|>", text[finals[-1].end() :])[0] if finals else ""
     if "<|channel|>" in text:
-        return ""
+        finals = [match for match in _CHANNEL.finditer(text) if match[1].lower() == "final"]
+        return re.split(r"<\|\w+\|>", text[finals[-1].end() :])[0] if finals else ""
     if bare := _BARE_CHANNEL.match(text):
         _, final, answer = text.rpartition("assistantfinal")
         if final:

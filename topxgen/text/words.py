@@ -63,6 +63,8 @@ def is_blank(text: str) -> bool:
 
 def length(text: str) -> int:
     """Characters, as alphabets have them for as long a text: a Han, Kana or Hangul one is about three (embedded UDHR: 3.8, 2.7, 2.4)."""
+    if text.isascii():
+        return len(text)
     text = visible(text)
     return len(text) + 2 * len(_SYLLABLES.findall(text))
 

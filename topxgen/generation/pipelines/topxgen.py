@@ -2,6 +2,7 @@
 
 import logging
 import random
+from functools import lru_cache
 from pathlib import Path
 
 from topxgen.common.errors import Unreachable, UsageError
@@ -41,6 +42,7 @@ class TopXGen(Pipeline):
         }
         self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
         self._topic_count = len(topics)
+        self._examples = lru_cache(maxsize=len(config.languages))(self._draw)
         self.stop = template.stop
         self.texts_per_prompt = 1 if template.answer == "text" else args.number_of_generations_per_step
         self.summary = (
@@ -78,13 +80,13 @@ class TopXGen(Pipeline):
         if prompt.number == self._topic_count:
             logger.info(f"{prompt.language}: all {self._topic_count} topics have been used once; they are used again")
         topic = self._orders[prompt.language].topic(prompt.number)
-        rng = random.Random(f"examples {self._args.seed} {prompt.language} {prompt.number // PROMPTS_PER_EXAMPLES}")
+        paragraphs, sentences = self._examples(prompt.language, prompt.number // PROMPTS_PER_EXAMPLES)
         text = self._template.fill(
             language=prompt.language,
             topic=topic,
             n=self.texts_per_prompt,
-            paragraphs=self._draw_paragraphs(rng, prompt.language),
-            sentences=rng.sample(self._sentences[prompt.language], self._args.number_of_icl_phrases),
+            paragraphs=paragraphs,
+            sentences=sentences,
         )
         return as_prompt(text, self._template.style), topic
 
@@ -95,6 +97,12 @@ class TopXGen(Pipeline):
         """The languages of example paragraphs other than `name`, by whatever name: Arabic is Modern Standard Arabic."""
         same = languages.names_of(self._languages[name], self._args.languages_file)
         return sorted(other for other in self._paragraphs if other not in same)
+
+    def _draw(self, language: str, number: int) -> tuple[list[tuple[str, str]], list[str]]:
+        """Example paragraphs and sentences."""
+        rng = random.Random(f"examples {self._args.seed} {language} {number}")
+        paragraphs = self._draw_paragraphs(rng, language)
+        return paragraphs, rng.sample(self._sentences[language], self._args.number_of_icl_phrases)
 
     def _draw_paragraphs(self, rng: random.Random, language: str) -> list[tuple[str, str]]:
         """(language, text) of the example paragraphs, each in another language and of another index."""
