@@ -94,7 +94,9 @@ def test_files(audit: Audit, path: Path, manifest: dict) -> list[Path] | None:
 def _check_test_set(audit: Audit, path: Path, manifest: dict) -> None:
     dataset = manifest["settings"].get("dataset_name_or_path")
     if shards.SETTING in manifest["settings"]:
-        return audit.skip(path, "the texts of a shard, a part of the test set: they are compared where shards are merged")
+        return audit.skip(
+            path, "the texts of a shard, a part of the test set: they are compared where shards are merged"
+        )
     if not can_load(audit, dataset, [path.parent]):
         return audit.skip(path, f"the texts of {dataset}: pass --benchmark_dir with a copy of it")
     args = arguments(audit, test_files=test_files(audit, path, manifest))
