@@ -9,6 +9,7 @@ from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE
 from comptra.scores.systems import loader_of_test_sets, read_system, recorded_rooms
 from comptra.verify import Audit
+from topxgen.common import shards
 from topxgen.common.console import quiet
 from topxgen.common.files import read_jsonl
 from topxgen.common.lineage import KEY
@@ -92,6 +93,10 @@ def test_files(audit: Audit, path: Path, manifest: dict) -> list[Path] | None:
 
 def _check_test_set(audit: Audit, path: Path, manifest: dict) -> None:
     dataset = manifest["settings"].get("dataset_name_or_path")
+    if shards.SETTING in manifest["settings"]:
+        return audit.skip(
+            path, "the texts of a shard, a part of the test set: they are compared where shards are merged"
+        )
     if not can_load(audit, dataset, [path.parent]):
         return audit.skip(path, f"the texts of {dataset}: pass --benchmark_dir with a copy of it")
     args = arguments(audit, test_files=test_files(audit, path, manifest))

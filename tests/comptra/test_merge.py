@@ -82,8 +82,8 @@ def test_translations_are_those_of_one_run(tmp_path, tiny_lm, tiny_nllb, monkeyp
     assert before == {path: path.read_bytes() for path in runs[1].iterdir()}
     main(tmp_path / "split", tiny_lm, **changes)  # one run goes on with it: nothing to do
     assert before == {path: path.read_bytes() for path in runs[1].iterdir()}
-    verified = in_process("scripts/verify.py", tmp_path / "split")
-    assert verified.returncode == 0, verified.stdout
+    verified = in_process("scripts/verify.py", tmp_path / "split", "--verbose")
+    assert verified.returncode == 0 and "the texts of a shard" in verified.stdout, verified.stdout
     scored = [in_process("comptra/evaluate.py", tmp_path / name, "--metrics", "chrf++") for name in ("one", "split")]
     assert scored[0].returncode == 0 and scored[0].stdout == scored[1].stdout
 
