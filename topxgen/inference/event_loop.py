@@ -4,13 +4,16 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 
+from topxgen.common import signals
+
 
 class LoopThread:
     """Runs coroutines for other threads. A Ctrl-C is raised in the main thread, never inside a client."""
 
     def __init__(self):
         self.tasks: set[asyncio.Task] = set()  # unfinished ones; touched by the loop's thread alone
-        self._loop = asyncio.new_event_loop()
+        with signals.finishing():  # asyncio cannot destroy a loop that is made by half
+            self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
