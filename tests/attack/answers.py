@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import re
 from collections.abc import Iterator
 
 from tests.attack.faults import Undisturbed
@@ -9,6 +10,7 @@ from tests.attack.hostile import VALUES, json_instead
 from tests.attack.shooting_range import Outcome, Range, differences, results, shaped
 from tests.attack.table import STAGES
 
+_FAILED = re.compile(r'(?<="usage": \{)"failed": \d+, ')
 # Rows: (stage, API).
 ROWS = {stage: (stage, "openai") for stage in ("translate", "candidates", "few-shot", "comptra")}
 ROWS |= {f"{stage}, {api}": (stage, api) for stage in ("translate", "few-shot") for api in ("cohere", "anthropic")}
@@ -57,7 +59,9 @@ def attack(
     finally:
         place.stub.hostile = None
     again = place.run(folder, command, expect=(0, 3))
-    if again.code == 0 and not _is_an_answer(what) and (wrong := differences(stage.results, results(folder / "out"))):
+    # What the first run has paid for stays counted.
+    found = {name: _FAILED.sub("", text) for name, text in results(folder / "out").items()}
+    if again.code == 0 and not _is_an_answer(what) and (wrong := differences(stage.results, found)):
         again.problems.append(f"after it, {'; '.join(wrong)}")
     return [outcome for outcome in (hit, again) if outcome.problems]
 

@@ -33,8 +33,6 @@ _TIMES = re.compile(
     "started|finished|command|versions|modified_ns|.*_per_second|.*_runtime"
     # how many answers are in flight at the end depends on timing
     "|prompts_asked|prompts|answers|not_needed|(prompt|completion|cached)_tokens"
-    # what a run before it has paid for stays counted
-    "|failed"
 )
 
 
