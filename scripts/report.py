@@ -26,6 +26,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic
 from topxgen.common.provenance import command_line
+from topxgen.corpora import benchmarks
 
 logger = logging.getLogger("topxgen.report")
 MB = 1_000_000
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     check_output_files({"--output": args.output})
     if args.output.exists() and args.output.stat().st_size and not packing.is_page(args.output):
         raise UsageError(f"--output {args.output} exists and is not a page of a run; remove it, or pass another name")
+    if args.benchmark_dir:
+        benchmarks.existing_folder(args.benchmark_dir)
     root, *others = _folders(args.run)
     options = Options(args.seed, args.max_examples, benchmark_dir=args.benchmark_dir)
     limit = int(args.max_mb * MB)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         check_output_files({"--json": args.json}, {"--json": r'\{\s*"root": '})
         if args.dir.resolve() in args.json.resolve().parents:
             raise UsageError(f"--json {args.json} is in {args.dir}, in which nothing is written; pass another path")
-    benchmarks.folder_or_default(args.benchmark_dir)  # a wrong variable is not a wrong result
+    benchmarks.existing_folder(args.benchmark_dir)  # a wrong flag or variable is not a wrong result
     audit = verify.verify(args.dir, verify.Options(args.benchmark_dir, args.languages_file, not args.no_scores))
     for line in lines(audit, args.verbose):
         show(line)

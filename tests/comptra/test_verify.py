@@ -88,6 +88,7 @@ def test_the_command(run, tmp_path):
         ([__file__], "is not a folder"),
         ([], "required: DIR"),
         (["{run}", "--json", "{run}/new.json"], "in which nothing is written"),
+        (["{run}", "--benchmark_dir", "none"], "--benchmark_dir none is not a folder"),
     ],
 )
 def test_usage(run, words, said):

@@ -153,6 +153,7 @@ MISTAKES = [
     (("main: {tgt: Basqe, model_name_or_path: m}",), "section main: unknown language 'Basqe'"),
     (("main: {tgt: Basque, test_files: [in/a, in/b]}",), "--test_files in/a does not exist"),
     (("main: {tgt: Basque, benchmark_dir: in}",), "section main: cannot load flores in English: no dev/eng_Latn.dev or"),
+    (("train: {model_name_or_path: m, dataset_name_or_path: flores, data_dir: in, target_languages: Basque}",), "or pass another --data_dir"),
     (("main: [{tgt: Basque}, {tgt: Basque, num_beams: 99}]",), "section main 2: --num_beams 99 is more than 32"),
     (("main: {tgt: Basque, num_beams: 2, inference_api: cohere}",), "section main: --num_beams 2: APIs have no beam search"),
     (("main: {tgt: Basque, model_name_or_path: m, num_shards: 2, shard_index: 0}",), "section main: --num_shards is a flag of single"),
@@ -329,6 +330,23 @@ def test_what_a_stage_reads(place, monkeypatch):
     monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", str(place / "in/runs"))
     of_main = chain.stages.inputs("main", commands[1].args)
     assert any(path.is_relative_to(place / "in/runs") for path in of_main)
+
+
+def test_what_training_reads_of_named_data_sets(place, monkeypatch):
+    for name in ("copies/dev/eus_Latn.dev", "other/dev/eus_Latn.dev", "smolsent/en_eu.jsonl"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("")
+    monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", "other")
+    for flags, expected in (
+        ("flores", "other/dev/eus_Latn.dev"),
+        ("flores --data_dir copies", "copies/dev/eus_Latn.dev"),
+        ("smol --data_dir .", "smolsent/en_eu.jsonl"),
+    ):
+        words = (
+            f"--model_name_or_path m --target_languages Basque --output_dir out/model --dataset_name_or_path {flags}"
+        )
+        args = chain.stages.STAGES["train"].parser().parse_args(words.split())
+        assert [str(path) for path in chain.stages.inputs("train", args)] == [expected]
 
 
 def test_what_main_writes_is_of_its_own_flags(place):

@@ -117,6 +117,20 @@ def test_order_of_answers_changes_nothing(tmp_path):
         assert files(tmp_path / str(order)) == files(tmp_path / "0")
 
 
+def test_the_progress_line_counts_those_of_earlier_runs_too(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ShuffledAnswers(1, lifetime=12))
+    run(tmp_path, ShuffledAnswers(2))
+    layout = Layout(tmp_path, "translated")
+    responses, rejected = (
+        sum(len(read(name).read_bytes().splitlines()) for name in ("Basque", "Hausa"))
+        for read in (layout.responses, layout.rejects)
+    )
+    first, second = capsys.readouterr().err.splitlines()
+    assert ", 12 responses, " in first
+    assert f"test: 40/40 paragraphs, {responses} responses, {rejected} rejected (" in second and responses > 12
+
+
 def test_killed_at_any_answer_and_resumed(tmp_path):
     run(tmp_path / "whole", ShuffledAnswers(0))
     whole = files(tmp_path / "whole")

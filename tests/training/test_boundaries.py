@@ -307,16 +307,20 @@ def fake_model(labels: torch.Tensor, **_):
     return SimpleNamespace(loss=3.0 * (labels != IGNORED).sum())
 
 
-@pytest.mark.parametrize(("decoder", "tokens"), [(True, 5), (False, 8)])
-def test_tokens_per_second_are_those_that_a_model_reads(decoder, tokens):
-    """Of an encoder-decoder those of both sides, without padding."""
-    made = trainer(_decoder=decoder)
-    batch = {
-        "input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
-        "labels": torch.tensor([[3, 1], [1, IGNORED]]),
-    }
+@pytest.mark.parametrize(
+    ("mask", "labels", "tokens"),
+    [
+        (None, [[IGNORED, 3, 1], [3, IGNORED, IGNORED]], 5),
+        (None, [[IGNORED, 3, 1], [3, 9, 0]], 6),  # the padding token ends the second text
+        ([[1, 1, 1], [1, 1, 0]], [[3, 1], [1, IGNORED]], 8),  # an encoder-decoder: those of both sides
+    ],
+)
+def test_tokens_per_second_are_those_that_a_model_reads(mask, labels, tokens):
+    made = trainer(_decoder=mask is None)
+    batch = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]), "labels": torch.tensor(labels)}
+    batch |= {} if mask is None else {"attention_mask": torch.tensor(mask)}
     loss = made.compute_loss(fake_model, batch, num_items_in_batch=torch.tensor(3))
-    assert (int(made._tokens), float(loss)) == (tokens, 3.0)
+    assert (int(made._tokens), float(loss)) == (tokens, 3.0 * sum(x != IGNORED for row in labels for x in row) / 3)
 
 
 @pytest.mark.parametrize("decoder", [True, False])

@@ -86,6 +86,13 @@ def folder_or_default(folder: Path | None) -> Path | None:
     return default
 
 
+def existing_folder(folder: Path | None) -> Path | None:
+    """As `folder_or_default`; raises UsageError, too, if `folder` (--benchmark_dir) is not a folder."""
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"--benchmark_dir {folder} is not a folder; pass one with copies of benchmarks")
+    return folder_or_default(folder)
+
+
 def folders_of(source: str) -> list[Path]:
     """Which folders may be the --benchmark_dir that a recorded source of texts comes from: none if it is not here."""
     path = tables.split_source(source)[0]

@@ -4,6 +4,7 @@ import argparse
 import glob
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -124,7 +125,10 @@ STAGES = {
         ("decontamination.py",), _decontaminated, {"input_dir": PAIRS[:1]}, ("output_dir", "report")
     ),
     "train": Stage(
-        ("train.py",), lambda args: _model(args.output_dir), {"data_dir": PAIRS}, ("output_dir", "export_dir")
+        ("train.py",),
+        lambda args: _model(args.output_dir),
+        {"data_dir": (*PAIRS, "*/en_*.jsonl")},  # generated pairs, SMOL
+        ("output_dir", "export_dir"),
     ),
     "main": Stage(("main.py",), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir")),
     "evaluate": Stage(
@@ -167,13 +171,21 @@ def check(args: Parsed, folder: Path) -> None:
     for flag in LANGUAGES:
         for name in values.get(flag, ()):
             languages.find(name, args.languages_file)
+    _check_copies(args, values)
+
+
+def _copies(args: Parsed) -> Path | None:
+    """The folder with local copies of published benchmarks that a stage reads."""
     if "benchmark_dir" in vars(args):
-        _check_copies(args, values)
+        return benchmarks.folder_or_default(args.benchmark_dir)
+    if getattr(args, "dataset_name_or_path", None) in benchmarks.REPOS:  # a benchmark to train on
+        return benchmarks.folder_or_default(next(iter(args.data_dir), None))
+    return None
 
 
 def _check_copies(args: Parsed, values: Mapping[str, list]) -> None:
     """Raise UsageError for local copies of published benchmarks that lack a language of a stage, or have other texts."""
-    folder = benchmarks.folder_or_default(args.benchmark_dir)
+    folder = _copies(args)
     if folder is None or not folder.is_dir():
         return
     named = {*values.get("benchmarks", ()), *values.get("dataset_name_or_path", ())} - {
@@ -181,17 +193,17 @@ def _check_copies(args: Parsed, values: Mapping[str, list]) -> None:
     }
     chosen = dict.fromkeys(name for flag in LANGUAGES for name in values.get(flag, ()))
     for name, language in product(sorted(named & benchmarks.REPOS.keys()), chosen):
-        _check_copy(name, language, folder, args.languages_file, args.allow_partial_benchmark)
+        try:
+            _check_copy(name, language, folder, args.languages_file, args.allow_partial_benchmark)
+        except UsageError as error:
+            flag = "benchmark_dir" if "benchmark_dir" in vars(args) else "data_dir"
+            raise UsageError(f"{error}; copy it there, or pass another --{flag}") from None
 
 
 @cache  # the stages and variants of an experiment read the same copies
 def _check_copy(name: str, language: str, folder: Path, languages_file: str | None, allow_partial: bool) -> None:
-    try:
+    with suppress(benchmarks.LacksLanguage):
         benchmarks.load(name, languages.find(language, languages_file), folder, languages_file, allow_partial)
-    except benchmarks.LacksLanguage:
-        pass
-    except UsageError as error:
-        raise UsageError(f"{error}; copy it there, or pass another --benchmark_dir") from None
 
 
 def outputs(stage: str, args: Parsed) -> list[Path]:
@@ -213,12 +225,10 @@ def is_complete(stage: str, args: Parsed) -> bool:
 
 def inputs(stage: str, args: Parsed) -> list[Path]:
     """The files that a stage reads, as far as its flags and $TOPXGEN_BENCHMARK_DIR name them; files in the Hub's cache are not among them."""
-    row, found = STAGES[stage], []
-    named = {**vars(args)}
-    if "benchmark_dir" in named:
-        named["benchmark_dir"] = benchmarks.folder_or_default(args.benchmark_dir)
-    for flag in sorted({*args.given, "dirs", "benchmark_dir"} - {*row.no_input, *LANGUAGES}):  # dirs is positional
-        value = named.get(flag)
+    row, copies = STAGES[stage], _copies(args)
+    found = _files_below(copies, None) if copies is not None else []
+    for flag in sorted({*args.given, "dirs"} - {*row.no_input, *LANGUAGES, "benchmark_dir"}):  # dirs is positional
+        value = getattr(args, flag, None)
         for item in value if isinstance(value, list) else [value]:
             path = _local(item) if isinstance(item, str | Path) and str(item) not in NAMES else None
             if path is not None:

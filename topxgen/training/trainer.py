@@ -95,7 +95,10 @@ class PairTrainer(Trainer):
         return disable_input_dtype_casting(self.model)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        self._tokens = self._tokens + (inputs["input_ids"] != self._pad).sum()
+        read = inputs.get("attention_mask")
+        if read is None:  # packed rows; the end of a text may be the padding token, but has a loss
+            read = (inputs["input_ids"] != self._pad) | (inputs["labels"] != IGNORED)
+        self._tokens = self._tokens + read.sum()
         if not self._decoder:
             self._tokens = self._tokens + (inputs["labels"] != IGNORED).sum()
         loss = self._summed_loss(model, inputs) / num_items_in_batch.clamp(min=1)

@@ -251,6 +251,7 @@ def test_a_large_section_gets_what_the_others_leave(tmp_path, monkeypatch):
         (("run", "-o", "file.txt"), "file.txt exists and is not a page of a run"),
         (("run", "-o", "pipe"), "pipe is a device or a pipe"),
         (("run", "--max_mb", "0"), "not a number from 1 to 2000"),
+        (("run", "--benchmark_dir", "none"), "--benchmark_dir none is not a folder"),
     ],
 )
 def test_mistakes_end_in_one_line(words, message, tmp_path, monkeypatch):
