@@ -19,7 +19,7 @@ from comptra.settings import division_settings, flag_settings, run_settings
 from topxgen import inference
 from topxgen.common import checksums, hub, lineage, provenance, rates, shards, translation_folders
 from topxgen.common.cli import EXIT_INCOMPLETE
-from topxgen.common.console import show
+from topxgen.common.console import counted, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_are_there, read_json, remove, write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
@@ -111,10 +111,10 @@ def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
     incomplete = {part: summary for part, summary in done.items() if summary.get("unanswered_prompts")}
     if first.several:
         for part, summary in incomplete.items():
-            logger.info(f"incomplete: {part}: {summary['unanswered_prompts']} prompts got no response")
+            logger.info(f"incomplete: {part}: {counted(summary['unanswered_prompts'], 'prompt')} got no response")
         sentences = sum(summary.get("sentences", 0) for summary in done.values())
         logger.info(
-            f"{len(done)} runs, {sentences:,} translations in {first.args.output_dir}; incomplete: {len(incomplete)}"
+            f"{counted(len(done), 'run')}, {counted(sentences, 'translation')} in {first.args.output_dir}; incomplete: {len(incomplete)}"
         )
         if usage := first.meter.usage():
             logger.info(usage)
@@ -271,34 +271,35 @@ def outcome(
 
 def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None:
     sentences, args = summary["sentences"], config.args
-    logger.info(f"{sentences} translations in {folder}/translate_0.jsonl")
+    logger.info(f"{counted(sentences, 'translation')} in {folder}/translate_0.jsonl")
     for undivided in filter(None, summary["undivided"]):
         logger.info(
-            f"{undivided} sentences or phrases could not be divided and were translated whole (pass another --output_dir to retry)"
+            f"{counted(undivided, 'sentence or phrase', 'sentences or phrases')} could not be divided: translated whole (pass another "
+            "--output_dir to retry)"
         )
     for phrases, left_out in zip(summary["phrases"], summary["phrases_left_out"], strict=True):
         if left_out:
             logger.info(
-                f"{left_out} of {phrases} phrases were not used: their translation is empty or not in {config.tgt.name}"
+                f"{left_out} of {counted(phrases, 'phrase')} not used: the translation is empty or not in {config.tgt.name}"
             )
     flags = ["max_new_tokens"]
     flags += ["max_new_tokens_merge"] * bool(args.steps or args.number_of_refining_steps)
     flags += ["max_new_tokens_divide"] * bool(args.steps)
     for limit, cut in summary["truncated_answers"].items():
         flag = " or ".join(f"--{flag}" for flag in flags if getattr(args, flag) == int(limit)) or "intermediate outputs"
-        logger.info(f"{cut} responses ended at the limit of {limit} tokens of {flag}: they may be cut short")
+        logger.info(f"{counted(cut, 'response')} ended at the limit of {limit} tokens of {flag}, and may be cut short")
     if unanswered := summary["unanswered_prompts"]:
         reasons = "; ".join(summary["unanswered"][:3])
         logger.warning(
-            f"{unanswered} prompts got no response ({reasons}): the lines that depend on them are marked as unanswered; re-run the "
-            "same command to try these again, or add --accept_unanswered to leave them as they are"
+            f"{counted(unanswered, 'prompt')} got no response ({reasons}): lines that depend on one are marked as unanswered; re-run "
+            "the same command to try again, or add --accept_unanswered to leave these lines as they are"
         )
     elif marks := summary["unanswered_translations"]:
-        logger.warning(f"{marks} translations are marked as unanswered, and stay so (--accept_unanswered)")
+        logger.warning(f"{counted(marks, 'translation')} marked as unanswered for good (--accept_unanswered)")
     if unreadable := summary["unreadable_answers"]:
         logger.warning(
-            f"{unreadable} responses have no translation (thoughts that used up the tokens, a merge without the section of the final "
-            "translation): their lines are empty and marked as unreadable; if they were cut short raise "
+            f"{counted(unreadable, 'response')} without a translation (thoughts that used up the tokens, a merge without the section of "
+            "the final translation): the line is empty and marked as unreadable; where it was cut short raise "
             f"--max_new_tokens{'_merge, else --merge_prompt vanilla asks for less' * bool(args.steps)}"
         )
     if truncated := summary["truncated_translations"]:
@@ -306,10 +307,10 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         if args.method_translate == "nllb":
             remedy = "that of an encoder-decoder is twice the tokens of the source, as published"
         logger.warning(
-            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; {remedy}"
+            f"{counted(truncated, 'translation')} cut at the limit of new tokens, and marked as truncated; {remedy}"
         )
     if not unreadable and not summary["unanswered_translations"] and (empty := summary["empty_translations"]):
-        logger.warning(f"{empty} of {sentences} translations are empty: the model wrote nothing")
+        logger.warning(f"{empty} of {counted(sentences, 'translation')} empty: the model wrote nothing")
 
 
 def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = False) -> None:

@@ -168,7 +168,7 @@ def test_translations_of_an_encoder_decoder_that_are_cut_are_marked(tiny_nllb, t
     translator.close()
     (path,) = (tmp_path / "out").rglob("translate_0.jsonl")
     assert any(cut) and [record.get("truncated", False) for record in records(path)] == cut
-    assert f"{sum(cut)} translations are cut at the limit of new tokens" in result.stderr
+    assert f"{sum(cut)} translations cut at the limit of new tokens" in result.stderr
     assert "twice the tokens of the source" in result.stderr and "raise" not in result.stderr
 
 

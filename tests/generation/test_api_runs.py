@@ -17,6 +17,7 @@ from tests.support.api_server import KEY
 from tests.support.processes import locked
 from tests.support.runs import ROOT, contents, datagen, in_process, lines_in, records, script, signalled
 from tests.support.writer import Writer, answer, command, digest
+from topxgen.common.console import counted
 
 pytestmark = pytest.mark.usefixtures("answers")
 
@@ -178,7 +179,7 @@ def test_languages_side_by_side_in_one_directory(tmp_path):
     together, apart, rng = tmp_path / "together", tmp_path / "apart", random.Random(3)
     with Writer() as server:
         assert (
-            "pairs have no score, as their translator gave no confidence"
+            "pairs without a score, as the translator gave no confidence"
             in datagen(*two_languages(server, together, "Basque", "Hausa")).stderr
         )
     refusals = 0
@@ -367,7 +368,7 @@ def test_sentences_without_an_answer_are_asked_for_again(several, tmp_path, monk
                     one for line in records(folder / "Basque_translate_rejects.jsonl") for one in line["rejected"]
                 ]
                 failed = sum(one["reason"] == "translation_unanswered" for one in rejected)
-                assert f"{failed} sentences have no answer" in result.stderr
+                assert f"{counted(failed, 'sentence')} without an answer" in result.stderr
                 assert failed and sum(len(line["propositions"]) for line in records(folder / "Basque_translate.jsonl"))
                 for scope in ("", "_Basque"):
                     assert json.loads((folder / f"manifest_translate{scope}.json").read_text())["complete"] is False
@@ -412,7 +413,7 @@ def test_sentences_that_an_api_always_refuses_are_left_out_on_request(tmp_path, 
         assert server.bodies
         server.bodies.clear()
         result = datagen(*flags, "--accept_unanswered")
-        assert f"{len(failed)} sentences have no answer" in result.stderr and not server.bodies
+        assert f"{counted(len(failed), 'sentence')} without an answer" in result.stderr and not server.bodies
         translated = {sentence for line in records(pairs) for sentence in line["propositions"]}
         assert translated and translated.isdisjoint(one["sentence"] for one in failed)
         for scope in ("", "_Basque"):

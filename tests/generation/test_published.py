@@ -91,7 +91,7 @@ def test_from_topics_to_scored_pairs(whole, scorers):
     order = [
         "generate: kept 24 paragraphs from ",
         f"translate: kept {pairs} pairs from ",
-        f"score: {pairs} pairs have a score",
+        f"score: {pairs} pairs with a score",
     ]
     assert sorted(map(result.stderr.index, order)) == list(map(result.stderr.index, order))
 

@@ -119,7 +119,7 @@ def test_what_a_run_leaves(finished, tiny_lm):
     assert "| loss |" in card and "Translate this from English to Basque:" in card and '"sha256"' in card
     assert (output / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
     assert "23 read" not in result.stderr and "29 read, 11 unaligned, 29 pairs" in result.stderr
-    assert "4 rows per step (2 per device x 2 accumulated x 1 processes)" in result.stderr
+    assert "4 rows per step (2 per device x 2 accumulated x 1 process)" in result.stderr
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_lm), output)
     assert any("lora_B" in name and p.abs().sum() > 0 for name, p in model.named_parameters())
     assert AutoTokenizer.from_pretrained(output).eos_token == "<eos>"

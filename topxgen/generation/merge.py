@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from topxgen.common import checksums, provenance, shards
-from topxgen.common.console import Progress
+from topxgen.common.console import Progress, counted
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, replacing
 from topxgen.common.merging import (
@@ -229,7 +229,7 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
         without = 0 if left else _left_to_do(layout, stage, name, finished[0]["settings"])
         if without:
             logger.warning(
-                f"{name}: {without} paragraphs are in no shard; to {stage} them, run datagen.py with the same flags without "
+                f"{name}: {counted(without, 'paragraph')} in no shard; to {stage} the rest, run datagen.py with the same flags without "
                 "--num_shards and --shard_index"
             )
         if left or without:
@@ -241,14 +241,14 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
             if not result.get("complete", True):
                 complete = False
                 logger.warning(
-                    f"{name}: {counts['rejected'][UNANSWERED]} sentences have no answer: run the shards again to send them again"
+                    f"{name}: {counted(counts['rejected'][UNANSWERED], 'sentence')} without an answer: run the shards again to ask again"
                 )
         else:
             truncated = sum(manifest.get("truncated_texts", 0) for manifest in finished)
             result = ({"truncated_texts": truncated} if truncated else {}) | {"counts": counts}
         write_manifests(layout, stage, started, finished[0]["seed"], settings[stage], {name: result}, config.languages)
     logger.info(
-        f"{name}: {counts['pairs']} pairs of {counts['paragraphs']} paragraphs, {counts['scored']} with a score"
+        f"{name}: {counted(counts['pairs'], 'pair')} of {counted(counts['paragraphs'], 'paragraph')}, {counts['scored']} with a score"
     )
     for what in ("paragraphs", "pairs"):
         funnel.warn_of_none(what, [] if counts[what] else [name])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from topxgen import distributed, inference
 from topxgen.common import checksums, flag_rules, hub, provenance, rates, shards
-from topxgen.common.console import ONCE, Progress
+from topxgen.common.console import ONCE, Progress, counted
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
 from topxgen.common.records import Layout, target_language_of
@@ -187,7 +187,9 @@ def take_paragraphs(config: GenerationConfig) -> bool:
     record(layout, "generate", settings)
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     wanted = "" if complete else f", fewer than the {native.total(config)} that were asked for"
-    (logger.info if complete else logger.warning)(f"generate: kept {kept.total()} paragraphs of --paragraphs{wanted}")
+    (logger.info if complete else logger.warning)(
+        f"generate: kept {counted(kept.total(), 'paragraph')} of --paragraphs{wanted}"
+    )
     return complete
 
 
@@ -205,7 +207,7 @@ def generate(config: GenerationConfig) -> bool:
         if generation.needs_responses():
             model = config.model_settings()
             logger.info(
-                f"generate: {total} paragraphs in {', '.join(config.languages)}; loading {args.model_name_or_path} "
+                f"generate: {counted(total, 'paragraph')} in {', '.join(config.languages)}; loading {args.model_name_or_path} "
                 f"({inference.describe(args.inference_api, model)})"
             )
             sampler = inference.load(args.inference_api, model)
@@ -304,7 +306,9 @@ def translate(config: GenerationConfig) -> bool:
     if unfinished:
         remove_manifests(layout, "translate", [language.name for language in unfinished])
     if found.total() < total:
-        logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
+        logger.info(
+            f"translate: the sentences of {counted(total, 'paragraph')} into {target.name}; loading {translator.version}"
+        )
         step = back_translation.back_translate if config.selector is None else collect
         with _closing(translator):
             translator.load()
@@ -345,15 +349,15 @@ def _language_identifier(config: GenerationConfig):
 def _log_translated(config: GenerationConfig, counts: dict[str, dict]) -> int:
     """Log what became of the sentences; how many have no answer."""
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
-    logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
+    logger.info(f"translate: kept {counted(pairs, 'pair')} from {counted(sentences, 'sentence')}")
     if truncated := sum(count.get("truncated_translations", 0) for count in counts.values()):
         logger.warning(
-            f"translate: {truncated} translations are cut at the translator's limit of new tokens (truncated in the files)"
+            f"translate: {counted(truncated, 'translation')} cut at the translator's limit of new tokens (truncated in the files)"
         )
     if unanswered := sum(count["rejected"].get(back_translation.UNANSWERED, 0) for count in counts.values()):
         remedy = ": run the same command again to send them again, or add --accept_unanswered to go on without them"
         logger.warning(
-            f"translate: {unanswered} sentences have no answer ({back_translation.UNANSWERED} in "
+            f"translate: {counted(unanswered, 'sentence')} without an answer ({back_translation.UNANSWERED} in "
             f"{config.layout.translate_dir}/*_translate_rejects.jsonl){'' if config.args.accept_unanswered else remedy}"
         )
     return unanswered
@@ -370,7 +374,7 @@ def _select(config: GenerationConfig, languages: list[Language], total: int, don
                 select(config, language, progress)
         if selector.truncated:
             logger.warning(
-                f"{selector.truncated} texts are longer than {selector.id} reads and were judged by their beginnings"
+                f"{counted(selector.truncated, 'text')} longer than {selector.id} reads, and judged by the beginning"
             )
 
 
@@ -409,16 +413,16 @@ def score(config: GenerationConfig) -> None:
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     results = {name: scoring.truncated_texts(layout, name) | {"counts": count} for name, count in counts.items()}
     if truncated := sum(result.get("truncated_texts", 0) for result in results.values()):
-        logger.warning(f"{truncated} texts are longer than the scorer reads and were scored by their beginnings")
+        logger.warning(f"{counted(truncated, 'text')} longer than the scorer reads, and scored by the beginning")
     write_manifests(layout, "score", started, config.args.seed, settings, results, config.languages)
     for name in config.languages:
         # It has the count of truncated texts until the manifest has it.
         layout.score_cache(name).unlink(missing_ok=True)
     pairs, scored = (sum(count[key] for count in counts.values()) for key in ("pairs", "scored"))
-    logger.info(f"score: {scored} pairs have a score")
+    logger.info(f"score: {counted(scored, 'pair')} with a score")
     if scorer.id == "confidence" and scored < pairs:
         logger.warning(
-            f"{pairs - scored} of {pairs} pairs have no score, as their translator gave no confidence (LLMs do not); choose --scorer "
+            f"{pairs - scored} of {counted(pairs, 'pair')} without a score, as the translator gave no confidence (LLMs do not); choose --scorer "
             "blaser or metricx-qe"
         )
 
@@ -431,7 +435,9 @@ def _drop_below_min_score(config: GenerationConfig) -> None:
             remove_manifests(layout, "score", [name])
             min_score.move(layout, name, lines)
             dropped = sum(len(line["rejected"]) for line in lines)
-            logger.info(f"score: {dropped} pairs of {name} are below --min_score {minimum:g} or have no score: dropped")
+            logger.info(
+                f"score: dropped {counted(dropped, 'pair')} of {name} below --min_score {minimum:g} or without a score"
+            )
 
 
 def _check_target_language(config: GenerationConfig) -> None:

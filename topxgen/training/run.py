@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Required
 
 from topxgen.common import checksums, environment, hub, lineage, provenance, rates, signals
-from topxgen.common.console import show
+from topxgen.common.console import counted, show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, read_jsonl, write_json
 from topxgen.common.schemas import fields
@@ -34,16 +34,16 @@ def log_data(facts: dict) -> None:
     for name, part in facts.get("languages", {}).items():
         counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in part["counts"].items())
         logger.info(f"{name}: {counts} ({part['path']})")
-    train = f"{facts['train_pairs']} training and " if "train_pairs" in facts else ""
-    logger.info(f"{train}{facts['test_pairs']} held-out pairs")
+    train = f"{facts['train_pairs']:,} training and " if "train_pairs" in facts else ""
+    logger.info(f"{train}{counted(facts['test_pairs'], 'held-out pair')}")
 
 
 def log_batch(args: argparse.Namespace) -> None:
     """Log the rows per step."""
     rows, processes = arguments.effective_batch(args)
     logger.info(
-        f"{rows} rows per step ({args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} "
-        f"accumulated x {processes} processes)"
+        f"{counted(rows, 'row')} per step ({args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} "
+        f"accumulated x {counted(processes, 'process', 'processes')})"
     )
 
 
@@ -55,8 +55,8 @@ def log_plan(args: argparse.Namespace, model: TrainableModel, texts: TokenizedTe
     epoch_steps = -(-len(rows) // batch)
     steps = args.max_steps or math.ceil(args.num_train_epochs * epoch_steps)
     logger.info(
-        f"{len(texts)} training texts of {tokens} tokens (mean {tokens / len(texts):.0f}) in {len(rows)} rows of at most "
-        f"{width}: {1 - tokens / (len(rows) * width):.1%} padding; {epoch_steps} steps per epoch; {steps} steps, "
+        f"{counted(len(texts), 'training text')} of {counted(tokens, 'token')} (mean {tokens / len(texts):.0f}) in {counted(len(rows), 'row')} of at most "
+        f"{width}: {1 - tokens / (len(rows) * width):.1%} padding; {counted(epoch_steps, 'step')} per epoch; {counted(steps, 'step')}, "
         f"{steps / epoch_steps:.1f} epochs"
     )
     if args.dry_run and (hours := rates.hours(rates.read(args.output_dir).get("train"), steps)):
