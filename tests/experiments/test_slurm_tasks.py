@@ -12,7 +12,9 @@ from scripts.perf import slurm_kills
 from tests.support.run_files import CHECKED, SCORED, write
 from tests.support.runs import ROOT, in_process
 from tests.support.slurm import NOTHING, scripts, submit
-from topxgen.experiments import slurm
+from topxgen.common.files import write_json
+from topxgen.experiments import comparison, slurm
+from topxgen.experiments.chain import Chain
 
 
 def put(program: Path, text: str) -> None:
@@ -110,6 +112,43 @@ def test_only_what_is_missing_runs(place):
         "#SBATCH --array=0-1\n" in found["decontamination"]
         and "Basque_translate.jsonl has changed" in found["decontamination"]
     )
+
+
+COMPARED = """
+output_dir: out
+seeds: [1]
+baseline: plain
+train: {model_name_or_path: m}
+main: {dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0}
+evaluate: {metrics: [chrf]}
+slurm: {gres: none}
+variants:
+  plain: {train: null}
+  other: {train: null, main: {template_key: 14}}
+"""
+
+
+def test_the_table_of_an_experiment_is_made_again_for_what_it_shows(place):
+    """Metrics, the baseline and variants are in the file alone, which has the same name."""
+    run, changed = (
+        place / "run.yaml",
+        {"[chrf]": "[chrf, ter]", "baseline: plain": "baseline: other", "  other:": "# other:"},
+    )
+    run.write_text(COMPARED)
+    for job in comparison.read(run).run_jobs(["plain", "other"]):
+        record = {"words": list(job.command.words), "inputs": {}, "outputs": {}, "exit_code": 0}
+        path = Chain(job.folder).record_path(job.command)
+        path.parent.mkdir(parents=True)
+        write_json(path, record)
+    mark = place / "out/run/slurm/done/comparison"
+    mark.parent.mkdir(parents=True)
+    write_json(place / "out/comparison.json", {})
+    mark.write_text(re.search(r"JOB_DIGEST=(\w+)", scripts()["comparison"])[1])
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    for old, new in changed.items():
+        run.write_text(COMPARED.replace(old, new))
+        shown = submit("--dry_run").stdout
+        assert "# comparison  1 " in shown and "# 1 job; " in shown, new
 
 
 @pytest.mark.parametrize("printed", ["12", "12;cluster", "12 jobs are waiting\n12", "", "test passed"])
