@@ -110,3 +110,28 @@ def test_what_an_api_costs(tmp_path):
     tokens = rows["datagen: generate"]["completion_tokens"]
     assert rows["datagen: generate"]["usd"] == pytest.approx([10 * n / 1e6 for n in tokens]) and tokens[0] > 0
     assert rows["train"]["usd"] is None
+
+
+def test_paragraphs_that_variants_share_count_once(tmp_path, tiny_lm):
+    """Their tokens and bytes, and as what each back-translation reads: decontamination took all variants' sentences for its own."""
+    base = write_run(tmp_path, tiny_lm, scorer="none", train="use_peft: true").read_text()
+    text = re.sub(r"  (back_translator|data_dir): .*\n", "", base).replace(
+        "instructions: 100", "instructions: 100000000"
+    )
+    run = tmp_path / "variants.yaml"
+    head = "seeds: [1]\ndecontamination: {benchmarks: udhr}\nmain: {dataset_name_or_path: udhr, src: English, tgt: Basque}\n"
+    both = "variants:\n  one: {datagen: {use_nllb: true}}\n  two: {datagen: {back_translator: apertium}}\n"
+    run.write_text(text + head + both)
+    result = json.loads(in_process("scripts/doctor.py", run, "--gpu", "H100", "--json").stdout)
+    rows = {name: [row for row in result["estimates"] if name in row["stage"]] for name in ("generate", "decontamina")}
+    assert len(rows["generate"]) == 1
+    sentences = {row["work"] for row in result["estimates"] if "translate" in row["stage"]}
+    assert len(sentences) == 1 and len(rows["decontamina"]) == 2
+    for row in rows["decontamina"]:
+        assert row["work"].split()[2] == sentences.copy().pop().split()[2], "those of its own pairs"
+    (space,) = (
+        one["text"] for one in result["findings"] if one["subject"] == "output_dir" and "free for" in one["text"]
+    )
+    tokens = rows["generate"][0]["completion_tokens"][1]
+    written = float(re.search(r"about ([\d.,]+) GB", space)[1].replace(",", ""))
+    assert written == pytest.approx(tokens * 16 / 1e9, rel=0.01)

@@ -1,9 +1,10 @@
 """Hours of each stage on this machine, or on the GPUs of --gpu, where neither a stage nor earlier runs say them."""
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common.records import back_translator_of, scorer_of
+from topxgen.common.records import back_translator_of, default_translate_dir, scorer_of
 from topxgen.doctor import arithmetic
 from topxgen.doctor.memory import float_bytes
 from topxgen.doctor.rates import H100, RATES
@@ -61,12 +62,17 @@ def _decontaminated(command: Command, estimate: Estimate, situation: Situation) 
     made = [
         one.items
         for other, one in situation.estimates
-        if one.stage == "translate" and one.items and other.args.output_dir.absolute() in (source, *source.parents)
+        if one.stage == "translate" and one.items and _translate_dir(other).absolute() == source
     ]
     if not made:
         return estimate
     few, many = map(sum, zip(*made, strict=True))
     return estimate._replace(work=f"up to {many:,} pairs", items=(few, many))
+
+
+def _translate_dir(command: Command) -> Path:
+    args = command.args
+    return args.output_dir / (args.translate_dir or default_translate_dir(vars(args)))
 
 
 def _trained(command: Command, estimate: Estimate, situation: Situation) -> Estimate:

@@ -59,11 +59,16 @@ class Situation:
 
     @cached_property
     def estimates(self) -> list[tuple[Command, Estimate]]:
-        """What the commands will need, as far as that can be found out in seconds and without a network."""
-        found = []
+        """What the commands will need, as far as that can be found out in seconds and without a network. Paragraphs that variants of an
+        experiment share are generated once, by the first of their commands."""
+        found, generated = [], set()
         with hub.offline(), quiet():
             for command in self.commands:
-                found += [(command, one) for one in self._estimates_of(command)]
+                for one in self._estimates_of(command):
+                    place = (command.args.output_dir, one) if one.stage == "generate" else None
+                    if place not in generated:
+                        found.append((command, one))
+                        generated |= {place} - {None}
         return found
 
     def _estimates_of(self, command: Command) -> list[Estimate]:
