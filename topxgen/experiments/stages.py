@@ -3,6 +3,7 @@
 import argparse
 import glob
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -250,8 +251,25 @@ def _files_below(folder: Path, patterns: tuple[str, ...] | None) -> list[Path]:
     if patterns is None:
         is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
         patterns = MODEL_FILES if is_model else ("**/*",)
-    paths = {path for pattern in patterns for path in folder.glob(pattern)}
+    paths = {path for pattern in patterns for path in _matches(folder, pattern)}
     return [path for path in paths if path.is_file() and not _is_temporary(path)]
+
+
+def _matches(folder: Path, pattern: str) -> Iterator[Path]:
+    """As folder.glob, but `**` goes through links to folders, too: stages read what is behind them."""
+    anywhere = pattern.removeprefix("**/")
+    if anywhere == pattern:
+        yield from folder.glob(pattern)
+        return
+    seen = set()
+    for name, below, _ in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(name)) in seen:  # a link to a folder above, or to one that was read
+            below.clear()
+            continue
+        seen.add(real)
+        # Folders before links to them, so that files get their own paths.
+        below.sort(key=lambda one, name=name: (os.path.islink(os.path.join(name, one)), one))
+        yield from Path(name).glob(anywhere)
 
 
 UNREAD = ("engine.log", rates.NAME, checksums.NAME)
