@@ -3,7 +3,6 @@
 import argparse
 import glob
 import importlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -15,6 +14,7 @@ from topxgen.common import checksums, rates
 from topxgen.common import translation_folders as folders
 from topxgen.common.cli import Parser
 from topxgen.common.errors import UsageError
+from topxgen.common.files import walk
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, read_settings
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.shards import AUDIT, Shard
@@ -261,14 +261,7 @@ def _matches(folder: Path, pattern: str) -> Iterator[Path]:
     if anywhere == pattern:
         yield from folder.glob(pattern)
         return
-    seen = set()
-    for name, below, _ in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(name)) in seen:  # a link to a folder above, or to one that was read
-            below.clear()
-            continue
-        seen.add(real)
-        # Folders before links to them, so that files get their own paths.
-        below.sort(key=lambda one, name=name: (os.path.islink(os.path.join(name, one)), one))
+    for name, _, _ in walk(folder):
         yield from Path(name).glob(anywhere)
 
 
