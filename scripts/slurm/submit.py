@@ -99,7 +99,7 @@ def steps(args: argparse.Namespace, tree: dict, file: RunFile, words: list[str])
         return _of_experiment(comparison.plan(tree, args.file), words)
     settings, todo = rounds.plan(tree, args.file)
     found = []
-    for number, one in enumerate(todo[: rounds.ended(settings, todo) + 1]):
+    for number, one in enumerate(todo[: rounds.ended(settings, todo, args.allow_incomplete) + 1]):
         for name, (records, _, command) in zip(rounds.names(number, one), one.jobs(), strict=True):
             record, needs = ("scripts/run.py", *words, "--until", name), (len(found) - 1,) if found else ()
             prefix = name.removesuffix(command.name)
