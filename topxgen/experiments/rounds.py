@@ -358,11 +358,11 @@ def check_rises(path: Path, metric: str) -> None:
 
 
 def _files_of_pairs(one: Round) -> Iterator[Path]:
-    """The files that the training reads: of each language the decontaminated one if there is one."""
-    datagen, train = one.data[0].args, one.data[-1].args
+    """The files that the training reads: of each of its languages the decontaminated one if there is one."""
+    train = one.data[-1].args
     for folder in train.data_dir:
-        for name in datagen.languages:
-            language = languages.find(name, datagen.languages_file).name
+        for name in train.target_languages:
+            language = languages.find(name, train.languages_file).name
             paths = (FilteredLayout(folder).filtered(language), folder / translations_name(language))
             yield from [path for path in paths if path.is_file()][:1]
 
