@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,26 @@ def test_a_training_that_fails_on_one_of_several_nodes_is_not_one_that_was_stopp
     variables = {"PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
     text = f"bash {ROOT}/scripts/slurm/on_nodes.sh accelerate launch train.py"
     carry_out(text, code=1, **variables)
+
+
+def test_variants_may_have_launchers_of_their_own(place):
+    """With a stand-in for srun that runs the command once."""
+    put(place / "bin/srun", 'while [ "$1" != bash ]; do shift; done; exec "$@"')
+    (place / "launch.py").write_text("import sys; open(sys.argv[1], 'w').close()")
+    flags = "model_name_or_path: m, dataset_name_or_path: udhr, target_languages: Basque"
+    launcher = f"launcher: [{sys.executable}, launch.py, {{}}]"
+    write(
+        place,
+        f"seeds: [1]\nslurm: {{gres: none}}\ntrain: {{{flags}, {launcher.format('first')}}}",
+        "main: {dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0}",
+        f"variants: {{one: {{}}, two: {{train: {{max_steps: 2, {launcher.format('second')}}}}}}}",
+    )
+    (place / "out/run/slurm").mkdir(parents=True)
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
+    found = scripts()
+    for name, started in (("one", "first"), ("two", "second")):
+        carry_out(found[f"{name}-seed-1-train"], PATH=f"{place}/bin:{os.environ['PATH']}", SLURM_NNODES="1")
+        assert (place / started).exists()
 
 
 def test_only_what_is_missing_runs(place):

@@ -28,6 +28,7 @@ from topxgen.experiments import stages
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
+STARTER = "TOPXGEN_STARTER"  # the environment variable with a bash script that starts launchers, on all nodes of a job
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
 WEIGHTS = (".safetensors", ".bin", ".pt")
 REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
@@ -275,7 +276,8 @@ class Chain:
         failures.clear(self.folder / RECORDS, command.name)
         failure = failures.given() or self.folder / RECORDS / failures.FOLDER / f"{command.name}.json"
         with _alone(self.folder / RECORDS) as descriptors:
-            code = _run(command.line, descriptors, failure)
+            starter = os.environ.get(STARTER) if command.launcher else None
+            code = _run([*(("bash", starter) if starter else ()), *command.line], descriptors, failure)
         if code not in failures.NO_FAILURE:
             failures.write(failure, code, error=f"ended by signal {code - SIGNALLED}" if code > SIGNALLED else "")
         if code in (0, EXIT_INCOMPLETE):

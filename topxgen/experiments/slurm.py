@@ -8,7 +8,6 @@ when the run is submitted again, only tasks without one run.
 import argparse
 import copy
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -31,7 +30,7 @@ from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.run_files import SLURM, RunFile
 from topxgen.common.shards import Shard
 from topxgen.experiments import stages
-from topxgen.experiments.chain import RECORDS, ROOT, Chain, Command
+from topxgen.experiments.chain import RECORDS, ROOT, STARTER, Chain, Command
 from topxgen.experiments.job_resources import NO_GPU, SHARDED, Resources, resources, seconds
 
 JOBS = "jobs.json"
@@ -178,10 +177,9 @@ def _jobs_of(step: Step, asked: Mapping[str, Resources], python: str) -> Iterato
     command, (script, *words) = step.command, step.record
     record = [python, str(ROOT / script), *words]
     if command.stage == "train":
-        line = ("run", *record)
-        if command.launcher:
-            launcher = ["bash", str(ROOT / "scripts/slurm/on_nodes.sh"), *command.launcher]
-            line = (*line, "--set", f"train.launcher={json.dumps(launcher)}")
+        # Not by --set, which a variant with a launcher of its own refuses.
+        starter = ("env", f"{STARTER}={ROOT / 'scripts/slurm/on_nodes.sh'}") if command.launcher else ()
+        line = ("run", *starter, *record)
         yield Job(command.name, "train", command, asked["train"], (line,))
     elif command.stage == "datagen" and not step.in_shards:
         kind = next(kind for kind in SHARDED[:3] if kind in command.args.stages)
