@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.attack.shooting_range import Stub
-from tests.support.run_files import SCORED, record, write
-from tests.support.runs import ROOT
+from tests.support.run_files import CHECKED, SCORED, record, write
+from tests.support.runs import ROOT, in_process
 from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
 
@@ -33,6 +33,16 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
 Path("started").touch()
 time.sleep(600)
 """
+
+
+def test_the_order_of_flags_in_the_file_does_not_count(place):
+    flags = CHECKED.partition("{")[2].removesuffix("}").split(", ")
+    write(place, CHECKED)
+    assert in_process("scripts/run.py", "run.yaml").returncode == 0
+    write(place, f"decontamination: {{{', '.join(reversed(flags))}}}")
+    assert "decontamination: complete" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
+    write(place, CHECKED.replace("in/bench.tsv", "udhr"))
+    assert "will run (its flags have changed)" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
 
 
 def test_what_is_read_through_links_to_folders(place):

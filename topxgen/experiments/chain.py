@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,20 @@ def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
 def add_set_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
                         help="values instead of the file's: name=value for a key at the top, section.flag=value for a flag; null: not given")  # fmt: skip
+
+
+def same_flags(words: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two command lines have the same flags with the same values, in whatever order a file gives them."""
+
+    def flags(line: Sequence[str]) -> list[list[str]]:
+        found: list[list[str]] = [[]]  # positional arguments come first
+        for word in line:
+            if word.startswith("--"):
+                found.append([])
+            found[-1].append(word)
+        return [found[0], *sorted(found[1:])]
+
+    return flags(words) == flags(others)
 
 
 def stops(code: int, allow_incomplete: bool) -> bool:
@@ -224,7 +238,7 @@ class Chain:
         record = self.record(command)
         if not record:
             return "not run yet"
-        if record["words"] != list(command.words):
+        if not same_flags(record["words"], command.words):
             return "its flags have changed"
         if record["exit_code"] and not allow_incomplete:
             return f"it ended with exit code {record['exit_code']}"
@@ -290,7 +304,7 @@ class Chain:
                 "finished": provenance.now(),
                 "hours": round((time.monotonic() - began) / 3600, 5),
             }
-            if before | {name: record[name] for name in ("started", "finished", "hours")} != record:
+            if before | {name: record[name] for name in ("words", "started", "finished", "hours")} != record:
                 write_json(self.record_path(command), record)
             checksums.claim_file(self.record_path(command))
         elif before:

@@ -30,7 +30,7 @@ from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.run_files import SLURM, RunFile
 from topxgen.common.shards import Shard
 from topxgen.experiments import stages
-from topxgen.experiments.chain import RECORDS, ROOT, STARTER, Chain, Command
+from topxgen.experiments.chain import RECORDS, ROOT, STARTER, Chain, Command, same_flags
 from topxgen.experiments.job_resources import NO_GPU, SHARDED, Resources, resources, seconds
 
 JOBS = "jobs.json"
@@ -238,8 +238,8 @@ def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> l
         stale = chain.what_changed(whole, allow_incomplete)
         if not stale:
             continue
-        recorded = chain.record(whole).get("words")
-        if recorded != list(whole.words):  # else files have changed, of which marks know nothing
+        recorded = chain.record(whole).get("words", ())
+        if not same_flags(recorded, whole.words):  # else files have changed, of which marks know nothing
             missing = _missing(job, folder)
             merge = todo[number + 1] if job.shards else None
             if not missing or (merge is not None and not _missing(merge, folder)):
