@@ -29,6 +29,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, read_jsonl, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
+from topxgen.common.records import JUDGE_RESPONSES
 from topxgen.common.schemas import fields
 from topxgen.experiments import assets, comparison, stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags, stops
@@ -256,6 +257,7 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
         for job in variant.data
         for folder in (job.folder, job.folder.parent)
         for path in folder.glob("*_answers.jsonl")
+        if path.name != JUDGE_RESPONSES
     }
     tokens = [
         sum(record.get(key) or 0 for path in answers for record in read_jsonl(path, ResponseRecord))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import compare
 from tests.support.documentation import fences
 from tests.support.pairs import generated, record, refusal
 from tests.support.runs import ROOT
@@ -363,3 +364,19 @@ def test_hours_of_stages_are_counted_once_for_all_languages(times, hours, tmp_pa
         path = tmp_path / f"manifest_generate_{number}.json"
         path.write_text(json.dumps({"started": at(start), "finished": at(end)}))
     assert hours_in(tmp_path.iterdir()) == pytest.approx(hours)
+
+
+def test_what_a_judge_of_the_data_answered_is_no_cost_of_the_data(tmp_path):
+    """Of scripts/data_stats.py, which may leave it beside the paragraphs."""
+    cold = read(tmp_path).variants["cold"]
+    (paragraphs,) = {job.folder.parent for job in cold.data}
+    trained = cold.runs[0].train.output
+    for folder in (trained, paragraphs):
+        folder.mkdir(parents=True)
+    (trained / "manifest_train.json").write_text('{"data": {}}')
+    answers = {"Basque": 100, "topic_judge": 7}
+    for name, tokens in answers.items():
+        response = {"id": "x", "texts": [], "prompt_tokens": tokens, "completion_tokens": 2 * tokens}
+        (paragraphs / f"{name}_answers.jsonl").write_text(json.dumps(response) + "\n")
+    found = compare.facts(cold)
+    assert (found["tokens read"], found["tokens written"]) == (100, 200)
