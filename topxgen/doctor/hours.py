@@ -98,7 +98,7 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
         return None if rate is None or estimate.items is None else tuple(n / rate / 3600 for n in estimate.items)
     gpus, names = situation.gpus.usable, getattr(command.args, "model_name_or_path", None)
     names = names if isinstance(names, list) else [names]
-    loaded, card = [_checkpoint(name, situation) for name in names], _card(situation)
+    loaded, card = [situation.checkpoint_behind(name) for name in names], _card(situation)
     if None in loaded or card is None or tokens_are_paid(command):
         return None
     if command.stage == "train":
@@ -125,12 +125,6 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
         sum(of_model(checkpoint, tokens / share, prompts / share) for checkpoint in loaded)
         for tokens, prompts in zip(new, asked, strict=True)
     )
-
-
-def _checkpoint(name: str | None, situation: Situation) -> Checkpoint | None:
-    """The model of that name; of one that the run trains, what it is trained from, which is as large."""
-    made = (command for command in situation.stage("train") if name and command.args.output_dir == Path(name))
-    return situation.checkpoint(next((command.args.model_name_or_path for command in made), name))
 
 
 def _card(situation: Situation) -> arithmetic.Card | None:

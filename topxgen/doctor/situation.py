@@ -120,6 +120,14 @@ class Situation:
             self.checkpoints_read[folder] = checkpoints.read(folder)
         return self.checkpoints_read[folder]
 
+    def checkpoint_behind(self, name: str | None) -> checkpoints.Checkpoint | None:
+        """`checkpoint`; of a model that the run trains or merges, that from which it is made, which is as large."""
+        made = {one.args.output_dir: one.args.model_name_or_path for one in self.stage("train")}
+        made |= {one.args.output: one.args.adapter for one in self.stage("merge")}
+        while name and Path(name) in made:
+            name = made.pop(Path(name))
+        return self.checkpoint(name)
+
     @cached_property
     def at_hub(self) -> dict[str, checkpoints.Listed]:
         """What is to be downloaded, as the Hub lists it; without the repositories for which it does not answer within ANSWER_S."""

@@ -32,6 +32,7 @@ def existing(path: Path) -> Path:
 
 def outputs(situation: Situation) -> list[Path]:
     folders = [getattr(command.args, "output_dir", None) for command in situation.commands]
+    folders += [command.args.output for command in situation.stage("merge")]
     return list(dict.fromkeys(folder for folder in folders if folder is not None)) or [Path.cwd()]
 
 
@@ -44,6 +45,9 @@ def written(situation: Situation) -> dict[Path, float]:
             size = training_bytes(checkpoint, command.args)
             if size is not None:
                 found[command.args.output_dir] = size
+    for command in situation.stage("merge"):  # a copy of the model in the precision of its base
+        if (base := situation.checkpoint_behind(command.args.adapter)) is not None:
+            found[command.args.output] = base.file_bytes
     for command, estimate in situation.estimates:  # after training: the folder may be the same
         if (tokens := estimate.completion_tokens[1]) and (folder := getattr(command.args, "output_dir", None)):
             found[folder] = found.get(folder, 0) + tokens * BYTES_PER_TOKEN
