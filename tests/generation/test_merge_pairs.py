@@ -194,5 +194,21 @@ def test_a_split_run_grows_stage_by_stage(server, tmp_path):
     assert "no shards of main" in in_process("scripts/merge.py", tmp_path, "--stages", "main").stderr
 
 
+def test_pairs_whose_paragraphs_are_not_merged_are_refused_not_lost(server, tmp_path):
+    """Also under another name, of which nothing says whose paragraphs it has."""
+    named, lacks = ("--output_filenames", "euskara.jsonl"), "has done since the last merge (generate)"
+    for words in ((), ("--number_of_instructions", "60")):
+        for index in range(2):
+            datagen(*command(server, tmp_path, *named, *split(index, 2), *words))
+        refused = in_process("scripts/merge.py", tmp_path, "--stages", "translate")
+        assert refused.returncode == 2 and f"euskara.jsonl lacks what shard 0000-of-0002 {lacks}" in refused.stderr
+        if words:
+            assert lacks in datagen(*command(server, tmp_path, *named, "--stages", "translate"), check=2).stderr
+        else:
+            assert not (tmp_path / "writer-1").exists()
+        assert in_process("scripts/merge.py", tmp_path).returncode in (0, 3)
+        assert len(records(tmp_path / "writer-1/Basque_translate.jsonl")) >= (50 if words else 30)
+
+
 def split(index, count):
     return "--num_shards", count, "--shard_index", index

@@ -214,10 +214,12 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
     """The pairs of a language, in the order of its paragraphs, with what was rejected or not chosen, and with scores as far as there
     are; whether all of the stages is finished, and there are paragraphs.
 
-    `works`: the translate stage, the score stage or both, of one language.
+    `works`: the translate stage, the score stage or both, of one language. Raises UsageError if their paragraphs are not merged, as with
+    --stages translate: pairs would be lost.
     """
     layout, started, complete = config.layout, provenance.now(), True
     by_stage, name = {work.stage: work for work in works}, works[0].part
+    shards.check_merged(layout.paragraphs(name), paragraphs_of=name)
     settings = {stage: _settings(layout, stage, [work]) for stage, work in by_stage.items()}
     _merge_records(config, name, by_stage, settings)
     shards.write_merged(layout.output_dir, works)
