@@ -144,6 +144,12 @@ def test_the_jobs_of_a_run(place):
     assert "/opt/bin/python" in scripts("--python", "/opt/bin/python")["generate"]
 
 
+def test_a_stage_that_has_nothing_to_do_is_a_job_all_the_same(place):
+    """It was a traceback."""
+    write(place, f"{DATAGEN}, stages: score, scorer: none}}")
+    assert list(scripts()) == ["score"]
+
+
 def test_a_budget_is_that_of_each_task(place):
     api = "inference_api: openai, use_nllb: true, prices: [1, 2], budget: 2.5"
     write(

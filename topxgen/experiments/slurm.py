@@ -186,7 +186,8 @@ def _jobs_of(step: Step, asked: Mapping[str, Resources], python: str) -> Iterato
         yield Job(command.name, kind, command, asked[kind], (("stage", *record),))
     elif command.stage == "datagen":
         scored = command.args.scorer != "none"
-        kinds = [kind for kind in SHARDED[:3] if kind in command.args.stages and (kind != "score" or scored)]
+        chosen = [kind for kind in SHARDED[:3] if kind in command.args.stages]
+        kinds = [kind for kind in chosen if kind != "score" or scored] or chosen
         for kind in kinds:
             args = copy.copy(command.args)
             args.stages = [kind]
