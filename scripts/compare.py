@@ -14,7 +14,7 @@ import argparse
 import logging
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -147,7 +147,7 @@ def check_results(jobs: Iterable[Job]) -> None:
             raise UsageError(f"{job.folder}, {error}; a variant whose flags change needs a new name") from None
 
 
-def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:
+def check_pairs(experiment: Experiment, names: Collection[str]) -> None:
     """Raise UsageError if a variant has fewer pairs than it is to be trained on: the numbers would not be equal."""
     counts, most, short = [], None, False
     for name in names:
@@ -156,7 +156,9 @@ def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:
         if variant.pairs is None or train is None:
             continue
         found = usable_pairs(train.command.args)
-        short = short or any(there < -(-variant.pairs // len(found)) for there in found)
+        # As train.py shares them out.
+        shares = [variant.pairs // len(found) + (place < variant.pairs % len(found)) for place in range(len(found))]
+        short = short or any(there < share for there, share in zip(found, shares, strict=True))
         counts.append(f"{name} {variant.pairs:,} of {' + '.join(f'{there:,}' for there in found)}")
         most = min(filter(None, (most, len(found) * min(found))))
     if short:
@@ -164,6 +166,13 @@ def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:
             f"{experiment.path}: not all variants have as many pairs as they are to be trained on: {', '.join(counts)}; with pairs: "
             f"{most} all have, or make more data"
         )
+    for name in names:  # what two of the data that it mixes have in common counts once
+        train = experiment.variants[name].runs[0].train
+        if train is not None and experiment.variants[name].pairs is not None and len(train.command.args.data_dir) > 1:
+            try:
+                training_data.load(DatasetSpec.from_args(train.command.args))
+            except UsageError as error:
+                raise UsageError(f"{experiment.path}, variant {name}: {error}") from None
     for line in counts:
         logger.info(f"pairs: {line}")
 

@@ -380,3 +380,21 @@ def test_what_a_judge_of_the_data_answered_is_no_cost_of_the_data(tmp_path):
         (paragraphs / f"{name}_answers.jsonl").write_text(json.dumps(response) + "\n")
     found = compare.facts(cold)
     assert (found["tokens read"], found["tokens written"]) == (100, 200)
+
+
+def test_pairs_that_two_of_the_data_of_a_mix_have_in_common_count_once(tmp_path):
+    """As train.py counts them, before the first training: it refused the mix after those of the other variants."""
+    experiment = read(tmp_path)
+    pairs = [(f"esaldi {i} luze bat da", f"a long sentence {i}", 1.0) for i in range(9)]
+    for name, own in (("cold", pairs[:6]), ("hot", pairs[:6])):
+        folder = experiment.variants[name].data[-1].folder
+        folder.mkdir(parents=True)
+        generated(folder, "Basque", record(*own))
+    compare.check_pairs(experiment, ["cold", "hot"])
+    said = refusal(compare.check_pairs, experiment, ["cold", "hot", "mixed"])
+    assert "variant mixed: --dataset_size 6 takes 3 pairs" in said and "but there are 6 in" in said and "0 in" in said
+    generated(folder, "Basque", record(*pairs[3:]))
+    compare.check_pairs(experiment, ["cold", "hot", "mixed"])
+    odd = read(tmp_path, changes=["pairs=5"])
+    generated(folder, "Basque", record(*pairs[6:8]))
+    compare.check_pairs(odd, ["mixed"])
