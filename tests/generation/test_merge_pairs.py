@@ -10,6 +10,8 @@ from tests.support import api_server
 from tests.support.merges import files, merge, verified
 from tests.support.runs import datagen, in_process, records
 from tests.support.writer import answer, command, digest, generate, shard
+from topxgen.common.records import Layout
+from topxgen.generation.merge import _staging
 
 pytestmark = pytest.mark.usefixtures("answers")
 
@@ -208,6 +210,16 @@ def test_pairs_whose_paragraphs_are_not_merged_are_refused_not_lost(server, tmp_
             assert not (tmp_path / "writer-1").exists()
         assert in_process("scripts/merge.py", tmp_path).returncode in (0, 3)
         assert len(records(tmp_path / "writer-1/Basque_translate.jsonl")) >= (50 if words else 30)
+
+
+def test_merges_of_two_languages_at_a_time_leave_each_other_s_files(tmp_path):
+    """The second one removed what the first had written, which then noted pairs that it did not have."""
+    (tmp_path / "shards").mkdir()
+    layout = Layout(tmp_path, "nllb")
+    first = _staging(layout, "Basque")
+    (first / "Basque_translate.jsonl").touch()
+    assert _staging(layout, "Hausa") != first and (first / "Basque_translate.jsonl").exists()
+    assert not list(_staging(layout, "Basque").iterdir()), "what a merge that was killed has left"
 
 
 def split(index, count):
