@@ -289,7 +289,8 @@ def test_mistakes_end_the_run_before_anything_is_done(tmp_path, old, new, says):
 def test_an_experiment_without_variants(tmp_path):
     text = EXPERIMENT[: EXPERIMENT.index("variants:")]
     for more in ("", "variants: {{}}", "variants: [a]"):
-        assert "needs variants" in refusal(comparison.read, written(tmp_path, text + more))
+        for own in (text, text.replace("seeds: [1, 2]", "")):  # an ordinary run file has neither
+            assert "needs variants" in refusal(comparison.read, written(tmp_path, own + more))
 
 
 def test_folders_may_be_references(tmp_path):
