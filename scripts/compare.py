@@ -14,7 +14,8 @@ import argparse
 import logging
 import shutil
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -155,7 +156,8 @@ def check_pairs(experiment: Experiment, names: Collection[str]) -> None:
         train = variant.runs[0].train
         if variant.pairs is None or train is None:
             continue
-        found = usable_pairs(train.command.args)
+        with of_variant(experiment, name):
+            found = usable_pairs(train.command.args)
         # As train.py shares them out.
         shares = [variant.pairs // len(found) + (place < variant.pairs % len(found)) for place in range(len(found))]
         short = short or any(there < share for there, share in zip(found, shares, strict=True))
@@ -169,12 +171,19 @@ def check_pairs(experiment: Experiment, names: Collection[str]) -> None:
     for name in names:  # what two of the data that it mixes have in common counts once
         train = experiment.variants[name].runs[0].train
         if train is not None and experiment.variants[name].pairs is not None and len(train.command.args.data_dir) > 1:
-            try:
+            with of_variant(experiment, name):
                 training_data.load(DatasetSpec.from_args(train.command.args))
-            except UsageError as error:
-                raise UsageError(f"{experiment.path}, variant {name}: {error}") from None
     for line in counts:
         logger.info(f"pairs: {line}")
+
+
+@contextmanager
+def of_variant(experiment: Experiment, name: str) -> Iterator[None]:
+    """A block whose UsageErrors name the variant."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{experiment.path}, variant {name}: {error}") from None
 
 
 def usable_pairs(args: argparse.Namespace) -> list[int]:

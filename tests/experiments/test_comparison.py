@@ -389,7 +389,6 @@ def test_pairs_that_two_of_the_data_of_a_mix_have_in_common_count_once(tmp_path)
     pairs = [(f"esaldi {i} luze bat da", f"a long sentence {i}", 1.0) for i in range(9)]
     for name, own in (("cold", pairs[:6]), ("hot", pairs[:6])):
         folder = experiment.variants[name].data[-1].folder
-        folder.mkdir(parents=True)
         generated(folder, "Basque", record(*own))
     compare.check_pairs(experiment, ["cold", "hot"])
     said = refusal(compare.check_pairs, experiment, ["cold", "hot", "mixed"])
@@ -399,3 +398,9 @@ def test_pairs_that_two_of_the_data_of_a_mix_have_in_common_count_once(tmp_path)
     odd = read(tmp_path, changes=["pairs=5"])
     generated(folder, "Basque", record(*pairs[6:8]))
     compare.check_pairs(odd, ["mixed"])
+
+
+def test_a_variant_without_any_pair_is_named(tmp_path):
+    experiment = read(tmp_path)
+    generated(experiment.variants["hot"].data[-1].folder, "Basque")
+    assert "experiment.yaml, variant hot: topxgen holds no pairs" in refusal(compare.check_pairs, experiment, ["hot"])
