@@ -80,6 +80,8 @@ def test_times_that_are_long_enough(place):
     write(place, CHECKED, SCORED, f"{TRAIN}}}", needs)
     found = {name: re.search(r"--time=(\S+)", text)[1] for name, text in scripts().items()}
     assert found == {"decontamination": "4", "train": "0-1", "evaluate": "0-0:03:01"}
+    write(place, CHECKED, "slurm: {time: 0}")
+    assert "#SBATCH --time=0\n" in scripts()["decontamination"], "SLURM's no limit"
 
 
 def test_a_folder_that_a_script_cannot_have(place):

@@ -162,7 +162,7 @@ def _check_resources(job: Job, model: str, file: Path) -> None:
         raise UsageError(
             f"{file}, section {SLURM}: {job.kind} loads {model}: set its gres, such as {job.kind}: {{gres: gpu:1}}, or gres: {NO_GPU} for the CPU"
         )
-    if time and seconds(time) <= warning + SIGNAL_EARLY_S:
+    if time and 0 < seconds(time) <= warning + SIGNAL_EARLY_S:  # 0: no limit
         raise UsageError(
             f"{file}, section {SLURM}: with time {time} a job of {job.kind} gets its signal to stop as it starts, {warning} s (warning) "
             f"and up to {SIGNAL_EARLY_S} s more before its end; set a longer time"
