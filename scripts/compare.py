@@ -14,7 +14,8 @@ import argparse
 import logging
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, read_jsonl, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
+from topxgen.common.records import JUDGE_RESPONSES
 from topxgen.common.schemas import fields
 from topxgen.experiments import assets, comparison, stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags, stops
@@ -146,7 +148,7 @@ def check_results(jobs: Iterable[Job]) -> None:
             raise UsageError(f"{job.folder}, {error}; a variant whose flags change needs a new name") from None
 
 
-def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:
+def check_pairs(experiment: Experiment, names: Collection[str]) -> None:
     """Raise UsageError if a variant has fewer pairs than it is to be trained on: the numbers would not be equal."""
     counts, most, short = [], None, False
     for name in names:
@@ -154,8 +156,11 @@ def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:
         train = variant.runs[0].train
         if variant.pairs is None or train is None:
             continue
-        found = usable_pairs(train.command.args)
-        short = short or any(there < -(-variant.pairs // len(found)) for there in found)
+        with of_variant(experiment, name):
+            found = usable_pairs(train.command.args)
+        # As train.py shares them out.
+        shares = [variant.pairs // len(found) + (place < variant.pairs % len(found)) for place in range(len(found))]
+        short = short or any(there < share for there, share in zip(found, shares, strict=True))
         counts.append(f"{name} {variant.pairs:,} of {' + '.join(f'{there:,}' for there in found)}")
         most = min(filter(None, (most, len(found) * min(found))))
     if short:
@@ -163,8 +168,22 @@ def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:
             f"{experiment.path}: not all variants have as many pairs as they are to be trained on: {', '.join(counts)}; with pairs: "
             f"{most} all have, or make more data"
         )
+    for name in names:  # what two of the data that it mixes have in common counts once
+        train = experiment.variants[name].runs[0].train
+        if train is not None and experiment.variants[name].pairs is not None and len(train.command.args.data_dir) > 1:
+            with of_variant(experiment, name):
+                training_data.load(DatasetSpec.from_args(train.command.args))
     for line in counts:
         logger.info(f"pairs: {line}")
+
+
+@contextmanager
+def of_variant(experiment: Experiment, name: str) -> Iterator[None]:
+    """A block whose UsageErrors name the variant."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{experiment.path}, variant {name}: {error}") from None
 
 
 def usable_pairs(args: argparse.Namespace) -> list[int]:
@@ -256,6 +275,7 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
         for job in variant.data
         for folder in (job.folder, job.folder.parent)
         for path in folder.glob("*_answers.jsonl")
+        if path.name != JUDGE_RESPONSES
     }
     tokens = [
         sum(record.get(key) or 0 for path in answers for record in read_jsonl(path, ResponseRecord))

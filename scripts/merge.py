@@ -19,7 +19,6 @@ or a larger --number_of_instructions.
 """
 
 import argparse
-import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import shards
 from topxgen.common.cli import EXIT_INCOMPLETE, Parser, run_main
 from topxgen.common.errors import UsageError
+from topxgen.common.files import walk
 from topxgen.common.locks import OutputLock
 from topxgen.experiments.stages import STAGES
 
@@ -54,7 +54,7 @@ def build_parser() -> Parser:
 
 def whole_directories(root: Path) -> Iterator[Path]:
     """The directories at or below `root` that have shards; those in shards are not looked for."""
-    for name, folders, _ in os.walk(root):
+    for name, folders, _ in walk(root):
         if shards.FOLDER in folders:
             folders.remove(shards.FOLDER)
             if any(shards.folders(Path(name))):

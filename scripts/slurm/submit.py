@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from topxgen.common.cli import FLAG, Parser, run_main
-from topxgen.common.console import aligned, show
+from topxgen.common.console import aligned, counted, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic
 from topxgen.common.locks import OutputLock
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     with OutputLock(folder / RECORDS):
         if active := slurm.queued(folder):
             raise UsageError(
-                f"{len(active)} jobs of this run are queued or running, such as {active[0]}: wait for them, or scancel them first"
+                f"{counted(len(active), 'job')} of this run {'is' if len(active) == 1 else 'are'} queued or running, such as {active[0]}: wait "
+                "for the end, or scancel first"
             )
         planned = plan(jobs, folder, args)
         copied.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def steps(args: argparse.Namespace, tree: dict, file: RunFile, words: list[str])
         return _of_experiment(comparison.plan(tree, args.file), words)
     settings, todo = rounds.plan(tree, args.file)
     found = []
-    for number, one in enumerate(todo[: rounds.ended(settings, todo) + 1]):
+    for number, one in enumerate(todo[: rounds.ended(settings, todo, args.allow_incomplete) + 1]):
         for name, (records, _, command) in zip(rounds.names(number, one), one.jobs(), strict=True):
             record, needs = ("scripts/run.py", *words, "--until", name), (len(found) - 1,) if found else ()
             prefix = name.removesuffix(command.name)
@@ -113,7 +114,10 @@ def _of_experiment(experiment: comparison.Experiment, words: list[str]) -> list[
         record = ("scripts/compare.py", *words, "--jobs", job.id)
         found.append(slurm.Step(job.command, job.folder, record, prefix, tuple(needs)))
     scoring = argparse.Namespace(**vars(experiment.scoring) | {"json": experiment.folder / "comparison.json"})
-    table = Command("evaluate", "comparison", ("comparison", *words), scoring)
+    # What the mark of the table is compared with: the file may have other variants, seeds, baseline or metrics under the same words.
+    shown = (*(job.id for job in experiment.run_jobs(experiment.variants)), f"baseline {experiment.baseline}")
+    flags = (f"{flag} {vars(scoring)[flag]}" for flag in sorted(experiment.scoring.given))
+    table = Command("evaluate", "comparison", ("comparison", *words, *shown, *flags), scoring)
     return [*found, slurm.Step(table, experiment.folder, ("scripts/compare.py", *words), "", tuple(range(len(found))))]
 
 
@@ -135,7 +139,7 @@ def _summary(jobs: list[slurm.Job], planned: list[slurm.Planned]) -> str:
     left = len(jobs) - len(planned)
     if not planned:
         return "all stages are complete"
-    return f"{len(planned)} jobs" + (f"; {left} are done" if left else "")
+    return counted(len(planned), "job") + (f"; {left} {'is' if left == 1 else 'are'} done" if left else "")
 
 
 def main() -> int:

@@ -91,6 +91,19 @@ def test_the_benchmarks_of_all_languages_are_in_the_merged_report(tmp_path, benc
     assert one["between_benchmarks"] == merged["between_benchmarks"]
 
 
+def test_runs_behind_links_are_merged_once(tmp_path, benchmark_dir):
+    """As where outputs lie on another file system; a link to a folder of the same tree is not another run."""
+    folder, elsewhere = pairs(tmp_path), tmp_path / "elsewhere"
+    for index in range(2):
+        decontaminate(folder, benchmark_dir, "--output_dir", elsewhere, "--num_shards", 2, "--shard_index", index)
+    (tmp_path / "outputs/own").mkdir(parents=True)
+    for name in ("a", "own/b"):
+        (tmp_path / "outputs" / name).symlink_to(elsewhere)
+    (tmp_path / "outputs/own/above").symlink_to(tmp_path / "outputs")
+    assert merge(tmp_path / "outputs").count("pairs kept") == 1
+    assert (elsewhere / "Basque_translate_filtered.jsonl").exists()
+
+
 def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):
     folder = pairs(tmp_path, count=3)
     decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one")

@@ -103,6 +103,27 @@ def test_hours_of_main_are_those_of_its_models_in_earlier_runs(tmp_path):
     assert found == [None, pytest.approx([21 * (100 + 200) / 3600] * 2), None]
 
 
+def test_each_model_of_main_counts_with_its_own_weights(tmp_path, tiny_lm):
+    """The first one's were taken for all: hours of a small and a large model were those of two small ones."""
+    large = llama_8b(tmp_path / "llama")
+    hours = {}
+    for name, models in (("small", [tiny_lm]), ("large", [large]), ("both", [tiny_lm, large])):
+        run = tmp_path / "run.yaml"
+        flags = "dataset_name_or_path: udhr, src: English, tgt: Basque, k: 0"
+        run.write_text(
+            f"output_dir: {tmp_path}/out\nmain: {{model_name_or_path: {json.dumps([*map(str, models)])}, {flags}}}\n"
+        )
+        hours[name] = estimates_here(run)["main: English to Basque"]["hours"]
+    assert hours["both"] == pytest.approx([a + b for a, b in zip(hours["small"], hours["large"], strict=True)])
+    assert hours["large"][0] > 10 * hours["small"][0]
+    train = "use_peft: true, dataset_name_or_path: udhr, target_languages: Basque"
+    text = run.read_text().replace(json.dumps([str(tiny_lm), str(large)]), '"${train.output_dir}"')
+    run.write_text(f"{text}train: {{model_name_or_path: {large}, {train}}}\n")
+    assert estimates_here(run)["main: English to Basque"]["hours"] == hours["large"], (
+        "as large as what it is trained from"
+    )
+
+
 def test_what_an_api_costs(tmp_path):
     run = write_run(tmp_path, "gpt", more="inference_api: openai\n  base_url: http://127.0.0.1:9/v1")
     result = doctor(run, "--json", "--prices", "0", "10", OPENAI_API_KEY="none")
@@ -110,3 +131,28 @@ def test_what_an_api_costs(tmp_path):
     tokens = rows["datagen: generate"]["completion_tokens"]
     assert rows["datagen: generate"]["usd"] == pytest.approx([10 * n / 1e6 for n in tokens]) and tokens[0] > 0
     assert rows["train"]["usd"] is None
+
+
+def test_paragraphs_that_variants_share_count_once(tmp_path, tiny_lm):
+    """Their tokens and bytes, and as what each back-translation reads: decontamination took all variants' sentences for its own."""
+    base = write_run(tmp_path, tiny_lm, scorer="none", train="use_peft: true").read_text()
+    text = re.sub(r"  (back_translator|data_dir): .*\n", "", base).replace(
+        "instructions: 100", "instructions: 100000000"
+    )
+    run = tmp_path / "variants.yaml"
+    head = "seeds: [1]\ndecontamination: {benchmarks: udhr}\nmain: {dataset_name_or_path: udhr, src: English, tgt: Basque}\n"
+    both = "variants:\n  one: {datagen: {use_nllb: true}}\n  two: {datagen: {back_translator: apertium}}\n"
+    run.write_text(text + head + both)
+    result = json.loads(in_process("scripts/doctor.py", run, "--gpu", "H100", "--json").stdout)
+    rows = {name: [row for row in result["estimates"] if name in row["stage"]] for name in ("generate", "decontamina")}
+    assert len(rows["generate"]) == 1
+    sentences = {row["work"] for row in result["estimates"] if "translate" in row["stage"]}
+    assert len(sentences) == 1 and len(rows["decontamina"]) == 2
+    for row in rows["decontamina"]:
+        assert row["work"].split()[2] == sentences.copy().pop().split()[2], "those of its own pairs"
+    (space,) = (
+        one["text"] for one in result["findings"] if one["subject"] == "output_dir" and "free for" in one["text"]
+    )
+    tokens = rows["generate"][0]["completion_tokens"][1]
+    written = float(re.search(r"about ([\d.,]+) GB", space)[1].replace(",", ""))
+    assert written == pytest.approx(tokens * 16 / 1e9, rel=0.01)

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.attack.shooting_range import Stub
-from tests.support.run_files import SCORED, record, write
-from tests.support.runs import ROOT
+from tests.support.run_files import CHECKED, SCORED, record, write
+from tests.support.runs import ROOT, in_process
+from topxgen.common.run_files import RunFile
+from topxgen.experiments import chain
 
 LAUNCHED = """
 import json, os, signal, sys, time
@@ -31,6 +33,31 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
 Path("started").touch()
 time.sleep(600)
 """
+
+
+def test_the_order_of_flags_in_the_file_does_not_count(place):
+    flags = CHECKED.partition("{")[2].removesuffix("}").split(", ")
+    write(place, CHECKED)
+    assert in_process("scripts/run.py", "run.yaml").returncode == 0
+    write(place, f"decontamination: {{{', '.join(reversed(flags))}}}")
+    assert "decontamination: complete" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
+    write(place, CHECKED.replace("in/bench.tsv", "udhr"))
+    assert "will run (its flags have changed)" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
+
+
+def test_what_is_read_through_links_to_folders(place):
+    """Copies of benchmarks that lie elsewhere; a link that leads upwards ends."""
+    (place / "in/benchmarks").rename(place / "shared")
+    (place / "in/benchmarks").mkdir()
+    (place / "in/benchmarks/NTREX-128").symlink_to(place / "shared/NTREX-128")
+    (place / "shared/NTREX-128/above").symlink_to(place / "shared")
+    checked = "decontamination: {input_dir: in, output_dir: out/checked, benchmarks: ntrex, benchmark_dir: in/benchmarks, allow_partial_benchmark: true}"
+    write(place, checked)
+    (command,) = chain.commands(RunFile.read(place / "run.yaml"))
+    read = [str(path) for path in chain.stages.inputs("decontamination", command.args)]
+    sides = [f"in/benchmarks/NTREX-128/newstest2019-{side}.txt" for side in ("ref.eus", "src.eng")]
+    assert [path for path in read if "newstest" in path] == sides
+    assert sum(path.endswith("eus_Latn.dev") for path in read) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import compare
 from tests.support.documentation import fences
 from tests.support.pairs import generated, record, refusal
 from tests.support.runs import ROOT
@@ -288,7 +289,8 @@ def test_mistakes_end_the_run_before_anything_is_done(tmp_path, old, new, says):
 def test_an_experiment_without_variants(tmp_path):
     text = EXPERIMENT[: EXPERIMENT.index("variants:")]
     for more in ("", "variants: {{}}", "variants: [a]"):
-        assert "needs variants" in refusal(comparison.read, written(tmp_path, text + more))
+        for own in (text, text.replace("seeds: [1, 2]", "")):  # an ordinary run file has neither
+            assert "needs variants" in refusal(comparison.read, written(tmp_path, own + more))
 
 
 def test_folders_may_be_references(tmp_path):
@@ -363,3 +365,42 @@ def test_hours_of_stages_are_counted_once_for_all_languages(times, hours, tmp_pa
         path = tmp_path / f"manifest_generate_{number}.json"
         path.write_text(json.dumps({"started": at(start), "finished": at(end)}))
     assert hours_in(tmp_path.iterdir()) == pytest.approx(hours)
+
+
+def test_what_a_judge_of_the_data_answered_is_no_cost_of_the_data(tmp_path):
+    """Of scripts/data_stats.py, which may leave it beside the paragraphs."""
+    cold = read(tmp_path).variants["cold"]
+    (paragraphs,) = {job.folder.parent for job in cold.data}
+    trained = cold.runs[0].train.output
+    for folder in (trained, paragraphs):
+        folder.mkdir(parents=True)
+    (trained / "manifest_train.json").write_text('{"data": {}}')
+    answers = {"Basque": 100, "topic_judge": 7}
+    for name, tokens in answers.items():
+        response = {"id": "x", "texts": [], "prompt_tokens": tokens, "completion_tokens": 2 * tokens}
+        (paragraphs / f"{name}_answers.jsonl").write_text(json.dumps(response) + "\n")
+    found = compare.facts(cold)
+    assert (found["tokens read"], found["tokens written"]) == (100, 200)
+
+
+def test_pairs_that_two_of_the_data_of_a_mix_have_in_common_count_once(tmp_path):
+    """As train.py counts them, before the first training: it refused the mix after those of the other variants."""
+    experiment = read(tmp_path)
+    pairs = [(f"esaldi {i} luze bat da", f"a long sentence {i}", 1.0) for i in range(9)]
+    for name, own in (("cold", pairs[:6]), ("hot", pairs[:6])):
+        folder = experiment.variants[name].data[-1].folder
+        generated(folder, "Basque", record(*own))
+    compare.check_pairs(experiment, ["cold", "hot"])
+    said = refusal(compare.check_pairs, experiment, ["cold", "hot", "mixed"])
+    assert "variant mixed: --dataset_size 6 takes 3 pairs" in said and "but there are 6 in" in said and "0 in" in said
+    generated(folder, "Basque", record(*pairs[3:]))
+    compare.check_pairs(experiment, ["cold", "hot", "mixed"])
+    odd = read(tmp_path, changes=["pairs=5"])
+    generated(folder, "Basque", record(*pairs[6:8]))
+    compare.check_pairs(odd, ["mixed"])
+
+
+def test_a_variant_without_any_pair_is_named(tmp_path):
+    experiment = read(tmp_path)
+    generated(experiment.variants["hot"].data[-1].folder, "Basque")
+    assert "experiment.yaml, variant hot: topxgen holds no pairs" in refusal(compare.check_pairs, experiment, ["hot"])

@@ -296,6 +296,16 @@ def test_an_adapter_is_loaded_on_its_base_model(tmp_path, tiny_lm):
     assert "--paragraphs" not in flags and flags["--translate_dir"] == "round-2"
 
 
+def test_the_pairs_of_a_round_are_those_that_it_trains_on(tmp_path, tiny_lm):
+    lines = {"languages: Basque": "languages: [Basque, Hausa]", "train:\n": "train:\n  target_languages: Basque\n"}
+    _, (_, second, _) = plan(tmp_path, tiny_lm, **lines)
+    (folder,) = second.data[-1].args.data_dir
+    folder.mkdir(parents=True)
+    for language in ("Basque", "Hausa"):
+        (folder / f"{language}_translate_filtered.jsonl").touch()
+    assert list(rounds._files_of_pairs(second)) == [folder / "Basque_translate_filtered.jsonl"]
+
+
 def test_flags_of_the_rounds_win_and_an_encoder_decoder_translates_itself(tmp_path, tiny_lm):
     _, planned = plan(
         tmp_path, tiny_lm, **{"{demonstration_pool: udhr}": "{back_translator: nllb, max_new_tokens: 99}"}

@@ -118,7 +118,7 @@ def test_while_jobs_are_queued_nothing_is_submitted(here, cluster):
     (here / "out/run/slurm/jobs.json").unlink()
     result = submit()
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
-    assert f"1 jobs of this run are queued or running, such as {number} test-job " in result.stderr
+    assert f"1 job of this run is queued or running, such as {number} test-job " in result.stderr
     assert submit("--set", "output_dir=other", "decontamination.output_dir=other").returncode == 0
     cluster.call("scancel", number, last_jobs(here, "other")[0]["id"])
     cluster.outcome(number)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from scripts.perf import slurm_kills
 from tests.support.run_files import CHECKED, SCORED, write
 from tests.support.runs import ROOT, in_process
 from tests.support.slurm import NOTHING, scripts, submit
-from topxgen.experiments import slurm
+from topxgen.common.files import write_json
+from topxgen.experiments import comparison, slurm
+from topxgen.experiments.chain import Chain
 
 
 def put(program: Path, text: str) -> None:
@@ -79,6 +82,26 @@ def test_a_training_that_fails_on_one_of_several_nodes_is_not_one_that_was_stopp
     carry_out(text, code=1, **variables)
 
 
+def test_variants_may_have_launchers_of_their_own(place):
+    """With a stand-in for srun that runs the command once."""
+    put(place / "bin/srun", 'while [ "$1" != bash ]; do shift; done; exec "$@"')
+    (place / "launch.py").write_text("import sys; open(sys.argv[1], 'w').close()")
+    flags = "model_name_or_path: m, dataset_name_or_path: udhr, target_languages: Basque"
+    launcher = f"launcher: [{sys.executable}, launch.py, {{}}]"
+    write(
+        place,
+        f"seeds: [1]\nslurm: {{gres: none}}\ntrain: {{{flags}, {launcher.format('first')}}}",
+        "main: {dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0}",
+        f"variants: {{one: {{}}, two: {{train: {{max_steps: 2, {launcher.format('second')}}}}}}}",
+    )
+    (place / "out/run/slurm").mkdir(parents=True)
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
+    found = scripts()
+    for name, started in (("one", "first"), ("two", "second")):
+        carry_out(found[f"{name}-seed-1-train"], PATH=f"{place}/bin:{os.environ['PATH']}", SLURM_NNODES="1")
+        assert (place / started).exists()
+
+
 def test_only_what_is_missing_runs(place):
     """Tasks by their marks and manifests, stages by their records, and all behind what runs."""
     write(place, CHECKED, SCORED, "slurm: {decontamination: {shards: 2}}")
@@ -110,6 +133,43 @@ def test_only_what_is_missing_runs(place):
         "#SBATCH --array=0-1\n" in found["decontamination"]
         and "Basque_translate.jsonl has changed" in found["decontamination"]
     )
+
+
+COMPARED = """
+output_dir: out
+seeds: [1]
+baseline: plain
+train: {model_name_or_path: m}
+main: {dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0}
+evaluate: {metrics: [chrf]}
+slurm: {gres: none}
+variants:
+  plain: {train: null}
+  other: {train: null, main: {template_key: 14}}
+"""
+
+
+def test_the_table_of_an_experiment_is_made_again_for_what_it_shows(place):
+    """Metrics, the baseline and variants are in the file alone, which has the same name."""
+    run, changed = (
+        place / "run.yaml",
+        {"[chrf]": "[chrf, ter]", "baseline: plain": "baseline: other", "  other:": "# other:"},
+    )
+    run.write_text(COMPARED)
+    for job in comparison.read(run).run_jobs(["plain", "other"]):
+        record = {"words": list(job.command.words), "inputs": {}, "outputs": {}, "exit_code": 0}
+        path = Chain(job.folder).record_path(job.command)
+        path.parent.mkdir(parents=True)
+        write_json(path, record)
+    mark = place / "out/run/slurm/done/comparison"
+    mark.parent.mkdir(parents=True)
+    write_json(place / "out/comparison.json", {})
+    mark.write_text(re.search(r"JOB_DIGEST=(\w+)", scripts()["comparison"])[1])
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    for old, new in changed.items():
+        run.write_text(COMPARED.replace(old, new))
+        shown = submit("--dry_run").stdout
+        assert "# comparison  1 " in shown and "# 1 job; " in shown, new
 
 
 @pytest.mark.parametrize("printed", ["12", "12;cluster", "12 jobs are waiting\n12", "", "test passed"])

@@ -10,6 +10,8 @@ from tests.support import api_server
 from tests.support.merges import files, merge, verified
 from tests.support.runs import datagen, in_process, records
 from tests.support.writer import answer, command, digest, generate, shard
+from topxgen.common.records import Layout
+from topxgen.generation.merge import _staging
 
 pytestmark = pytest.mark.usefixtures("answers")
 
@@ -192,6 +194,32 @@ def test_a_split_run_grows_stage_by_stage(server, tmp_path):
         assert [pair["id"] for pair in pairs] == [text["id"] for text in records(tmp_path / "Basque.jsonl")]
     assert in_process("scripts/verify.py", tmp_path).returncode == 0
     assert "no shards of main" in in_process("scripts/merge.py", tmp_path, "--stages", "main").stderr
+
+
+def test_pairs_whose_paragraphs_are_not_merged_are_refused_not_lost(server, tmp_path):
+    """Also under another name, of which nothing says whose paragraphs it has."""
+    named, lacks = ("--output_filenames", "euskara.jsonl"), "has done since the last merge (generate)"
+    for words in ((), ("--number_of_instructions", "60")):
+        for index in range(2):
+            datagen(*command(server, tmp_path, *named, *split(index, 2), *words))
+        refused = in_process("scripts/merge.py", tmp_path, "--stages", "translate")
+        assert refused.returncode == 2 and f"euskara.jsonl lacks what shard 0000-of-0002 {lacks}" in refused.stderr
+        if words:
+            assert lacks in datagen(*command(server, tmp_path, *named, "--stages", "translate"), check=2).stderr
+        else:
+            assert not (tmp_path / "writer-1").exists()
+        assert in_process("scripts/merge.py", tmp_path).returncode in (0, 3)
+        assert len(records(tmp_path / "writer-1/Basque_translate.jsonl")) >= (50 if words else 30)
+
+
+def test_merges_of_two_languages_at_a_time_leave_each_other_s_files(tmp_path):
+    """The second one removed what the first had written, which then noted pairs that it did not have."""
+    (tmp_path / "shards").mkdir()
+    layout = Layout(tmp_path, "nllb")
+    first = _staging(layout, "Basque")
+    (first / "Basque_translate.jsonl").touch()
+    assert _staging(layout, "Hausa") != first and (first / "Basque_translate.jsonl").exists()
+    assert not list(_staging(layout, "Basque").iterdir()), "what a merge that was killed has left"
 
 
 def split(index, count):

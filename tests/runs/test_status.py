@@ -94,6 +94,13 @@ def test_a_folder_below_the_one_that_is_locked(begun):
         end(process)
 
 
+def test_a_folder_of_filtered_pairs_alone_has_no_stage_that_made_pairs(tmp_path):
+    """As of decontamination.py with an --output_dir: no translation "of another program" is claimed there."""
+    write(tmp_path / "checked/Basque_translate_filtered.jsonl", pair(0))
+    write(tmp_path / "checked/manifest_decontaminate_Basque.json", {})
+    assert [(one.stage, one.folder) for one in Watcher(tmp_path).look().stages] == [("decontaminate", "checked")]
+
+
 def test_of_two_languages_the_one_that_was_written_last_is_at_work(begun):
     (begun / "apertium" / "Basque_translate.jsonl").rename(begun / "apertium" / "Hausa_translate.jsonl")
     write(begun / "apertium" / "Basque_translate.jsonl", pair(0))

@@ -35,6 +35,19 @@ _CUT_TOKEN = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-|-?I[a-z]{0,6}|\
 _CUT_NUMBER = re.compile(r"(?:\.|[eE][+-]?)")
 
 
+def walk(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk, also through links to folders, each folder once: what is behind a link after all that has a path of its own."""
+    seen, rooms = set(), [root]
+    for room in rooms:  # it grows
+        for name, folders, files in os.walk(room):
+            if (real := os.path.realpath(name)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            yield name, folders, files
+            rooms += sorted(path for one in folders if os.path.islink(path := os.path.join(name, one)))
+
+
 def refuse_stand_in(path: Path) -> None:
     """Raise UsageError for what may be found in place of a file: a directory, a pipe, a device, the pointer that a clone without
     Git LFS has. Files are read more than once, a pipe that nobody writes to is waited for, and some devices have no end."""

@@ -255,8 +255,9 @@ def files_of(whole: Path) -> set[Path]:
     return {whole / at.relative_to(root) / _file(stage, part) for root, at, stage, part in noted if stage != AUDIT}
 
 
-def check_merged(path: Path) -> None:
-    """Raise UsageError if shards have done for this file what their last merge has not put into it."""
+def check_merged(path: Path, paragraphs_of: str = "") -> None:
+    """Raise UsageError if shards have done for this file what their last merge has not put into it. `paragraphs_of`: the language whose
+    paragraphs it has, which its name may not say (--output_filenames)."""
     path = path.absolute()
     for whole in path.parents:
         for _, root in folders(whole):
@@ -265,7 +266,7 @@ def check_merged(path: Path) -> None:
                 is_later = stage == "decontaminate" and not path.name.endswith("_filtered.jsonl")
                 of_file = stage != "generate" and (part == "main" or path.name.startswith(f"{part}_"))
                 if stage == "generate":  # pairs lack nothing that was not translated yet
-                    of_file = path.name == _file(stage, part)
+                    of_file = part == paragraphs_of or path.name == _file(stage, part)
                 if of_file and not is_later and not is_merged(root, folder, stage, part):
                     command = shlex.join(["python", "scripts/merge.py", str(whole)])
                     raise UsageError(

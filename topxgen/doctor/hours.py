@@ -1,10 +1,12 @@
 """Hours of each stage on this machine, or on the GPUs of --gpu, where neither a stage nor earlier runs say them."""
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common.records import back_translator_of, scorer_of
+from topxgen.common.records import back_translator_of, default_translate_dir, scorer_of
 from topxgen.doctor import arithmetic
+from topxgen.doctor.checkpoints import Checkpoint
 from topxgen.doctor.memory import float_bytes
 from topxgen.doctor.rates import H100, RATES
 from topxgen.doctor.situation import Situation
@@ -61,12 +63,17 @@ def _decontaminated(command: Command, estimate: Estimate, situation: Situation) 
     made = [
         one.items
         for other, one in situation.estimates
-        if one.stage == "translate" and one.items and other.args.output_dir.absolute() in (source, *source.parents)
+        if one.stage == "translate" and one.items and _translate_dir(other).absolute() == source
     ]
     if not made:
         return estimate
     few, many = map(sum, zip(*made, strict=True))
     return estimate._replace(work=f"up to {many:,} pairs", items=(few, many))
+
+
+def _translate_dir(command: Command) -> Path:
+    args = command.args
+    return args.output_dir / (args.translate_dir or default_translate_dir(vars(args)))
 
 
 def _trained(command: Command, estimate: Estimate, situation: Situation) -> Estimate:
@@ -89,25 +96,34 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span |
     if estimate.stage in ("translate", "score", "decontamination"):
         rate = _rate(command, estimate.stage, situation)
         return None if rate is None or estimate.items is None else tuple(n / rate / 3600 for n in estimate.items)
-    gpus, name = situation.gpus.usable, getattr(command.args, "model_name_or_path", None)
-    name = name[0] if isinstance(name, list) else name
-    checkpoint, card = situation.checkpoint(name), _card(situation)
-    if checkpoint is None or card is None or tokens_are_paid(command):
+    gpus, names = situation.gpus.usable, getattr(command.args, "model_name_or_path", None)
+    names = names if isinstance(names, list) else [names]
+    loaded, card = [situation.checkpoint_behind(name) for name in names], _card(situation)
+    if None in loaded or card is None or tokens_are_paid(command):
         return None
     if command.stage == "train":
-        if not estimate.prompt_tokens[1] or not checkpoint.parameters or card.flops is None:
+        if not estimate.prompt_tokens[1] or not loaded[0].parameters or card.flops is None:
             return None
-        args, size, processes = command.args, checkpoint.active_parameters, situation.launch(command).processes
+        args, size, processes = command.args, loaded[0].active_parameters, situation.launch(command).processes
         ways = {"checkpointing": args.gradient_checkpointing, "lora": args.use_peft}
         return tuple(arithmetic.training_hours(size, n / processes, card, **ways) for n in estimate.prompt_tokens)
     if not estimate.completion_tokens[1] or command.args.inference_api != "vllm" or card.flops is None:
         return None
-    weights, new = checkpoint.loaded_bytes(float_bytes(command)), estimate.completion_tokens
-    asked = estimate.prompt_tokens if estimate.prompt_tokens[1] else tuple(n * PROMPT_SHARE for n in new)
+    asked, new = estimate.prompt_tokens, estimate.completion_tokens
+    asked = asked if asked[1] else tuple(n * PROMPT_SHARE for n in new)
+
+    def of_model(checkpoint: Checkpoint, tokens: float, prompts: float) -> float:
+        weights = checkpoint.loaded_bytes(float_bytes(command))
+        decoding = arithmetic.decoding_hours(weights, tokens, card, len(gpus))
+        return decoding + arithmetic.reading_hours(
+            checkpoint.active_parameters or weights / 2, prompts, card, len(gpus)
+        )
+
+    # main.py's models, one after the other, have equal shares of its tokens.
+    share = len(loaded)
     return tuple(
-        arithmetic.decoding_hours(weights, n, card, len(gpus))
-        + arithmetic.reading_hours(checkpoint.active_parameters or weights / 2, prompts, card, len(gpus))
-        for n, prompts in zip(new, asked, strict=True)
+        sum(of_model(checkpoint, tokens / share, prompts / share) for checkpoint in loaded)
+        for tokens, prompts in zip(new, asked, strict=True)
     )
 
 

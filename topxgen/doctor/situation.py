@@ -59,11 +59,16 @@ class Situation:
 
     @cached_property
     def estimates(self) -> list[tuple[Command, Estimate]]:
-        """What the commands will need, as far as that can be found out in seconds and without a network."""
-        found = []
+        """What the commands will need, as far as that can be found out in seconds and without a network. Paragraphs that variants of an
+        experiment share are generated once, by the first of their commands."""
+        found, generated = [], set()
         with hub.offline(), quiet():
             for command in self.commands:
-                found += [(command, one) for one in self._estimates_of(command)]
+                for one in self._estimates_of(command):
+                    place = (command.args.output_dir, one) if one.stage == "generate" else None
+                    if place not in generated:
+                        found.append((command, one))
+                        generated |= {place} - {None}
         return found
 
     def _estimates_of(self, command: Command) -> list[Estimate]:
@@ -114,6 +119,14 @@ class Situation:
         if folder not in self.checkpoints_read:
             self.checkpoints_read[folder] = checkpoints.read(folder)
         return self.checkpoints_read[folder]
+
+    def checkpoint_behind(self, name: str | None) -> checkpoints.Checkpoint | None:
+        """`checkpoint`; of a model that the run trains or merges, that from which it is made, which is as large."""
+        made = {one.args.output_dir: one.args.model_name_or_path for one in self.stage("train")}
+        made |= {one.args.output: one.args.adapter for one in self.stage("merge")}
+        while name and Path(name) in made:
+            name = made.pop(Path(name))
+        return self.checkpoint(name)
 
     @cached_property
     def at_hub(self) -> dict[str, checkpoints.Listed]:

@@ -32,11 +32,12 @@ def existing(path: Path) -> Path:
 
 def outputs(situation: Situation) -> list[Path]:
     folders = [getattr(command.args, "output_dir", None) for command in situation.commands]
+    folders += [command.args.output for command in situation.stage("merge")]
     return list(dict.fromkeys(folder for folder in folders if folder is not None)) or [Path.cwd()]
 
 
-def written(situation: Situation, tokens: float) -> dict[Path, float]:
-    """Bytes that the stages are going to write by folder, as far as they are known; `tokens`: at most generated."""
+def written(situation: Situation) -> dict[Path, float]:
+    """Bytes that the stages are going to write by folder, at most, as far as they are known."""
     found: dict[Path, float] = {}
     for command in situation.stage("train"):
         checkpoint = situation.checkpoint(command.args.model_name_or_path)
@@ -44,8 +45,12 @@ def written(situation: Situation, tokens: float) -> dict[Path, float]:
             size = training_bytes(checkpoint, command.args)
             if size is not None:
                 found[command.args.output_dir] = size
-    for command in situation.stage("datagen"):  # after training: the folder may be the same
-        found[command.args.output_dir] = found.get(command.args.output_dir, 0) + tokens * BYTES_PER_TOKEN
+    for command in situation.stage("merge"):  # a copy of the model in the precision of its base
+        if (base := situation.checkpoint_behind(command.args.adapter)) is not None:
+            found[command.args.output] = base.file_bytes
+    for command, estimate in situation.estimates:  # after training: the folder may be the same
+        if (tokens := estimate.completion_tokens[1]) and (folder := getattr(command.args, "output_dir", None)):
+            found[folder] = found.get(folder, 0) + tokens * BYTES_PER_TOKEN
     return found
 
 
@@ -61,7 +66,7 @@ def training_bytes(checkpoint, args) -> float | None:
 def disk(situation: Situation) -> Iterator[Finding]:
     from huggingface_hub import constants
 
-    needed = written(situation, sum(one.completion_tokens[1] for _, one in situation.estimates))
+    needed = written(situation)
     by_device: dict[int, list[Path]] = {}
     for folder in outputs(situation):
         by_device.setdefault(existing(folder).stat().st_dev, []).append(folder)

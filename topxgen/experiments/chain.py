@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from topxgen.experiments import stages
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
+STARTER = "TOPXGEN_STARTER"  # the environment variable with a bash script that starts launchers, on all nodes of a job
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
 WEIGHTS = (".safetensors", ".bin", ".pt")
 REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
@@ -77,6 +78,20 @@ def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
 def add_set_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
                         help="values instead of the file's: name=value for a key at the top, section.flag=value for a flag; null: not given")  # fmt: skip
+
+
+def same_flags(words: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two command lines have the same flags with the same values, in whatever order a file gives them."""
+
+    def flags(line: Sequence[str]) -> list[list[str]]:
+        found: list[list[str]] = [[]]  # positional arguments come first
+        for word in line:
+            if word.startswith("--"):
+                found.append([])
+            found[-1].append(word)
+        return [found[0], *sorted(found[1:])]
+
+    return flags(words) == flags(others)
 
 
 def stops(code: int, allow_incomplete: bool) -> bool:
@@ -223,7 +238,7 @@ class Chain:
         record = self.record(command)
         if not record:
             return "not run yet"
-        if record["words"] != list(command.words):
+        if not same_flags(record["words"], command.words):
             return "its flags have changed"
         if record["exit_code"] and not allow_incomplete:
             return f"it ended with exit code {record['exit_code']}"
@@ -275,7 +290,8 @@ class Chain:
         failures.clear(self.folder / RECORDS, command.name)
         failure = failures.given() or self.folder / RECORDS / failures.FOLDER / f"{command.name}.json"
         with _alone(self.folder / RECORDS) as descriptors:
-            code = _run(command.line, descriptors, failure)
+            starter = os.environ.get(STARTER) if command.launcher else None
+            code = _run([*(("bash", starter) if starter else ()), *command.line], descriptors, failure)
         if code not in failures.NO_FAILURE:
             failures.write(failure, code, error=f"ended by signal {code - SIGNALLED}" if code > SIGNALLED else "")
         if code in (0, EXIT_INCOMPLETE):
@@ -288,7 +304,7 @@ class Chain:
                 "finished": provenance.now(),
                 "hours": round((time.monotonic() - began) / 3600, 5),
             }
-            if before | {name: record[name] for name in ("started", "finished", "hours")} != record:
+            if before | {name: record[name] for name in ("words", "started", "finished", "hours")} != record:
                 write_json(self.record_path(command), record)
             checksums.claim_file(self.record_path(command))
         elif before:

@@ -144,12 +144,13 @@ def plan(tree: Mapping[str, Value], path: Path) -> Experiment:
     """
     base = {name: value for name, value in tree.items() if name not in KEYS}
     folder = folder_of(RunFile(base, path))
-    seeds, pairs = _seeds(tree.get("seeds"), path), _count(tree.get("pairs"), f"{path}: pairs")
     variants = tree.get(VARIANTS)
     if not isinstance(variants, dict) or not variants:
         raise UsageError(
-            f"{path} needs variants: names, each with the sections and flags in which it differs from the run"
+            f"{path} needs variants: names, each with the sections and flags in which it differs from the run (scripts/run.py runs a file "
+            "without variants)"
         )
+    seeds, pairs = _seeds(tree.get("seeds"), path), _count(tree.get("pairs"), f"{path}: pairs")
     for name, own in variants.items():
         _check_variant(name, own, variants, path)
     baseline = tree.get("baseline")

@@ -111,11 +111,17 @@ def names(number: int, one: Round) -> list[str]:
     return [f"round-{number}-{'held-out-' if where else ''}{command.name}" for _, where, command in one.jobs()]
 
 
-def ended(settings: Settings, rounds: Sequence[Round]) -> int:
-    """After which of the rounds no further one begins, by rounds.json; the number of the last one if that is not known."""
+def ended(settings: Settings, rounds: Sequence[Round], allow_incomplete: bool = False) -> int:
+    """After which of the rounds no further one begins, by rounds.json; the number of the last one if that is not known, as where
+    something up to there has to run again: it may come out otherwise."""
     known = read_json(rounds[0].folder / FILE, _Ended, "remove it and start again")
     same = known.get("patience") == settings.patience and known.get("metric") == settings.metric
-    return len(known["rounds"]) - 1 if same and known.get("stopped") else len(rounds) - 1
+    if not same or not known.get("stopped"):
+        return len(rounds) - 1
+    last = len(known["rounds"]) - 1
+    jobs = (job for one in rounds[: last + 1] for job in one.jobs())
+    stale = any(Chain(folder).what_changed(command, allow_incomplete) for folder, _, command in jobs)
+    return len(rounds) - 1 if stale else last
 
 
 def held_out_folder(folder: Path) -> Path:
@@ -352,11 +358,11 @@ def check_rises(path: Path, metric: str) -> None:
 
 
 def _files_of_pairs(one: Round) -> Iterator[Path]:
-    """The files that the training reads: of each language the decontaminated one if there is one."""
-    datagen, train = one.data[0].args, one.data[-1].args
+    """The files that the training reads: of each of its languages the decontaminated one if there is one."""
+    train = one.data[-1].args
     for folder in train.data_dir:
-        for name in datagen.languages:
-            language = languages.find(name, datagen.languages_file).name
+        for name in train.target_languages:
+            language = languages.find(name, train.languages_file).name
             paths = (FilteredLayout(folder).filtered(language), folder / translations_name(language))
             yield from [path for path in paths if path.is_file()][:1]
 

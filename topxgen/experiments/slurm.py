@@ -8,7 +8,6 @@ when the run is submitted again, only tasks without one run.
 import argparse
 import copy
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -31,7 +30,7 @@ from topxgen.common.records import back_translator_of, scorer_of, selector_of
 from topxgen.common.run_files import SLURM, RunFile
 from topxgen.common.shards import Shard
 from topxgen.experiments import stages
-from topxgen.experiments.chain import RECORDS, ROOT, Chain, Command
+from topxgen.experiments.chain import RECORDS, ROOT, STARTER, Chain, Command, same_flags
 from topxgen.experiments.job_resources import NO_GPU, SHARDED, Resources, resources, seconds
 
 JOBS = "jobs.json"
@@ -178,17 +177,17 @@ def _jobs_of(step: Step, asked: Mapping[str, Resources], python: str) -> Iterato
     command, (script, *words) = step.command, step.record
     record = [python, str(ROOT / script), *words]
     if command.stage == "train":
-        line = ("run", *record)
-        if command.launcher:
-            launcher = ["bash", str(ROOT / "scripts/slurm/on_nodes.sh"), *command.launcher]
-            line = (*line, "--set", f"train.launcher={json.dumps(launcher)}")
+        # Not by --set, which a variant with a launcher of its own refuses.
+        starter = ("env", f"{STARTER}={ROOT / 'scripts/slurm/on_nodes.sh'}") if command.launcher else ()
+        line = ("run", *starter, *record)
         yield Job(command.name, "train", command, asked["train"], (line,))
     elif command.stage == "datagen" and not step.in_shards:
         kind = next(kind for kind in SHARDED[:3] if kind in command.args.stages)
         yield Job(command.name, kind, command, asked[kind], (("stage", *record),))
     elif command.stage == "datagen":
         scored = command.args.scorer != "none"
-        kinds = [kind for kind in SHARDED[:3] if kind in command.args.stages and (kind != "score" or scored)]
+        chosen = [kind for kind in SHARDED[:3] if kind in command.args.stages]
+        kinds = [kind for kind in chosen if kind != "score" or scored] or chosen
         for kind in kinds:
             args = copy.copy(command.args)
             args.stages = [kind]
@@ -240,8 +239,8 @@ def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> l
         stale = chain.what_changed(whole, allow_incomplete)
         if not stale:
             continue
-        recorded = chain.record(whole).get("words")
-        if recorded != list(whole.words):  # else files have changed, of which marks know nothing
+        recorded = chain.record(whole).get("words", ())
+        if not same_flags(recorded, whole.words):  # else files have changed, of which marks know nothing
             missing = _missing(job, folder)
             merge = todo[number + 1] if job.shards else None
             if not missing or (merge is not None and not _missing(merge, folder)):

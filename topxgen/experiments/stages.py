@@ -14,6 +14,7 @@ from topxgen.common import checksums, rates
 from topxgen.common import translation_folders as folders
 from topxgen.common.cli import Parser
 from topxgen.common.errors import UsageError
+from topxgen.common.files import walk
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, read_settings
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.shards import AUDIT, Shard
@@ -250,8 +251,18 @@ def _files_below(folder: Path, patterns: tuple[str, ...] | None) -> list[Path]:
     if patterns is None:
         is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
         patterns = MODEL_FILES if is_model else ("**/*",)
-    paths = {path for pattern in patterns for path in folder.glob(pattern)}
+    paths = {path for pattern in patterns for path in _matches(folder, pattern)}
     return [path for path in paths if path.is_file() and not _is_temporary(path)]
+
+
+def _matches(folder: Path, pattern: str) -> Iterator[Path]:
+    """As folder.glob, but `**` goes through links to folders, too: stages read what is behind them."""
+    anywhere = pattern.removeprefix("**/")
+    if anywhere == pattern:
+        yield from folder.glob(pattern)
+        return
+    for name, _, _ in walk(folder):
+        yield from Path(name).glob(anywhere)
 
 
 UNREAD = ("engine.log", rates.NAME, checksums.NAME)

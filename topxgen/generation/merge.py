@@ -48,7 +48,7 @@ from topxgen.generation.sharded import prompt_number
 from topxgen.inference.response_cache import ResponseRecord
 
 logger = logging.getLogger(__name__)
-STAGING = ".merge"  # in the folder of the shards
+STAGING = ".merge"  # what is in the folder of the shards begins so, for each language
 _UNANSWERED = 2  # the weight of a record with a sentence that got no answer: one that has all counts, scored or not
 _ROW = 1 << 20  # paragraphs that a row of a native text may have, in the keys of their ids
 _TARGETS = ("--number_of_instructions", "--number_of_instructions_per_language")
@@ -62,7 +62,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     layout, started = config.layout, provenance.now()
     works_of = {work.part: work for work in works}
     settings = _settings(layout, "generate", works)
-    staging = _staging(layout)
+    staging = _staging(layout, next(iter(works_of)))
     staged = Layout(staging, layout.translate_dir_name, layout.output_filenames)
     merge = _merge_native if config.args.paragraphs else _merge_responses
     results = merge(config, staged, works_of)
@@ -214,10 +214,12 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
     """The pairs of a language, in the order of its paragraphs, with what was rejected or not chosen, and with scores as far as there
     are; whether all of the stages is finished, and there are paragraphs.
 
-    `works`: the translate stage, the score stage or both, of one language.
+    `works`: the translate stage, the score stage or both, of one language. Raises UsageError if their paragraphs are not merged, as with
+    --stages translate: pairs would be lost.
     """
     layout, started, complete = config.layout, provenance.now(), True
     by_stage, name = {work.stage: work for work in works}, works[0].part
+    shards.check_merged(layout.paragraphs(name), paragraphs_of=name)
     settings = {stage: _settings(layout, stage, [work]) for stage, work in by_stage.items()}
     _merge_records(config, name, by_stage, settings)
     shards.write_merged(layout.output_dir, works)
@@ -263,7 +265,7 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
     folders = [layout.translate_dir, *(one.folder for one in noted.values())]
     scores_only = [False, *(root not in translated for root in noted)]
     layouts = [replace(layout, output_dir=folder.parent, translate_dir_name=folder.name) for folder in folders]
-    staging = _staging(layout)
+    staging = _staging(layout, name)
     staged = replace(layout, output_dir=staging, translates_taken=False)
     staged.translate_dir.mkdir()
 
@@ -383,8 +385,9 @@ def _copy_own(layout: Layout, staged: Layout, name: str, is_ours: Callable[[str,
     return [(key, record["text"]) for key, record in own]
 
 
-def _staging(layout: Layout) -> Path:
-    folder = layout.output_dir / shards.FOLDER / STAGING
+def _staging(layout: Layout, language: str) -> Path:
+    """A new folder for the files of a merge, of which another process may do one of other languages; the language is locked."""
+    folder = layout.output_dir / shards.FOLDER / f"{STAGING}-{language}"
     if folder.is_dir():  # of a merge that was killed
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -78,7 +78,7 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         source = config.whole if config.layout.translates_taken else config.layout
         for language in languages if "generate" not in args.stages else ():
             yield lambda language=language: next(back_translation.read_paragraphs(source, language), None)
-            yield lambda language=language: shards.check_merged(source.paragraphs(language.name))
+            yield lambda language=language: shards.check_merged(source.paragraphs(language.name), language.name)
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
         if args.min_score is not None:

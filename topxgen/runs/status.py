@@ -197,7 +197,9 @@ class Watcher:
         self._describe(stage, files, rejects, [responses], holder, manifest)
         if stage.state == FINISHED:
             stage.of = stage.of and pairs.lines
-        yield stage
+        # A folder of --output_dir of decontamination.py has no pairs of its own.
+        if holder or manifest or any(one.modified for one in files):
+            yield stage
         yield from self._score(layout, language, pairs, holder, stage.state)
         yield from self._decontaminate(one, language, pairs)
 
