@@ -66,7 +66,7 @@ def build_parser() -> Parser:
     parser.add_argument("--gpu", metavar="NAME|MEMORY",
                         help=f"check against such GPUs instead of this machine's: {', '.join(arithmetic.CARDS)}, or the memory of one, such as 24GB")
     # fmt: on
-    parser.add_argument("--num_gpus", **count(1, "how many of --gpu the run gets", 1))
+    parser.add_argument("--num_gpus", **count(1, "how many of --gpu the run gets", 1, maximum=10_000))
     parser.add_argument("--json", **FLAG, help="print JSON instead of the screen")
     return parser
 

@@ -27,7 +27,7 @@ class Averages:
 
     def __init__(self, groups: Sequence[Sequence[System]]):
         self._names = names_of(groups)
-        self._differences: dict[tuple, list] = {}  # by (data set, scope, metric, system): [observed, drawn], both sums
+        self._differences: dict[tuple, tuple] = {}  # by (data set, scope, metric, system): groups; sums of both
         self._systems: dict[tuple, dict[str, None]] = {}  # by (data set, scope)
         for systems in groups:
             dataset = "/".join(dict.fromkeys(one.dataset for one in systems))
@@ -40,8 +40,8 @@ class Averages:
         for scope in scopes(group["src"], group["tgt"]):
             if self._has_all(group, scope, metric):
                 key = group["dataset"], scope, metric, self._names[system["path"]]
-                sums = self._differences.setdefault(key, [0.0, 0.0])
-                sums[0], sums[1] = sums[0] + observed, sums[1] + drawn
+                groups, difference, differences = self._differences.get(key, (0, 0.0, 0.0))
+                self._differences[key] = groups + 1, difference + observed, differences + drawn
 
     def _has_all(self, group: dict, scope: str, metric: str) -> bool:
         return set(self._systems[group["dataset"], scope]) <= self._scores(group, metric).keys()
@@ -86,8 +86,10 @@ class Averages:
             if len(values) < len(scored):
                 without = (group for group in scored if name not in self._scores(group, metric))
                 lacking[name] = [f"{group['src']}-{group['tgt']}" for group in without]
-            if sums := self._differences.get((dataset, scope, metric, name)):
-                difference, drawn = (value / len(common) for value in sums)
+            compared, *sums = self._differences.get((dataset, scope, metric, name), (0,))
+            # Else there is a group in which no segment has a score of both, and the means differ by more than what was compared.
+            if compared and compared == len(common):
+                difference, drawn = (value / compared for value in sums)
                 systems[name] |= {"difference": difference, "p": resampling.randomization_p_value(difference, drawn)}
         tested = [value for value in systems.values() if "p" in value]
         for value, corrected in zip(tested, resampling.holm([value["p"] for value in tested]), strict=True):

@@ -335,18 +335,30 @@ def _seeds_table(group: dict) -> Table:
     names = metric_names([group])
     for own in over_seeds["systems"]:
         label = own["name"] + (" (baseline)" if own["name"] == over_seeds["baseline"] else "")
-        cells = [_over_seeds(own["scores"].get(name) or {}, metric_info(group, name)) for name in names]
+        cells = [_over_seeds(group, name, own["scores"].get(name) or {}) for name in names]
         rows.append([label, str(len(own["paths"])), *cells])
     header = ["system", "seeds", *(metric_info(group, name).title for name in names)]
+    values = [(name, own["scores"].get(name) or {}) for name in names for own in over_seeds["systems"]]
+    parts = {metric_info(group, name).title: value["segments"] for name, value in values if _is_part(group, value)}
     notes = ["mean ± standard deviation over seeds; p by Student's t over sentences and seeds"]
+    notes += [
+        f"< {title} over seeds ({group['src']} to {group['tgt']}): of the {number} of {group['sentences']} segments that all runs have "
+        "a score of"
+        for title, number in parts.items()
+    ]
     return Table(f"seeds, {title_of(group)}", header, rows, 2, notes)
 
 
-def _over_seeds(value: dict, info: MetricInfo) -> Cell:
+def _over_seeds(group: dict, name: str, value: dict) -> Cell:
     if finite(value.get("mean")) is None:
         return NONE
+    info = metric_info(group, name)
     spread = f" ± {info.format(value['sd'])}" if finite(value.get("sd")) is not None else ""
-    return Cell(info.format(value["mean"]) + spread, mark(value))
+    return Cell(info.format(value["mean"]) + spread, mark(value) + "<" * _is_part(group, value))
+
+
+def _is_part(group: dict, value: dict) -> bool:
+    return value.get("segments", group["sentences"]) < group["sentences"]
 
 
 # Notes

@@ -170,6 +170,7 @@ def notes(report: dict) -> list[str]:
     lines = [f"{title}: {' and '.join(own)}" for title, own in signatures.items()]
     infos = {metric_info(group, metric) for group in report["groups"] for metric in group["titles"]}
     lines += sorted(f"{info.title}: lower is better" for info in infos if not info.higher_is_better)
+    lines += [line for group in report["groups"] for line in _parts(group)]
     seeds = max((len(variant["seeds"]) for variant in report["variants"]), default=0)
     if unequal := unequal_texts(report["variants"]):
         lines.append(unequal)
@@ -183,6 +184,20 @@ def notes(report: dict) -> list[str]:
             f"({report['samples']} bootstrap samples of sentences, seed {report['seed']}){holm}"
         )
     return lines
+
+
+def _parts(group: dict) -> list[str]:
+    """Of which metrics the scores are of a part of the sentences, as models have no score of others."""
+    found: dict[str, int] = {}
+    for variant in group["variants"].values():
+        for metric, value in variant["scores"].items():
+            if value.get("segments", group["sentences"]) < group["sentences"]:
+                found[group["titles"][metric]] = value["segments"]
+    test = f"{group['dataset']} from {group['src']} into {group['tgt']}"
+    return [
+        f"{title}, {test}: of the {number:,} of {group['sentences']:,} sentences that all models have a score of"
+        for title, number in found.items()
+    ]
 
 
 def unequal_texts(variants: list[dict]) -> str:

@@ -96,6 +96,7 @@ def test_hostile_flags_are_refused_in_one_line(campaign, script):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("kind", ["kills", "races", "faults", "files", "answers", "flags", "links"])
 def test_many_attacks(campaign, kind):
     for row in campaign.rows(kind):
@@ -103,6 +104,7 @@ def test_many_attacks(campaign, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("kind", ["kills", "races", "faults", "files", "flags", "links"])
 def test_many_attacks_on_training_and_merging(heavy_campaign, kind):
     for row in heavy_campaign.rows(kind):

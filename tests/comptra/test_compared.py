@@ -202,6 +202,20 @@ def test_where_lower_is_better_a_lower_mean_is_marked_as_better(workplace):
     assert better == {"own.py:Length": False, "own.py:Excess": True}
 
 
+def test_means_have_no_test_where_a_direction_has_no_segment_to_compare(workplace):
+    for tgt in ("Basque", "Hausa"):
+        references = udhr("English", tgt).references
+        for number, model in enumerate(("base", "other")):
+            gaps = [i % 2 == number and tgt == "Basque" for i in range(len(references))]
+            texts = ["null" if gap else text[: 20 + 20 * number] for gap, text in zip(gaps, references, strict=True)]
+            system(model, texts, tgt)
+    report, _ = evaluate("--baseline", "runs/base", names=("own.py:Length",))
+    (entry,) = report["summary"]
+    (other,) = (value for name, value in entry["systems"].items() if name.startswith("other/"))
+    assert other["groups"] == 2 and other["wins"] == 1
+    assert not {"difference", "p", "p_holm", "better"} & other.keys()  # of Hausa alone they would be
+
+
 def test_no_language_in_common(workplace):
     for model, tgt in (("one", "Basque"), ("two", "Hausa")):
         system(model, udhr("English", tgt).references, tgt)

@@ -73,6 +73,14 @@ def test_marks_intervals_and_p_values():
     assert tables.text(made).splitlines()[0] == "data and cost"
 
 
+def test_a_note_says_of_how_many_sentences_scores_are():
+    made = report(variant("base", 10), base=value(10, segments=3))
+    assert "sentences that" not in tables.text(made)
+    made = report(variant("base", 10), base=value(10, segments=2))
+    line = "chrF++, udhr from English into Basque: of the 2 of 3 sentences that all models have a score of"
+    assert line in tables.text(made) and line in tables.markdown(made)
+
+
 def test_scores_have_the_decimals_of_their_metric():
     small = value(0.8546, difference=0.0034, difference_interval=[0.0011, 0.0057], p=0.02, p_holm=0.04, better=True)
     made = report(

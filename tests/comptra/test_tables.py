@@ -259,6 +259,12 @@ def test_several_seeds_have_a_table():
     table = matrix.tables(report(one))[-1]
     assert table.header[:3] == ["system", "seeds", "chrF++"] and shown(table, "chrF++") == ["41.50 ± 0.50+", "-"]
     assert [row[0] for row in table.rows] == ["outputs/*/m", "x (baseline)"]
+    assert len(table.notes) == 1
+    entry["segments"] = one["sentences"] - 1
+    table = matrix.tables(report(one))[-1]
+    assert shown(table, "chrF++")[0] == "41.50 ± 0.50+<"
+    numbers = f"{one['sentences'] - 1} of {one['sentences']}"
+    assert f"of the {numbers} segments that all runs have a score of" in table.notes[1]
 
 
 def test_equal_columns_are_told_apart_by_their_folders():

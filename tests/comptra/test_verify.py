@@ -84,8 +84,7 @@ def test_the_command(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["missing"], "missing is not a folder"),
-        ([__file__], "is not a folder"),
+        ([__file__], f"{__file__} is not a folder"),
         ([], "required: DIR"),
         (["{run}", "--json", "{run}/new.json"], "in which nothing is written"),
         (["{run}", "--benchmark_dir", "none"], "--benchmark_dir none is not a folder"),

@@ -97,6 +97,16 @@ def test_a_hit_of_the_paragraph_alone():
         assert result.hits[0]["dropped"] == "none" and json.loads(result.kept) == paragraph
 
 
+def test_a_span_that_is_kept_is_not_listed_as_dropped_where_one_of_its_pairs_is():
+    spanning = record(("a bat bi hiru", TRANSLATION), ("lau bost sei b", "clean"))
+    result = run(spanning, on_sentence="keep")
+    assert json.loads(result.kept)["translations"] == ["clean"] and result.counts["pairs_dropped"] == 1
+    hits = [(hit["side"], hit["pair"], hit.get("pairs", 1), hit["dropped"]) for hit in result.hits]
+    assert ("sentence", 0, 2, "none") in hits and ("translation", 0, 1, "pair") in hits
+    result = run(spanning, on_sentence="pair")
+    assert [hit["dropped"] for hit in result.hits if hit["pair"] is not None] == ["pair", "pair"]
+
+
 def test_a_paragraph_is_not_listed_for_what_its_sentences_are_listed_for():
     indexed = ContaminationFilter(
         index(SENTENCE, "zazpi zortzi bederatzi hamar hamaika"), index(TRANSLATION), "paragraph", "pair"

@@ -100,7 +100,7 @@ class ContaminationFilter:
             what_is_dropped = "none"
             if drop_paragraph:
                 what_is_dropped = "paragraph"
-            elif pair is not None and dropped[pair]:
+            elif pair is not None and all(dropped[pair : pair + match.texts]):  # of a span that is kept, some may be
                 what_is_dropped = "pair"
             if len(text) > MAX_REPORTED_CHARS:
                 text = f"{text[:MAX_REPORTED_CHARS]}… ({len(text)} characters)"

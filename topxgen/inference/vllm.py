@@ -21,6 +21,7 @@ from topxgen.inference import (
     SamplingSettings,
     cut_at_stop,
     engine_args,
+    engine_log,
     gather,
 )
 from topxgen.inference.adapters import check_adapter, check_vllm_supports, end_tokens, end_tokens_of_model
@@ -100,12 +101,13 @@ class VLLMSampler:
         if "hf_overrides" not in chosen:
             hub_call(name, lambda: check_complete(name, config))
         self._guard = EngineGuard()
+        log_size = engine_log.size(settings.engine_log)
         try:
             with signals.blocked_in_children(SIGUSR1):  # SIGTERM is how vLLM ends its processes
                 self._llm = vllm.LLM(**options)
         except Exception as error:  # vLLM wraps every start-up failure; its engine prints the cause
             raise UsageError(
-                f"vLLM could not load {name!r} ({reason(error)}); if memory ran out, lower "
+                f"vLLM could not load {name!r} ({engine_log.cause(error, settings.engine_log, log_size)}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
                 + (f"; --engine_args {' '.join(settings.engine_args)} may be the cause" if chosen else "")
                 + (f"; see {settings.engine_log}" if settings.engine_log else "")

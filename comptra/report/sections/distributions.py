@@ -240,8 +240,10 @@ def _usage(run: Run, problems: Problems) -> Iterator[dict]:
     def tokens(stage: str, folder: Path, language: str, path: Path, prices: Prices | None) -> Iterator[dict]:
         counts, lengths = Counter(), Histogram()
         for record in responses(path, problems):
-            counts.update(responses=1, **{name: record.get(name) or 0 for name in COUNTED})
-            lengths.add(record["completion_tokens"])
+            counts.update({name: record.get(name) or 0 for name in COUNTED})
+            if not record.get("error"):  # a request that failed is no response: it may be sent again
+                counts["responses"] += 1
+                lengths.add(record["completion_tokens"])
         if counts["prompt_tokens"] or counts["completion_tokens"]:
             counted = {name: counts[name] for name in COUNTED}
             yield {

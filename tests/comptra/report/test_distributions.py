@@ -200,6 +200,15 @@ def test_tokens_of_translated_test_sets_by_model(tmp_path):
     assert collect(tmp_path)[0]["usage"][0]["usd"] is None, "the cost of one of two is not that of both"
 
 
+def test_failed_requests_are_no_responses(tmp_path):
+    answer = {"id": "Basque-000000", "texts": ["t"], "prompt_tokens": 5, "completion_tokens": 40}
+    failed = {**answer, "texts": [], "prompt_tokens": 3, "completion_tokens": 0, "error": "HTTP 500"}
+    tree(tmp_path, {"Basque.jsonl": lines({"text": "t"}), "Basque_answers.jsonl": lines(failed, failed, answer)})
+    (row,) = collect(tmp_path)[0]["usage"]
+    assert (row["responses"], row["prompt_tokens"], row["completion_tokens"]) == (1, 11, 40)
+    assert row["lengths"]["count"] == 1 and row["lengths"]["p5"] == row["lengths"]["p50"] == 40
+
+
 def test_nothing_to_show(tmp_path):
     tree(tmp_path, {"notes.txt": "none", "t/Basque_translate.jsonl": ""})
     assert collect(tmp_path)[0] is None
