@@ -18,7 +18,7 @@ from comptra.scores import original_trees
 from comptra.scores.columns import columns_of
 from topxgen.common import checksums, provenance, shards
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, refuse_stand_in
+from topxgen.common.files import read_json, refuse_stand_in, walk
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.common.schemas import decode
@@ -68,12 +68,13 @@ class System:
 def find_runs(folders: list[Path], step: int) -> list[Path]:
     """The folders that hold translate_{step}.jsonl, in `folders` or below, each once. Raises UsageError if there is none."""
     runs: dict[Path, Path] = {}
+    filename = f"translate_{step}.jsonl"
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder; pass the --output_dir of main.py, or a folder of a run in it")
-        files = sorted(folder.rglob(f"translate_{step}.jsonl"))
+        files = sorted(Path(name) / filename for name, _, names in walk(folder) if filename in names)
         if not files:
-            raise UsageError(f"there is no translate_{step}.jsonl in {folder} or below; main.py writes it")
+            raise UsageError(f"there is no {filename} in {folder} or below; main.py writes it")
         wholes = [file for file in files if shards.folder_of(file.relative_to(folder)) is None]
         if not wholes:
             raise UsageError(f"{folder} has only shards of translations: run scripts/merge.py {folder} first")

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_partial_runs(tmp_path, score):
     write(tmp_path / "n" / RUN.format("English", "Basque"), test.sources[:-1], test.references[:-1])
     code, _, said = score(tmp_path / "n", *UDHR)
     assert code == 2 and f"1 of {total} sentences" in said
+
+
+def test_a_model_behind_a_link_is_scored_once(tmp_path, score):
+    test, here = udhr(), tmp_path / "here"
+    for model, folder in (("a", here), ("b", tmp_path / "elsewhere")):
+        write(folder / model / RUN.format("English", "Basque"), test.sources, test.references)
+    (here / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    (here / "again").symlink_to(here / "a")
+    (here / "loop").symlink_to(here)
+    code, _, said = score(here, *UDHR, "--json", tmp_path / "scores.json")
+    assert code == 0, said
+    (group,) = json.loads((tmp_path / "scores.json").read_text())["groups"]
+    assert sorted(Path(system["path"]).parent.name for system in group["systems"]) == ["a", "b"]
 
 
 def test_lines_without_an_answer_are_counted(tmp_path, score):
