@@ -158,8 +158,7 @@ def check_pairs(experiment: Experiment, names: Collection[str]) -> None:
             continue
         with of_variant(experiment, name):
             found = usable_pairs(train.command.args)
-        # As train.py shares them out.
-        shares = [variant.pairs // len(found) + (place < variant.pairs % len(found)) for place in range(len(found))]
+        shares = training_data.shares_of(variant.pairs, len(found))
         short = short or any(there < share for there, share in zip(found, shares, strict=True))
         counts.append(f"{name} {variant.pairs:,} of {' + '.join(f'{there:,}' for there in found)}")
         most = min(filter(None, (most, len(found) * min(found))))

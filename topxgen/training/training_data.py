@@ -110,6 +110,11 @@ def check(spec: DatasetSpec) -> None:
             raise UsageError(f"{spec.src.name} is both --src and among --target_languages; drop it from one")
 
 
+def shares_of(size: int, folders: int) -> list[int]:
+    """How many of `size` pairs of a direction each --data_dir gives: the first ones give what is left over."""
+    return [size // folders + (folder < size % folders) for folder in range(folders)]
+
+
 def _different(data: LoadedPairs, indices: list[int], selection: dict) -> list[int]:
     """`indices` in order, without those of pairs whose two texts an earlier one has, too, which `selection` counts."""
     first = {(data.pairs[i].source, data.pairs[i].target): i for i in sorted(indices, reverse=True)}
@@ -137,8 +142,7 @@ def _select(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[
         return indices, {}
     folders = max(1, len(spec.data_dir))
     of_folder = [[i for i in indices if data.folders[i] == folder] for folder in range(folders)]
-    # The first ones take what is left over.
-    shares = [size // folders + (folder < size % folders) for folder in range(folders)]
+    shares = shares_of(size, folders)
     if folders > 1 and any(len(own) < share for own, share in zip(of_folder, shares, strict=True)):
         counts = ", ".join(f"{len(own):,} in {path}" for own, path in zip(of_folder, spec.data_dir, strict=True))
         raise UsageError(
