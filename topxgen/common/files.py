@@ -36,7 +36,7 @@ _CUT_NUMBER = re.compile(r"(?:\.|[eE][+-]?)")
 
 
 def walk(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """os.walk, also through links to folders, each folder once: what is behind a link after all that has a path of its own."""
+    """os.walk, also through links to folders that are left in the list, each folder once: what is behind a link after all that has a path of its own."""
     seen, rooms = set(), [root]
     for room in rooms:  # it grows
         for name, folders, files in os.walk(room):

@@ -1,11 +1,11 @@
 """The files and Hub data sets of a user's own benchmark, with their columns (rules: tables.py)."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from topxgen.common.errors import UsageError
+from topxgen.common.files import walk
 from topxgen.corpora import hub_sets, tables
 from topxgen.corpora.slices import ALL, Slice
 from topxgen.corpora.tables import SUFFIXES, Column
@@ -49,14 +49,8 @@ def hub_parts(name: str, repo: str, config: str) -> Iterator[Part]:
 
 def files_below(folder: Path) -> list[Path]:
     """The files in a folder and below, without hidden ones; links are followed, but not in circles."""
-    paths, seen = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        # Folders before links to them, so that files get their own paths.
-        folders[:] = sorted((f for f in folders if f[0] != "."), key=lambda f: (os.path.islink(Path(root) / f), f))
-        seen_before = os.path.realpath(root) in seen
-        seen.add(os.path.realpath(root))
-        if seen_before:
-            folders.clear()
-            continue
+    paths = []
+    for root, folders, files in walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
         paths += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
     return sorted(paths)
