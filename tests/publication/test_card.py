@@ -33,7 +33,10 @@ def demo(tmp_path_factory):
         "--api_key=***",
     ]
     (run / "manifest_generate_Basque.json").write_text(json.dumps({"settings": {"model": "x"}, "command": command}))
-    result = in_process("decontamination.py", "--input_dir", pairs, "--languages", "Basque", "--benchmarks", "udhr")
+    write(folder / "my own.txt", {"Esaldi bat": "here"})
+    own = f"{folder / 'my own.txt'}:Basque"
+    words = ("--languages", "Basque", "--benchmarks", "udhr", own, "--allow_missing", own)
+    result = in_process("decontamination.py", "--input_dir", pairs, *words)
     assert result.returncode == 0, result.stderr
     publish(run, folder / "out", "--formats", "tmx", "moses", "--min_score", "3.2")
     return folder

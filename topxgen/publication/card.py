@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import topxgen
 from topxgen.common import lineage
 from topxgen.common.console import markdown_table, printable
-from topxgen.common.masks import masked
+from topxgen.common.masks import masked, masked_word
 from topxgen.decontamination import report
 from topxgen.publication import origins
 from topxgen.publication.origins import Model, Origin
@@ -313,7 +313,7 @@ def _contamination(found: list[Origin]) -> str:
             blocks.append(f"{head}**Not decontaminated.**")
             continue
         removed = dict.fromkeys(
-            f"{text['benchmark']} {text['split']} ({text['language']})"
+            f"{masked_word(text['benchmark'])} {masked(text['split'])} ({text['language']})"
             for link in lineage.walk([origin.link])
             for text in link.get("removed", ())
         )
