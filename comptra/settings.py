@@ -33,7 +33,13 @@ LLM_FLAGS = (
     "inference_api", "dtype", "spacy_model", "retriever_type", "retriever_tokens", "max_new_tokens", "top_p", "repetition_penalty",
     "num_return_sequences", "num_beams", "selection_method",
 )  # fmt: skip
-OWN_CODE = ("retriever_type", "inference_api", "method_translate", "selection_method", "nllb_engine")  # may name code of the user's own
+OWN_CODE = (
+    "retriever_type",
+    "inference_api",
+    "method_translate",
+    "selection_method",
+    "nllb_engine",
+)  # may name code of the user's own
 DIVISION_FLAGS = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")
 
 
