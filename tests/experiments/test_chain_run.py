@@ -45,6 +45,25 @@ def test_the_order_of_flags_in_the_file_does_not_count(place):
     assert "will run (its flags have changed)" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
 
 
+def test_another_launcher_runs_the_training_again(place):
+    """Which itself refuses to go on with another number of processes, or finds that it is finished."""
+    (place / "launch.py").touch()
+    (place / "two.yaml").write_text("num_processes: 2")
+    flags = "model_name_or_path: m, dataset_name_or_path: udhr, target_languages: Basque"
+    launcher = f"{sys.executable}, launch.py, --config_file"
+
+    def dry_run(config: str) -> str:
+        write(place, f"train: {{{flags}, launcher: [{launcher}, {config}]}}")
+        return in_process("scripts/run.py", "run.yaml", "--dry_run").stdout.partition("\n")[0]
+
+    dry_run("two.yaml")
+    assert in_process("scripts/run.py", "run.yaml").returncode == 0
+    assert dry_run("two.yaml") == "# train: complete"
+    assert dry_run("four.yaml") == "# train: will run (its launcher has changed)"
+    (place / "two.yaml").write_text("num_processes: 4")
+    assert dry_run("two.yaml") == "# train: will run (two.yaml has changed)"
+
+
 def test_what_is_read_through_links_to_folders(place):
     """Copies of benchmarks that lie elsewhere; a link that leads upwards ends."""
     (place / "in/benchmarks").rename(place / "shared")

@@ -86,6 +86,14 @@ def test_a_run_with_all_stages(tmp_path):
     assert find(tmp_path, tmp_path / "train" / ".." / "nllb", tmp_path) == run
 
 
+def test_folders_behind_links_are_part_of_a_run(tmp_path):
+    """A language on another disk; a link that leads upwards ends."""
+    tree(tmp_path, {"run/Basque.jsonl": {"text": "Kaixo."}, "disk/nllb/Basque_translate.jsonl": PAIR})
+    os.symlink(tmp_path / "disk/nllb", tmp_path / "run/nllb")
+    os.symlink(tmp_path, tmp_path / "disk/nllb/above")
+    assert shown(tmp_path / "run")[0] == ("nllb", ".", ("Basque",), None)
+
+
 def test_the_original_tree_and_a_folder_of_pairs_alone(tmp_path):
     place = "data/wiki/gemma/topxgen/T=1.0"
     tree(

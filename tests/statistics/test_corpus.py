@@ -76,6 +76,14 @@ def test_the_target_language_is_that_of_the_folder(run_folder):
     assert read_all([str(run_folder)], Sources())[1].target.name == "Spanish"
 
 
+def test_folders_behind_links_count(run_folder, tmp_path_factory):
+    before = columns(read_all([str(run_folder)], Sources()))
+    elsewhere = tmp_path_factory.mktemp("disk") / "nllb"
+    (run_folder / "nllb").rename(elsewhere)
+    (run_folder / "nllb").symlink_to(elsewhere)
+    assert columns(read_all([str(run_folder)], Sources())) == before
+
+
 @pytest.mark.parametrize("target", ["Basque_translate.jsonl", "nowhere"])
 def test_a_link_that_leads_nowhere_is_no_empty_file(run_folder, target):
     path = run_folder / "nllb" / "Basque_translate.jsonl"

@@ -35,11 +35,16 @@ _CUT_TOKEN = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-|-?I[a-z]{0,6}|\
 _CUT_NUMBER = re.compile(r"(?:\.|[eE][+-]?)")
 
 
-def walk(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """os.walk, also through links to folders that are left in the list, each folder once: what is behind a link after all that has a path of its own."""
-    seen, rooms = set(), [root]
+def walk(
+    root: str | Path, onerror: Callable[[OSError], None] | None = None, seen: set[str] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk, also through links to folders that are left in the list, each folder once: what is behind a link after all that has a path of its own.
+
+    `seen`: the real paths of folders that are left out; those found are added.
+    """
+    seen, rooms = set() if seen is None else seen, [root]
     for room in rooms:  # it grows
-        for name, folders, files in os.walk(room):
+        for name, folders, files in os.walk(room, onerror=onerror):
             if (real := os.path.realpath(name)) in seen:
                 folders.clear()
                 continue

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
 STARTER = "TOPXGEN_STARTER"  # the environment variable with a bash script that starts launchers, on all nodes of a job
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
-WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -40,8 +40,8 @@ File = fields(size=Required[Count], modified_ns=Required[Count], sha256=Required
 Files = dict[str, File]  # by path
 # run/{name}.json: a stage that has finished.
 Record = fields(
-    words=Required[list[str]], inputs=Required[Files], outputs=Required[Files], exit_code=Required[int], started=str,
-    finished=str, hours=float,
+    words=Required[list[str]], launcher=list[str], inputs=Required[Files], outputs=Required[Files], exit_code=Required[int],
+    started=str, finished=str, hours=float,
 )  # fmt: skip
 
 
@@ -61,6 +61,11 @@ class Command:
         script = stages.STAGES[self.stage].script
         script = script if script[0] == "-m" else (str(ROOT / script[0]),)
         return [*(self.launcher or [sys.executable]), *script, *self.words]
+
+    def inputs(self) -> list[Path]:
+        """The files that it reads, as far as its words name them; those of the launcher say how many processes share a batch."""
+        configs = {Path(word) for word in self.launcher if word.endswith((".yaml", ".yml", ".json"))}
+        return sorted({*stages.inputs(self.stage, self.args), *(path for path in configs if path.is_file())})
 
     def shown(self) -> str:
         """The command as it can be pasted into a shell."""
@@ -240,9 +245,11 @@ class Chain:
             return "not run yet"
         if not same_flags(record["words"], command.words):
             return "its flags have changed"
+        if record.get("launcher", []) != [*command.launcher]:
+            return "its launcher has changed"
         if record["exit_code"] and not allow_incomplete:
             return f"it ended with exit code {record['exit_code']}"
-        if changed := self._changed(record["inputs"], stages.inputs(command.stage, command.args)):
+        if changed := self._changed(record["inputs"], command.inputs()):
             return changed
         if changed := self._changed(record["outputs"], map(Path, record["outputs"])):
             return f"its result {changed}"
@@ -281,7 +288,7 @@ class Chain:
 
     def run(self, command: Command) -> int:
         """Run a command and record what it read and wrote; its exit code."""
-        read, started = self.digests(stages.inputs(command.stage, command.args)), provenance.now()
+        read, started = self.digests(command.inputs()), provenance.now()
         began = time.monotonic()
         self.record_path(command).parent.mkdir(parents=True, exist_ok=True)
         before = {} if self.what_changed(command) else self.record(command)
@@ -297,6 +304,7 @@ class Chain:
         if code in (0, EXIT_INCOMPLETE):
             record: Record = {
                 "words": list(command.words),
+                **({"launcher": list(command.launcher)} if command.launcher else {}),
                 "inputs": read,
                 "outputs": self.digests(stages.outputs(command.stage, command.args)),
                 "exit_code": code,

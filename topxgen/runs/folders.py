@@ -10,7 +10,7 @@ from typing import Any
 
 from topxgen.common import failures, shards
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json
+from topxgen.common.files import read_json, walk
 from topxgen.common.lineage import EXPORT_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.provenance import values_of_flag
 from topxgen.common.records import FilteredLayout, Layout, target_language_of, translations_name
@@ -126,13 +126,9 @@ def _walk(roots: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, Pa
     def cannot_read(error: OSError) -> None:
         problems.append(f"{error.filename} cannot be read: {error.strerror}")
 
-    seen = set()
+    seen: set[str] = set()
     for root in roots:
-        for name, folders, files in os.walk(root, onerror=cannot_read):
-            if (real := os.path.realpath(name)) in seen:
-                folders.clear()
-                continue
-            seen.add(real)
+        for name, folders, files in walk(root, cannot_read, seen):
             is_checkpoint = re.fullmatch(r"checkpoint-\d+", Path(name).name) and not _WEIGHTS_FILES.isdisjoint(files)
             if is_checkpoint or not _DATA_SET_FILES.isdisjoint(files):
                 folders.clear()

@@ -15,7 +15,7 @@ from typing import Any
 
 from topxgen.common import lineage
 from topxgen.common.failures import Failure
-from topxgen.common.files import partial
+from topxgen.common.files import partial, walk
 from topxgen.common.locks import Holder, holders
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, values_of_flag
 from topxgen.common.records import FilteredLayout, Layout
@@ -439,7 +439,7 @@ def _name(holder: Holder) -> str:
 
 def _folders(root: Path) -> Iterable[Path]:
     """All folders that may have locks."""
-    for name, folders, _ in os.walk(root):
+    for name, folders, _ in walk(root):
         folders[:] = [one for one in folders if not one.startswith((".", "checkpoint-"))]
         yield Path(name)
 

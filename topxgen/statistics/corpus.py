@@ -10,7 +10,7 @@ from pathlib import Path
 
 from topxgen.common import freshness, shards
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_jsonl
+from topxgen.common.files import read_jsonl, walk
 from topxgen.common.records import ParagraphRecord, read_translations, target_language_of
 from topxgen.corpora import benchmarks
 from topxgen.text import languages
@@ -114,7 +114,7 @@ def read(path: str, sources: Sources) -> list[Corpus]:
 def _files(source: Path, sources: Sources) -> Iterator[tuple[Path, str, Language]]:
     """(path, stage, language) of each file, in order of the paths. Shards are parts of the folder that they are in."""
     paths = {source} if source.is_file() else set()
-    for name, folders, names in os.walk(source, onerror=_cannot_read) if source.is_dir() else ():
+    for name, folders, names in walk(source, _cannot_read) if source.is_dir() else ():
         paths |= {Path(name, file) for file in names}
         if any(shards.folders(Path(name))):
             folders.remove(shards.FOLDER)
