@@ -19,6 +19,8 @@ from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
 from topxgen.training import arguments
 
+MODEL_FILES = ("code.py", "config.json", "model.safetensors", "source.spm", "special_tokens_map.json", "tekken.json")
+
 
 def run(*words) -> subprocess.CompletedProcess:
     """scripts/run.py in this process; the stages are processes of their own."""
@@ -308,8 +310,8 @@ def test_what_a_stage_reads(place, monkeypatch):
         "topxgen/code.py",
         "udhr/x.txt",
         "Basque/x.txt",  # has the name of a language
-        "model/config.json",
-        "model/model.safetensors",
+        *(model := [f"model/{name}" for name in MODEL_FILES]),
+        "model/manifest_train.json",
         "model/notes/log.txt",
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -324,7 +326,6 @@ def test_what_a_stage_reads(place, monkeypatch):
     commands = chain.commands(RunFile.read(place / "run.yaml"))
     read = [[str(path) for path in chain.stages.inputs(command.stage, command.args)] for command in commands]
     pairs = ["in/Basque_translate.jsonl", "in/Basque_translate_filtered.jsonl"]
-    model = ["model/config.json", "model/model.safetensors"]
     assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", *model]]
     assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
     monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", str(place / "in/runs"))

@@ -171,6 +171,18 @@ def test_languages_have_splits_of_their_own_which_share_no_translation():
     assert not translations[0] & translations[1]
 
 
+def test_a_paragraph_in_two_configs_is_compared_with_all_that_both_have_of_it():
+    """Of one, which has more pairs of a paragraph, fewer paragraphs are candidates; nearly all its translations are tied together."""
+    paragraphs = []
+    for n in range(200):
+        own = [(phrase(1000 + 4 * n + i, WORDS), phrase(5000 + 4 * n + i, ENGLISH)) for i in range(4)]
+        text = " ".join(target for target, _ in own)
+        paragraphs.append(paragraph(n, own[0], text=text, config="Basque to English"))
+        own[3] = own[3][0], phrase(90000 + n % 20, ENGLISH)
+        paragraphs.append(paragraph(n, *own, text=text, config="Basque to French"))
+    assert not leaking(*parted(paragraphs, 0.2))
+
+
 def test_published_splits_share_no_text(tmp_path):
     records = []
     for n in range(60):

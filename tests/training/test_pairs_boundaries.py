@@ -114,11 +114,16 @@ def test_a_sentence_in_all_paragraphs_ties_nothing(caplog):
     closing = [
         Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", str(g)) for g in (*range(20), *range(5))
     ]
+    again = [Pair(f"Thanks, reader {g}.", f"Mila esker, {g}.", "English", "Basque", f"again {g}") for g in range(20)]
     for seed in range(5):
-        train, test = split([*data, *closing], 8, seed)
-        assert len(test) == 8 and not set(closing) & set(test) and len(train) == 97
+        train, test = split([*data, *closing, *again], 8, seed)
+        assert len(test) == 8 and not set(closing) & set(test) and len(train) == 117
         assert not {pair.group for pair in test} & {pair.group for pair in train if pair not in closing}
-    assert "25 pairs with a sentence that occurs in more than 12 of them are trained on, never held out" in caplog.text
+        assert not {pair.source for pair in test} & {pair.source for pair in train}
+    assert (
+        "45 pairs with a sentence that occurs in more than 12 of them, or with the other sentence of such a pair, are trained"
+        in caplog.text
+    )
     caplog.clear()
     tied = [Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", f"closing {g}") for g in range(30)]
     assert set(split([*pairs(3), *tied], 10, 1)[1]) == set(pairs(3)) and not caplog.text, "without the ties no more"

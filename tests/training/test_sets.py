@@ -65,22 +65,28 @@ def test_a_digest_is_of_both_sets_and_what_is_in_which():
 
 
 @pytest.mark.parametrize(
-    ("steps", "warmup", "warnings"),
+    ("packing", "steps", "warmup", "warnings"),
     [
-        (120, 119, []),
-        (120, 120, ["warm-up (--num_warmup_steps 120) is not shorter than training (120 steps)"]),
-        (121, 0, ["40 epochs over the same 9 texts: repetition teaches nothing after about 40; lower --max_steps"]),
+        ("bestfit", 120, 119, []),
+        ("none", 120, 120, ["warm-up (--num_warmup_steps 120) is not shorter than training (120 steps)"]),
+        (
+            "bestfit",
+            121,
+            0,
+            ["40 epochs over the same 9 texts: repetition teaches nothing after about 40; lower --max_steps"],
+        ),
     ],
 )
-def test_the_plan_of_a_run(steps, warmup, warnings, caplog):
+def test_the_plan_of_a_run(packing, steps, warmup, warnings, caplog):
     caplog.set_level("INFO")
-    words = f"--max_length 10 --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --max_steps {steps}"
+    words = f"--packing {packing} --max_length 10 --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --max_steps {steps}"
     args = train.build_parser().parse_args(
         ["--model_name_or_path", "m", "--output_dir", "o", "--num_warmup_steps", str(warmup), *words.split()]
     )
     texts = TokenizedTexts(np.zeros(72, np.int32), np.arange(8, 73, 8), np.zeros(9, np.int32))
-    run.log_plan(args, SimpleNamespace(is_decoder=True), texts, decoder_rows(texts, "bestfit", 10, True))
-    assert "in 9 rows of at most 10: 20.0% padding; 3 steps per epoch" in caplog.text
+    run.log_plan(args, SimpleNamespace(is_decoder=True), texts, decoder_rows(texts, packing, 10, True))
+    rows = "10: 20.0% padding" if packing == "bestfit" else "8"
+    assert f"in 9 rows of at most {rows}; 3 steps per epoch" in caplog.text
     logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [message[: len(start)] for message, start in zip(logged, warnings, strict=True)] == warnings
 

@@ -19,7 +19,7 @@ from tests.support.training_runs import flags, log, timeless
             dict(packing="concat", max_length=160),
             "3 held-out English to Basque pairs longer than --max_length 160 tokens are skipped",
         ),
-        (dict(packing="none"), "padding;"),
+        (dict(packing="none"), "steps per epoch;"),
         (dict(targets_only=None, reverse=None), "parameters, attention"),
         (dict(use_peft=True, use_dora=True, target_modules=["q_proj", "down_proj"]), "parameters, attention"),
         (dict(gradient_checkpointing=True, bf16=True), "parameters, attention"),

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
 STARTER = "TOPXGEN_STARTER"  # the environment variable with a bash script that starts launchers, on all nodes of a job
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
-WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
 Count = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -3,14 +3,14 @@
 import argparse
 import glob
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common import checksums, rates
+from topxgen.common import checksums, hub_files, rates
 from topxgen.common import translation_folders as folders
 from topxgen.common.cli import Parser
 from topxgen.common.errors import UsageError
@@ -142,7 +142,9 @@ STAGES = {
     # No section of run files; of comparisons (merge_adapters).
     "merge": Stage(("scripts/merge_lora.py",), lambda args: _model(args.output), no_input=("output",)),
 }
-MODEL_FILES = ("*.safetensors", "*.bin", "*.pt", "*config.json", "tokenizer*", "*.model", "vocab*", "*.jinja", "*.txt")
+# Not all JSON files: the folder of a trained model has manifests with times, too.
+_READ_OF_MODELS = (*hub_files.WEIGHTS, *hub_files.SMALL, *hub_files.TOKENIZERS, *hub_files.LOADED_JSON)
+MODEL_FILES = {*_READ_OF_MODELS, "tokenizer*", "*vocab*", "*tokens*.json"} - {"*.json"}
 
 
 # Values of flags that are names whatever folders there are.
@@ -247,7 +249,7 @@ def _local(value: str | Path) -> Path | None:
         return None
 
 
-def _files_below(folder: Path, patterns: tuple[str, ...] | None) -> list[Path]:
+def _files_below(folder: Path, patterns: Iterable[str] | None) -> list[Path]:
     if patterns is None:
         is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
         patterns = MODEL_FILES if is_model else ("**/*",)

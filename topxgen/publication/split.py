@@ -68,7 +68,7 @@ def validation(
         )
     if not asked:
         return Validation()
-    candidates = _draw(read(), {name: max(SURPLUS * n, n + MIN_POOL) for name, n in asked.items()}, seed)
+    candidates = _draw(read, {name: max(SURPLUS * n, n + MIN_POOL) for name, n in asked.items()}, seed)
     ties = _Ties(candidates)
     with Progress("compare splits", sum(pairs.values()), "pairs") as bar:
         for paragraph in read():
@@ -91,35 +91,32 @@ def validation(
     return Validation(frozenset(chosen), found, asked)
 
 
-def _draw(paragraphs: Iterable[Paragraph], pools: Mapping[str, int], seed: int) -> dict[int, _Candidate]:
-    """Of each config the paragraphs of the smallest keys, with at least its pool of pairs together (all, if there are no more)."""
-    kept: dict[str, dict[int, list[Paragraph]]] = {config: {} for config in pools}
+def _draw(read: Callable[[], Iterable[Paragraph]], pools: Mapping[str, int], seed: int) -> dict[int, _Candidate]:
+    """Of each config the paragraphs of the smallest keys, with at least its pool of pairs together (all, if there are no more),
+    and what other configs have of the same paragraphs."""
+    kept: dict[str, Counter[int]] = {config: Counter() for config in pools}  # pairs by key
     largest: dict[str, list[int]] = {config: [] for config in pools}  # heaps of negated keys
     totals, limits = Counter(), dict.fromkeys(pools, 1 << 64)
-    for paragraph in paragraphs:
+    for paragraph in read():
         config, key = paragraph.config, key_of(paragraph, seed)
         if key >= limits.get(config, 0):
             continue
         own, heap = kept[config], largest[config]
         if key not in own:
-            own[key] = []
             heapq.heappush(heap, -key)
-        own[key].append(paragraph)
+        own[key] += len(paragraph.pairs)
         totals[config] += len(paragraph.pairs)
-        while totals[config] - (last := sum(len(one.pairs) for one in own[-heap[0]])) >= pools[config]:
+        while totals[config] - own[-heap[0]] >= pools[config]:
             limits[config] = -heapq.heappop(heap)
-            totals[config] -= last
-            del own[limits[config]]
-    candidates: dict[int, _Candidate] = {}
-    for config, own in kept.items():
-        for key, same in own.items():
-            candidate = candidates.setdefault(key, _Candidate())
-            for paragraph in same:
-                candidate.pairs[config] += len(paragraph.pairs)
-                candidate.whole.append((paragraph.language, paragraph.text))
-                candidate.texts += [(paragraph.language, pair.target) for pair in paragraph.pairs]
-                candidate.texts += [(paragraph.target, pair.source) for pair in paragraph.pairs]
-    return dict(sorted(candidates.items()))
+            totals[config] -= own.pop(limits[config])
+    candidates = {key: _Candidate() for key in sorted(set().union(*kept.values()))}
+    for paragraph in read():
+        if (candidate := candidates.get(key_of(paragraph, seed))) is not None:
+            candidate.pairs[paragraph.config] += len(paragraph.pairs)
+            candidate.whole.append((paragraph.language, paragraph.text))
+            candidate.texts += [(paragraph.language, pair.target) for pair in paragraph.pairs]
+            candidate.texts += [(paragraph.target, pair.source) for pair in paragraph.pairs]
+    return candidates
 
 
 class _Ties:

@@ -61,7 +61,7 @@ def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], l
 
     `test_size` is a share of the pairs if at most 1, else a count. Pairs of one group and pairs that share a text stay
     together, so the test set may be smaller than requested, but no smaller than necessary. Where a frequent text ties too
-    many pairs together for that, its own pairs are tied to nothing and never in the test set.
+    many pairs together for that, its own pairs, and others with a text of these, are never in the test set.
     Raises UsageError if `test_size` is invalid, leaves nothing to train on, or is smaller than every group.
     """
     test_count = _test_count(len(pairs), test_size)
@@ -97,8 +97,8 @@ def _test_pairs(pairs: list[Pair], count: int, rng: random.Random) -> list[int]:
         raise UsageError(f"{problem}, at least {smallest:,} of them; pass --test_size_ratio {smallest} or more, or 0")
     if untied[0]:
         logger.info(
-            f"{untied[0]:,} pairs with a sentence that occurs in more than {untied[1]} of them are trained on, never held out: "
-            "it would tie nearly all pairs together"
+            f"{untied[0]:,} pairs with a sentence that occurs in more than {untied[1]} of them, or with the other sentence of such a "
+            "pair, are trained on, never held out: it would tie nearly all pairs together"
         )
     return best
 
@@ -120,7 +120,8 @@ def _test_count(pairs: int, size: float) -> int:
 
 
 def _linked_groups(keys: list[tuple], frequent: AbstractSet[tuple[str, str]]) -> list[list[int]]:
-    """Indices of the pairs that must stay together, by their groups and texts; without those with a frequent text.
+    """Indices of the pairs that must stay together, by their groups and texts; without those with a frequent text, which are
+    trained on, and those that have the other text of one of these.
 
     A text links pairs on either side: in data of both directions the source of one pair is the target of another.
     """
@@ -137,7 +138,8 @@ def _linked_groups(keys: list[tuple], frequent: AbstractSet[tuple[str, str]]) ->
     groups: dict[int, list[int]] = defaultdict(list)
     for i in linkable:
         groups[labels[i]].append(i)
-    return list(groups.values())
+    trained = {text for key in keys if not frequent.isdisjoint(key) for text in key[1:]}
+    return [group for group in groups.values() if all(trained.isdisjoint(keys[i]) for i in group)]
 
 
 def _choose_groups(sizes: list[int], count: int) -> list[int]:

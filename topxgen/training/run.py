@@ -51,12 +51,15 @@ def log_plan(args: argparse.Namespace, model: TrainableModel, texts: TokenizedTe
     """Log how the texts fill the rows, and how many steps and epochs there will be."""
     log_batch(args)
     tokens, batch = int(texts.lengths.sum()), arguments.effective_batch(args)[0]
-    width = args.max_length if model.is_decoder and args.packing != "none" else max(rows.lengths)
+    is_packed = model.is_decoder and args.packing != "none"
+    width = args.max_length if is_packed else max(rows.lengths)
+    # Of others it depends on which rows are in a batch.
+    padding = f": {1 - tokens / (len(rows) * width):.1%} padding" if is_packed else ""
     epoch_steps = -(-len(rows) // batch)
     steps = args.max_steps or math.ceil(args.num_train_epochs * epoch_steps)
     logger.info(
         f"{counted(len(texts), 'training text')} of {counted(tokens, 'token')} (mean {tokens / len(texts):.0f}) in {counted(len(rows), 'row')} of at most "
-        f"{width}: {1 - tokens / (len(rows) * width):.1%} padding; {counted(epoch_steps, 'step')} per epoch; {counted(steps, 'step')}, "
+        f"{width}{padding}; {counted(epoch_steps, 'step')} per epoch; {counted(steps, 'step')}, "
         f"{steps / epoch_steps:.1f} epochs"
     )
     if args.dry_run and (hours := rates.hours(rates.read(args.output_dir).get("train"), steps)):
