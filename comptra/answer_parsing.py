@@ -1,10 +1,11 @@
 """Parse LLM responses: a translation after a marker, the items of a list."""
 
 import re
+from collections.abc import Iterable
 
 from topxgen.common.lines import split_lines
+from topxgen.prompting.answers import behind_last_label, cut_repetition, unwrapped
 from topxgen.prompting.answers import chat_answer as line
-from topxgen.prompting.answers import clean_answer, cut_repetition, unwrapped
 from topxgen.text.thoughts import without_thoughts
 
 # 1. 1) (1) 1: 1、 **1.** and dashes or bullets; \d matches the digits of all scripts. 1.5 and 12:30 are not items.
@@ -13,8 +14,8 @@ _INLINE = re.compile(r"\s+(?=\(?\d{1,3}[.)]\s)")
 
 
 def translation(text: str, marker: str, source: str = "", target: str = "") -> str:
-    """The translation of `source`: the line behind the last `marker` ("Translation:") that has one; without markers the
-    first line.
+    """The translation of `source`: the line behind the last `marker` ("Translation:") that has one; without markers behind the last
+    label ("Final translation"), else the first line.
 
     The marker begins a line, in any letter case, and may be bold.
     """
@@ -22,9 +23,8 @@ def translation(text: str, marker: str, source: str = "", target: str = "") -> s
     word = re.escape(marker.strip().rstrip(":"))
     _, *sections = re.split(rf"(?im)^[\s*_#>-]*{word}[\s*_]*[:：][ \t*_]*", text)
     if not sections:
-        return line(text, source, target)
-    lines = (clean_answer(section).rstrip("*_ ") for section in reversed(sections))
-    return next(filter(None, (unwrapped(line, source) for line in lines)), "")
+        return line(behind_last_label(split_lines(text), source, target) or text, source, target)
+    return _first_line(reversed(sections), source, target)
 
 
 def section(text: str, heading: str, source: str = "", target: str = "") -> str:
@@ -35,8 +35,13 @@ def section(text: str, heading: str, source: str = "", target: str = "") -> str:
     text = without_thoughts(text)
     start = rf"(?mi)^[\s*_#>\d.)(-]*{re.escape(heading)}[ \t*_]*(?:\([^()\n]*\))?[ \t*_]*(?:[:：][*_]*[ \t]*|$)"
     _, *sections = re.split(start, text)
-    bodies = (re.split(r"(?m)^\s*#{1,6}\s", section)[0] for section in sections[::-1])
-    return next(filter(None, (line(body, source, target) for body in bodies)), "")
+    return _first_line((re.split(r"(?m)^\s*#{1,6}\s", section)[0] for section in sections[::-1]), source, target)
+
+
+def _first_line(bodies: Iterable[str], source: str, target: str) -> str:
+    """The translation in the first body that has one. Bold type may begin before a body and end in it."""
+    lines = (line(body, source, target).rstrip("*_ ") for body in bodies)
+    return next(filter(None, (unwrapped(text, source) for text in lines)), "")
 
 
 def list_items(text: str) -> list[str]:

@@ -308,7 +308,7 @@ def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs
         )
     freshness.check(path)
     pairs = [
-        (translation.strip(), sentence.strip()) if language is tgt else (sentence.strip(), translation.strip())
+        tuple(map(on_one_line, (translation, sentence) if language is tgt else (sentence, translation)))
         for _, record in read_translations(path)
         for sentence, translation in zip(record["propositions"], record["translations"], strict=True)
     ]

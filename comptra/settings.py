@@ -33,6 +33,13 @@ LLM_FLAGS = (
     "inference_api", "dtype", "spacy_model", "retriever_type", "retriever_tokens", "max_new_tokens", "top_p", "repetition_penalty",
     "num_return_sequences", "num_beams", "selection_method",
 )  # fmt: skip
+OWN_CODE = (
+    "retriever_type",
+    "inference_api",
+    "method_translate",
+    "selection_method",
+    "nllb_engine",
+)  # may name code of the user's own
 DIVISION_FLAGS = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")
 
 
@@ -54,7 +61,7 @@ def run_settings(config: EvaluationConfig, model: Model) -> dict:
         "src": config.src.name,
         "tgt": config.tgt.name,
         **{f"language {one.name}": languages.row_id(one) for one in (config.src, config.tgt)},
-        **provenance.code_of(retriever_type=[args.retriever_type], inference_api=[args.inference_api]),
+        **provenance.code_of(**{name: [getattr(args, name)] for name in OWN_CODE}),
         "temperature": config.sampling.temperature,
         "model": _identity(model.path),
         "base_model": _identity(model.base),
@@ -100,7 +107,9 @@ def division_settings(config: EvaluationConfig, model: Model) -> dict:
     """What decides how sentences are divided."""
     args = config.args
     settings = {"src": config.src.name, **{name: getattr(args, name) for name in DIVISION_FLAGS}}
+    settings |= provenance.code_of(method_divide=[args.method_divide])
     if args.method_divide == "llm":
+        settings |= provenance.code_of(inference_api=[args.inference_api])
         for name in ("max_new_tokens_divide", "inference_api", "dtype", "repetition_penalty"):
             settings[name] = getattr(args, name)
         settings |= _model_flag(config, "tokenizer_name_or_path")

@@ -56,13 +56,32 @@ def test_thoughts_end_at_their_last_mark():
     [
         ("Translation: a\nTranslation: \n", "a"),
         ("# Translation： a", "a"),
-        ("My Translation: a", "My Translation: a"),
         ("Translation:\n\na\nb", "a"),
         ("translation : a", "a"),
     ],
 )
 def test_the_line_behind_the_last_marker(answer, text):
     assert translation(answer, "Translation:") == text
+
+
+@pytest.mark.parametrize("target", ["Basque", "English"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Translation:\n```\n{}\n```",
+        "Translation:\n\n**{}**",
+        "Translation:\n> {}",
+        "Translation: {}<|im_end|>",
+        "It is a past event.\n\n**Final translation:**\n\n{}\n\n**Notes:** none",
+        "It is a past event.\n\nTranslation (TARGET): {}",
+        "I have thought about the bridge.\n\n### Improved translation\n{}",
+        "{}\n\nTarget language: TARGET",
+    ],
+)
+def test_marks_and_labels_around_a_translation(answer, target):
+    sides = {"Basque": "Zubia itxi zuten atzo.", "English": "They closed the bridge yesterday."}
+    source, text = sides["English" if target == "Basque" else "Basque"], sides[target]
+    assert translation(answer.replace("TARGET", target).format(text), "Translation:", source, target) == text
 
 
 @pytest.mark.parametrize(

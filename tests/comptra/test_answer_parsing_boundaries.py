@@ -29,7 +29,6 @@ def test_line(text, line):
         ("Draft.\n**TRANSLATION:** bat\ntranslation: bi", "bi"),
         ("Translation: bat\nTranslation:", "bat"),
         ("Translation:\nbat", "bat"),
-        ("My translation: bat", "My translation: bat"),
         ("bat\nbi", "bat"),
         ("Translation:", ""),
     ],

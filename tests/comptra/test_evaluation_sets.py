@@ -168,14 +168,14 @@ def test_generated_pairs_as_the_pool(flores):
     found = load("topxgen", folder=flores, data_dir=data)
     assert found.pool == [("Not clean.", "Ez garbia.")] and found.facts["pool"]["decontaminated"] is False
     records = (
-        (["Kaixo.", " Agur. ", "", "\ud800 hiru."], ["Hello.", "Bye.", "Lost.", "Three."]),
+        (["Kaixo.", " Agur. ", "", "\ud800 hiru."], ["Hello.", "Bye.\n", "Lost.", "\nThree\r\n."]),
         (["Bai."], [" "]),
         ([], []),
     )
     path = generated(data / "Basque_translate_filtered.jsonl", *records, scores=[None], topic="x")
     found = load("topxgen", folder=flores, data_dir=data)
     assert found.sources == ["Test one.", "Test two."]
-    assert found.pool == [("Hello.", "Kaixo."), ("Bye.", "Agur."), ("Three.", "? hiru.")]
+    assert found.pool == [("Hello.", "Kaixo."), ("Bye.", "Agur."), ("Three .", "? hiru.")]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     facts = {"from": str(path), "sha256": digest, "decontaminated": True, "pairs": 3, "empty": 2}
     assert found.facts["pool"] == facts

@@ -86,7 +86,7 @@ def last(prompt) -> str:
         ("Translation: yes\nTranslation:", "yes"),
         ("Translation:", ""),
         ("\nZubia itxi zuten.\nOther words.", "Zubia itxi zuten."),
-        ("My translation: good", "My translation: good"),
+        ("My translation: good", "good"),
         ("<think>Translation: no</think>Translation: yes", "yes"),
         ("<think>Translation: no", ""),
         ("Translation: " + "eta hori " * 30, "eta hori"),

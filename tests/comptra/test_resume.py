@@ -160,6 +160,28 @@ def test_edited_prompts_are_other_settings(main_here, tiny_lm, tmp_path):
     assert result.returncode == 2 and "template_digest was" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("flag", "more"),
+    [
+        ("method_translate", ()),
+        ("method_divide", ("--steps", 1)),
+        ("selection_method", ("--num_return_sequences", 2, "--temperature", 1)),
+    ],
+)
+def test_edited_code_of_ones_own_is_other_settings(flag, more, main_here, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "def method_translate(sentences, task): return enumerate(sentences)\n"
+        "def method_divide(sentences, task, settings): return [[sentence] for sentence in sentences]\n"
+        "def selection_method(src, tgt, settings): return lambda sentences, candidates: [own[0] for own in candidates]\n"
+    )
+    flags = ("--output_dir", tmp_path / "out", f"--{flag}", f"{own}:{flag}", *more, "--max_samples", 1)
+    assert main_here(*flags).returncode == 0
+    own.write_text(own.read_text() + "# edited\n")
+    result = main_here(*flags)
+    assert result.returncode == 2 and f"{flag}_code was" in result.stderr
+
+
 def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
     assert main_here("--output_dir", tmp_path).returncode == 0
     path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"

@@ -154,6 +154,13 @@ def test_more_choices_than_asked_for():
     assert answer.texts == ["answer to p0 please"]
 
 
+def test_a_server_that_ignores_n_ends_the_run():
+    """As Ollama's: a selection would have one candidate."""
+    with ApiServer(edit=lambda name, body: ({**body, "choices": body["choices"][:1]}, None)) as server:
+        answers, ending, _ = run("openai", server, chats(6), SamplingSettings(num_return_sequences=4))
+    assert answers == [] and "ignores n: it gave 1 of 4 responses to a prompt" in str(ending)
+
+
 OTHER_REASONS = [
     (reason, []) for reason in ("error", "abort", "network_error", "insufficient_system_resource", "cancelled")
 ]

@@ -166,6 +166,11 @@ class OpenAISampler(RemoteSampler):
                 reasons.append(reason)
         if not texts and not refusals:
             raise MalformedResponse("no choices")
+        if len(response.choices) == 1 < self._n(settings) and not self._succeeded:
+            raise UsageError(
+                f"{self.provider} ignores n: it gave 1 of {self._n(settings)} responses to a prompt; pass 1 as --num_return_sequences "
+                "(--number_of_candidates), or choose another server"
+            )
         usage = response.usage
         copies = settings.num_return_sequences // self._n(settings)
         return ParsedResponse(

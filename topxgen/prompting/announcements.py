@@ -26,6 +26,7 @@ _IN_WORDS = (*_UNSPACED.split(), "ản dịch")  # Vietnamese has "dịch" in wo
 _MAKE_LABELS = "answer output response result target tgt solution assistant ai bot model"
 _IN_LABELS = (
     "the my your final in into to from of source text sentence version language english original a full complete proposed "
+    "better improved refined revised corrected proofread "
     "kwa ya mu n'asụsụ asụsụ basa bahasa lugha af میں زبان भाषा भाषामा en au auf em"
 )
 _LABEL_WORDS, _BESIDE = frozenset(_MAKE_LABELS.split()), frozenset(_IN_LABELS.split())

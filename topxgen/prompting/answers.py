@@ -146,7 +146,7 @@ def _behind_thoughts(text: str, source: str, target: str) -> str:
         return text
     if label[1] != "\n" and re.match(r"[^:：]{1,30}[:：]", source):
         return text
-    if (answer := _behind_last_label(split_lines(text), source, target)) is not None:
+    if (answer := behind_last_label(split_lines(text), "", target)) is not None:
         return answer
     if label[1] != "\n":
         return "" if target != "English" else text
@@ -156,12 +156,13 @@ def _behind_thoughts(text: str, source: str, target: str) -> str:
     return rest if re.match(r"thought(?: for .*)?\n", label[0], re.I) and "\n" not in rest else ""
 
 
-def _behind_last_label(lines: list[str], source: str, target: str) -> str | None:
-    """What follows the last "Translation:" or "Solution"."""
+def behind_last_label(lines: list[str], source: str, target: str) -> str | None:
+    """What follows the last "Translation:" or "Solution"; None without one (or if `source` may have it)."""
     for number in reversed(range(len(lines))):
         line = re.sub(rf"(?i)\A{_STEP}", "", lines[number])
-        rest = behind_label(line, "", target)
-        if rest is not None and (answer := "\n".join([rest, *lines[number + 1 :]]).strip()):
+        rest = behind_label(line, source, target)
+        is_fact = is_label(rest or "", target)  # "Target language: Basque"
+        if rest is not None and not is_fact and (answer := "\n".join([rest, *lines[number + 1 :]]).strip()):
             return answer
     return None
 
@@ -231,9 +232,10 @@ def _without_talk(lines: list[str], source: str, target: str) -> list[str]:
     is_foreign = [is_in_another_script(line, source, target) for line in lines]
     if is_foreign[0] and not all(is_foreign):
         lines = lines[is_foreign.index(False) :]
-    if thinks(lines[0]) and (answer := _behind_last_label(lines[1:], source, target)) is not None:
+    talks = is_talk(lines[0], source, target)
+    if (talks or thinks(lines[0])) and (answer := behind_last_label(lines[1:], "", target)) is not None:
         return [line for line in split_lines(answer) if line.strip()]
-    if not is_talk(lines[0], source, target):
+    if not talks:
         return lines
     is_clear = target != "English"  # which of the lines are English talk
     if len(lines) == 1:
