@@ -96,7 +96,8 @@ def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
 
     translated = [work for work in works if work.stage != "generate"]
     for (room, _), of_place in groupby(sorted(translated, key=place), place):
-        group = list(of_place)
+        # The command of the translations says what may be unanswered.
+        group = sorted(of_place, key=lambda work: work.stage != "translate")
         args = parsed("datagen", _command(group[0]), folder, [work.stage for work in group])
         args.translate_dir = room.name
         config = GenerationConfig(args)

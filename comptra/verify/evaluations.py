@@ -19,7 +19,8 @@ from topxgen.common.files import refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 
 _SURFACE = {name for name, row in METRICS.items() if not row.of_segments}
-_COUNTS = ("sentences", "missing", "unanswered", "empty", "faults", "translations_digest")
+# Of a system, besides its scores.
+_FACTS = ("sentences", "missing", "unanswered", "empty", "faults", "translations_digest", "settings")
 _SEGMENTS = (b'{"dataset": ', b"dataset,direction,system,index,")  # how files of --segments begin
 _NEAR = 1e-6  # scores of other processors differ in the last digits
 
@@ -128,7 +129,7 @@ def _compare(audit: Audit, path: Path, report: dict, group: dict, folders: list[
             audit.problem(path, f"{system['path']} cannot be scored any more")
             continue
         named[found["path"]] = system["path"]
-        for key in _COUNTS:
+        for key in _FACTS:
             if key in system:
                 near_equal(audit, path, f"{key} of {system['path']}", system[key], found[key])
         for name in same:

@@ -72,6 +72,9 @@ def _check_made_again(audit: Audit, folder: Path, files: Files) -> None:
         made = Path(temporary) / "made"
         with quiet():
             dataset.publish(run, made, options)
+        again = audit.json(made / MANIFEST)
+        for key in ("validation", "counts"):
+            audit.equal(folder / MANIFEST, key, manifest[key], again[key])
         texts = [path.read_text(encoding="utf-8", errors="replace").split("\n") for path in (card, made / CARD)]
         for number, (line, own) in enumerate(zip_longest(*texts), start=1):
             audit.checked["counts"] += 1

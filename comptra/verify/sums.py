@@ -1,9 +1,9 @@
-"""SHA256SUMS against the files, and the manifests that say which files are in it."""
+"""SHA256SUMS against the files, and the manifests that say which files are in it; their settings against settings_*.json."""
 
 from pathlib import Path
 
 from comptra.verify import Audit
-from topxgen.common import checksums
+from topxgen.common import checksums, provenance
 from topxgen.common.checksums import KEY, NAME
 
 
@@ -47,7 +47,9 @@ def _may_be_removed(path: Path) -> bool:
 
 
 def _check_manifest(audit: Audit, path: Path, entries: dict[str, str]) -> None:
-    claimed = audit.json(path).get(KEY)
+    manifest = audit.json(path)
+    _check_settings(audit, path, manifest.get("settings") or {})
+    claimed = manifest.get(KEY)
     if claimed is None:
         if path.name not in entries:
             audit.skip(path, "of an older version, which wrote no SHA256SUMS: its files can have changed unseen")
@@ -61,3 +63,12 @@ def _check_manifest(audit: Audit, path: Path, entries: dict[str, str]) -> None:
                 f"has no checksum in {NAME}, but should have by {path.name}: the line was removed, or the run was killed at the "
                 "very end (its command, run again, completes it)",
             )
+
+
+def _check_settings(audit: Audit, path: Path, settings: dict) -> None:
+    """What a manifest says of them, by the file that the stage resumes by. Those of scores are of the scorer that came last."""
+    file = path.with_name(path.name.replace("manifest_", "settings_", 1))
+    if file.is_file() and path.name != "manifest_score.json":
+        recorded = provenance.by_todays_names(audit.json(file))
+        claimed = provenance.by_todays_names(settings)
+        audit.equal(path, "settings", {name: claimed[name] for name in claimed.keys() & recorded.keys()}, recorded)

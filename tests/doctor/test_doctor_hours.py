@@ -34,18 +34,19 @@ def test_hours_are_those_of_the_documentation(tmp_path):
 @pytest.mark.parametrize(
     ("launcher", "slurm", "processes", "says"),
     [
-        ("--config_file, configs/zero3.yaml", "{gres: gpu:1}", 4, "4 processes, 2 GPUs visible here"),
+        ("accelerate, launch, --config_file, configs/zero3.yaml", "{gres: gpu:1}", 4, "4 processes, 2 GPUs visible here"),
         # accelerate starts one for each of the two GPUs
-        ("--config_file, configs/multi_node.yaml", "{train: {gres: gpu:8}}", 2, "2 GPUs, ZeRO-3: 64.2 GB on each"),
-        ("--config_file, configs/multi_node.yaml, --num_processes, '8'", "{}", 8, "8 processes, 2 GPUs visible here"),
-        ("--config_file, configs/multi_node.yaml", "{train: {nodes: 3}}", 6, "6 GPUs of 3 nodes, ZeRO-3: 21.4 GB on each"),
-        ("--config_file, configs/multi_node.yaml", "{gres: gpu:1, train: {nodes: 2, gres: gpu:a100:4}}", 8, "8 GPUs of 2 nodes, ZeRO-3: 16.1 GB"),
-        ("--config_file, configs/multi_node.yaml, --num_processes, '8'", "{train: {nodes: 2}}", 8, "4 GPUs of 2 nodes"),
+        ("accelerate, launch, --config_file, configs/multi_node.yaml", "{train: {gres: gpu:8}}", 2, "2 GPUs, ZeRO-3: 64.2 GB on each"),
+        ("accelerate, launch, --config_file, configs/multi_node.yaml, --num_processes, '8'", "{}", 8, "8 processes, 2 GPUs visible here"),
+        ("accelerate, launch, --config_file, configs/multi_node.yaml", "{train: {nodes: 3}}", 6, "6 GPUs of 3 nodes, ZeRO-3: 21.4 GB on each"),
+        ("accelerate, launch, --config_file, configs/multi_node.yaml", "{gres: gpu:1, train: {nodes: 2, gres: gpu:a100:4}}", 8, "8 GPUs of 2 nodes, ZeRO-3: 16.1 GB"),
+        ("accelerate, launch, --config_file, configs/multi_node.yaml, --num_processes, '8'", "{train: {nodes: 2}}", 8, "4 GPUs of 2 nodes"),
+        ("torchrun, --nproc_per_node, '4'", "{train: {nodes: 2, gres: gpu:4}}", 8, "8 GPUs of 2 nodes, each with all of it"),
     ],
 )  # fmt: skip
 def test_training_counts_the_rows_of_all_processes(tmp_path, launcher, slurm, processes, says):
     """docs/hardware.md: Llama-3-8B, published recipe on 4 GPUs: 164 M tokens, 5.8 h on A100s."""
-    train = f"launcher: [accelerate, launch, {launcher}]\n  gradient_checkpointing: true\n  bf16: true"
+    train = f"launcher: [{launcher}]\n  gradient_checkpointing: true\n  bf16: true"
     run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train=train, tail=f"slurm: {slurm}\n")
     result = in_process("scripts/doctor.py", run, "--gpu", "A100-80", "--num_gpus", 2, "--json")
     assert says in result.stdout

@@ -144,6 +144,12 @@ def test_a_later_answer_counts_for_more_than_an_earlier_score(server, scored, tm
         patch.setattr(api_server, "answer", some)
         for index in range(2):
             datagen(*words, index, *LATER, check=3)
+        accepted = shutil.copytree(split, tmp_path / "accepted")
+        for index in range(2):
+            flags = (*command(server, accepted, *scored), "--num_shards", 2, "--shard_index", index, "--stages")
+            datagen(*flags, "translate", "--accept_unanswered")
+            datagen(*flags, "score")
+    merge(accepted)  # although the command of the scores does not accept anything
     merge(split, check=3)
     assert b"translation_unanswered" in (split / "writer-1" / "Basque_translate_rejects.jsonl").read_bytes()
     for index, stages in enumerate((LATER, LATER[:2])):  # the second one has no scores for the new answers yet

@@ -33,7 +33,10 @@ def demo(tmp_path_factory):
         "--api_key=***",
     ]
     (run / "manifest_generate_Basque.json").write_text(json.dumps({"settings": {"model": "x"}, "command": command}))
-    result = in_process("decontamination.py", "--input_dir", pairs, "--languages", "Basque", "--benchmarks", "udhr")
+    write(folder / "my own.txt", {"Esaldi bat": "here"})
+    own = f"{folder / 'my own.txt'}:Basque"
+    words = ("--languages", "Basque", "--benchmarks", "udhr", own, "--allow_missing", own)
+    result = in_process("decontamination.py", "--input_dir", pairs, *words)
     assert result.returncode == 0, result.stderr
     publish(run, folder / "out", "--formats", "tmx", "moses", "--min_score", "3.2")
     return folder
@@ -141,6 +144,18 @@ def test_statistics_are_those_of_data_stats(demo, tmp_path):
     ]
     found = card_of(demo / "out").splitlines()
     assert len(expected) > 20 and [line for line in expected if line not in found] == []
+
+
+def test_sentences_of_two_back_translators_are_not_counted_twice(tmp_path):
+    records = [*map(record, range(20))]
+    folder = make_run(tmp_path / "run", {"Basque": records})
+    others = [one | {"translations": [text.upper() for text in one["translations"]]} for one in records]
+    make_run(folder, {"Basque": others}, translate_dir="llm", translator="org/<b>llm|")
+    publish(folder, tmp_path / "out", "--validation_size", 0)
+    card = card_of(tmp_path / "out")
+    assert "| Basque | 80 | 0 | 20 |" in card and "| paragraphs | 20 | 20 |" in card
+    assert "| Basque | org/_b_llm_ (published) | facebook/nllb-200-3.3B (published) |" in card
+    assert "| distinct-2 | 1.000 | 1.000 |" in card
 
 
 def test_the_statistics_of_many_paragraphs_are_of_a_sample_and_say_so(tmp_path, monkeypatch):

@@ -176,7 +176,11 @@ def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict
 
 def read_settings(path: Path) -> dict:
     """The settings in a JSON file, by today's names; {} if there is no file."""
-    settings = _without_secrets({RENAMED.get(name, name): value for name, value in read_json(path).items()})
+    return by_todays_names(read_json(path))
+
+
+def by_todays_names(settings: dict) -> dict:
+    settings = _without_secrets({RENAMED.get(name, name): value for name, value in settings.items()})
     renamed = {
         name: RENAMED_VALUES[name, str(value)]
         for name, value in settings.items()

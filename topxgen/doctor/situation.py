@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -182,10 +181,11 @@ def launch(command: Command, gpus: int = 1, nodes: int = 1) -> Launch:
             config = schemas.decode_yaml(Path(path[0]).read_text(encoding="utf-8"), _Accelerate)
         except (OSError, ValueError) as error:
             raise UsageError(f"{path[0]} is no configuration of accelerate ({error}); see configs/") from None
-    counts = [values_of_flag(words, flag)[:1] for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
-    given = next((count for count in chain(*counts) if count.isdecimal()), None)
+    flags = {"--num_processes": 1, "--nproc_per_node": nodes, "--nproc-per-node": nodes}  # of all nodes, or of one
+    counts = ((times, values_of_flag(words, flag)[:1]) for flag, times in flags.items())
+    given = next((times * int(count) for times, of_flag in counts for count in of_flag if count.isdecimal()), None)
     default = gpus if "accelerate" in (Path(word).name for word in words) else 1
-    processes = int(given) if given else config.get("num_processes") or default
+    processes = given or config.get("num_processes") or default
     deepspeed = config.get("deepspeed_config") or {}
     zero = deepspeed.get("zero_stage") or 0
     if file := command.args.deepspeed or deepspeed.get("deepspeed_config_file"):

@@ -65,9 +65,13 @@ class GenerationConfig:
         translate_dir = check_filename(args.translate_dir or default_translate_dir(flags), "--translate_dir")
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         self.whole = replace(self.layout, output_dir=self.whole_dir)  # of which a shard is a part
-        if self.shard is not None and "generate" not in args.stages and "translate" in args.stages:
-            taken = sharded.reads_merged(self.whole, self.layout, list(self.languages))
-            self.layout = replace(self.layout, translates_taken=taken)
+        if self.shard is not None and "generate" not in args.stages:
+            of_whole = replace(self.layout, translates_taken=True)
+            if "translate" in args.stages:
+                taken = sharded.reads_merged(self.whole, self.layout, list(self.languages))
+            else:
+                taken = all(of_whole.paragraphs(name).exists() for name in self.languages)
+            self.layout = of_whole if taken else self.layout
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
         _ = self.meter.prices  # raises for a --budget without --prices
@@ -303,7 +307,6 @@ class GenerationConfig:
             "scorer": "none" if self.scorer is None else self.scorer.id,
             **self.scorer_version,
             "min_score": self.args.min_score,
-            **self.shard_setting,
         }
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import topxgen
 from topxgen.common import lineage
 from topxgen.common.console import markdown_table, printable
-from topxgen.common.masks import masked
+from topxgen.common.masks import masked, masked_word
 from topxgen.decontamination import report
 from topxgen.publication import origins
 from topxgen.publication.origins import Model, Origin
@@ -248,14 +248,17 @@ def _making(published: "Published", options: "Options") -> str:
 def section(part: "Part", seed: int) -> str:
     """What the card says of a config: contamination, statistics, samples. `part.sample` is read."""
     config, kept = part.config, part.sample.in_order()
-    whole = len(kept) == part.paragraphs
-    stage = "published" if whole else f"random {len(kept):,} of {part.paragraphs:,} paragraphs"
-    corpus = Corpus(config.name, stage, config.language, config.target, pairs=[])
+    whole = len(kept) == part.records
+    stage = "published" if whole else f"random {len(kept):,} of {part.records:,} paragraphs"
+    corpora: dict[str, Corpus] = {}  # by back-translator: two have the same sentences
     for paragraph in kept:
+        by = paragraph.pairs[0].back_translator if part.has_several else ""
+        path = re.sub(r"[^\w.@:/ -]+", "_", f"{config.name}/{by}".rstrip("/"))
+        corpus = corpora.setdefault(by, Corpus(path, stage, config.language, config.target, pairs=[]))
         corpus.paragraphs.append(paragraph.text)
         corpus.topics.append(paragraph.pairs[0].topic)
         corpus.pairs += [CorpusPair(pair.target, pair.source, pair.score, pair.scorer) for pair in paragraph.pairs]
-    statistics = tables.markdown(describe([corpus], StatisticsOptions(seed=seed)))
+    statistics = tables.markdown(describe([*corpora.values()], StatisticsOptions(seed=seed)))
     shown = part.sample.items()[::-1][:SAMPLES]
     pairs = [pair for paragraph in shown for pair in paragraph.pairs[:1]]
     rows = [
@@ -310,7 +313,7 @@ def _contamination(found: list[Origin]) -> str:
             blocks.append(f"{head}**Not decontaminated.**")
             continue
         removed = dict.fromkeys(
-            f"{text['benchmark']} {text['split']} ({text['language']})"
+            f"{masked_word(text['benchmark'])} {masked(text['split'])} ({text['language']})"
             for link in lineage.walk([origin.link])
             for text in link.get("removed", ())
         )

@@ -5,6 +5,7 @@ The folder is written under a temporary name and renamed when all of it is there
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from topxgen.common import checksums, files, lineage, provenance
@@ -53,11 +54,20 @@ class Part:
     config: Config
     measured: Measured
     origins: list[origins.Origin]  # of its sources
-    paragraphs: int = 0
+    records: int = 0  # paragraphs of each back-translator
+    keys: set[int] = field(default_factory=set)  # of the paragraphs, if there are several back-translators
     rows: dict[str, int] = field(default_factory=dict)  # by split
     bytes: dict[str, int] = field(default_factory=dict)  # in memory, by split
     files: dict[str, int] = field(default_factory=dict)  # size on disk, by split
     sample: Reservoir[Paragraph] = field(default_factory=lambda: Reservoir(STATISTICS_PARAGRAPHS))
+
+    @cached_property
+    def has_several(self) -> bool:
+        return len({source.back_translator for source in self.config.sources}) > 1
+
+    @property
+    def paragraphs(self) -> int:
+        return len(self.keys) or self.records
 
     @property
     def pairs(self) -> int:
@@ -210,7 +220,9 @@ def _write_config(part: Part, folder: Path, validation: split.Validation, option
             writers[name] = [kind(folder, part.config, name) for kind in kinds]
         for writer in writers[name]:
             writer.write(paragraph.pairs)
-        part.paragraphs += 1
+        part.records += 1
+        if part.has_several:
+            part.keys.add(key)
         part.sample.add(paragraph, -key)
         if options.atlas is not None:
             options.atlas.add(part.config, name, paragraph)
