@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from topxgen.common.lines import split_lines
-from topxgen.prompting.answers import behind_last_label, cut_repetition, unwrapped
+from topxgen.prompting.answers import behind_last_label, content, cut_repetition, unwrapped
 from topxgen.prompting.answers import chat_answer as line
 from topxgen.text.thoughts import without_thoughts
 
@@ -49,7 +49,7 @@ def list_items(text: str) -> list[str]:
 
     A list that starts again at 1 is another one. If no line is marked as an item, each line is one.
     """
-    lines = [line for line in split_lines(without_thoughts(text)) if line.strip()]
+    lines = [line for line in split_lines(content(text)) if line.strip()]
     matches = list(filter(None, map(_ITEM.match, lines)))
     if len(matches) <= 1:  # the whole list may be on one line
         lines = [part for line in lines for part in _INLINE.split(line)]

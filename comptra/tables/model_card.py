@@ -17,6 +17,7 @@ from topxgen.corpora import benchmarks
 CARD = "README.md"
 BEGIN, END = "<!-- comptra.evaluate: begin -->", "<!-- comptra.evaluate: end -->"
 EVALUATED_BY = "comptra.evaluate"
+PARTIAL = ("missing", "unanswered", "edited")  # translations with these are not what the model makes of the test set
 
 
 def check(folders: Sequence[Path]) -> None:
@@ -42,7 +43,7 @@ def write(report: dict, folders: Sequence[Path]) -> list[str]:
             with OutputLock(folder, flag="--model_card"):
                 _update(folder, results)
         else:
-            without.append(f"{folder}: no translations of this model were scored, and its card is unchanged")
+            without.append(f"{folder}: no complete translations of this model were scored, and its card is unchanged")
     return without
 
 
@@ -64,7 +65,7 @@ def _results(report: dict, folder: Path) -> Iterator:
     from huggingface_hub import EvalResult
 
     for group in report["groups"]:
-        whole = [row for row in group["systems"] if not (group["step"] or row["missing"] or row["edited"])]
+        whole = [row for row in group["systems"] if not (group["step"] or any(map(row.get, PARTIAL)))]
         related = [(row, found) for row in whole if (found := _relation(Path(row["path"]), folder)) is not None]
         systems = [", ".join(filter(None, (relation, _system(row)))) for row, relation in related]
         for (row, _), system in zip(related, systems, strict=True):

@@ -39,6 +39,7 @@ def test_a_line(answer, text):
         ("intro 1. a 2. b", ["a", "b"]),
         ('1. "a\n2. “b”', ['"a', "b"]),
         ('1. ""\n2. b', ["b"]),
+        ("<|im_start|>assistant\n1. a\n2. b<|im_end|>", ["a", "b"]),
     ],
 )
 def test_the_items_of_a_list(answer, items):

@@ -35,6 +35,8 @@ def test_line(text, line):
 )
 def test_translation(text, translation):
     assert answer_parsing.translation(text, "Translation:") == translation
+    own = answer_parsing.translation(f"Draft.\n{text}".replace("Translation", "EMAITZA"), "Emaitza:")
+    assert "Translation" not in text or own == translation
 
 
 @pytest.mark.parametrize(

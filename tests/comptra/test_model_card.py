@@ -188,7 +188,7 @@ def test_scores_of_other_weights_and_of_edited_translations_are_left_out(place, 
         path.write_bytes(change(path.read_bytes()))
     before = (place / "merged" / "README.md").read_bytes()
     result = evaluate(place, "--model_card", place / "merged")
-    assert "merged: no translations of this model were scored, and its card is unchanged" in result.stderr
+    assert "merged: no complete translations of this model were scored, and its card is unchanged" in result.stderr
     assert (place / "merged" / "README.md").read_bytes() == before
 
 
@@ -257,10 +257,12 @@ def test_of_a_trained_base_model_and_its_adapter_the_adapter_translated(tmp_path
     assert (_relation(run, adapter), _relation(run, base)) == (None, "")
 
 
-def test_translations_that_are_not_complete_have_no_place_in_a_card(place):
+@pytest.mark.parametrize("last", [b"", b'{"sentence": %s, "translation": "", "unanswered": true}\n'])
+def test_translations_that_are_not_complete_have_no_place_in_a_card(last, place):
     for path in (place / "translations" / "merged").glob("*/translate_0.jsonl"):
-        lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(lines[:-1]))
+        *lines, cut = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines) + (last and last % json.dumps(json.loads(cut)["sentence"]).encode()))
+        (path.parent / "SHA256SUMS").unlink()  # it would be an edited file
     result = evaluate(place, "--model_card", place / "merged", "--allow_partial")
     assert "its card is unchanged" in result.stderr and not scores(read(place / "merged"))
 

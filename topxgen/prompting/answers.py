@@ -102,7 +102,7 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     type, and what `source` does not have: quotation marks, brackets, a JSON object, \\boxed{}, the number of a list's only item.
     "" for an object, boxes or a list in which it is not clear what the translation is, and for thoughts or excuses alone.
     """
-    text = _behind_thoughts(_content(text, source, target), source, target)
+    text = _behind_thoughts(content(text, source, target), source, target)
     line = _first_line(_lines_of_translation(text, source, target))
     for fence in _FENCE_MARKS:
         line = line.removeprefix(fence).removesuffix(fence).strip()
@@ -167,7 +167,7 @@ def behind_last_label(lines: list[str], source: str, target: str) -> str | None:
     return None
 
 
-def _content(text: str, source: str, target: str) -> str:
+def content(text: str, source: str = "", target: str = "") -> str:
     """What holds the translation: an answer without thoughts, marks of a chat template, a tag, box or fence around it; "" if it
     calls a tool."""
     text = without_thoughts(text)
