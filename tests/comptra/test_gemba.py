@@ -12,7 +12,11 @@ from comptra.scores.metrics import METRICS, MetricSettings
 from tests.support.api_server import KEY, ApiServer
 from tests.support.evaluations import RUN, original, udhr, worse, write
 from tests.support.runs import in_process, records, script
+from tests.support.tiny_lm import give_chat_template
 from topxgen.common.errors import UsageError
+from topxgen.inference import ModelSettings
+from topxgen.inference.costs import Meter
+from topxgen.statistics import judge as topic_judge
 
 
 @pytest.mark.parametrize(
@@ -222,8 +226,6 @@ def test_what_a_judge_lacks(flags, says, tmp_path, monkeypatch):
 
 
 def test_prompts_are_files_that_users_edit(tmp_path, monkeypatch):
-    from topxgen.inference import ModelSettings
-
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     shutil.copytree(gemba.PROMPTS, tmp_path / "metrics")
     monkeypatch.setattr(gemba, "PROMPTS", tmp_path / "metrics")
@@ -244,6 +246,25 @@ def test_prompts_are_files_that_users_edit(tmp_path, monkeypatch):
         path.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(UsageError, match=re.escape(says)):
             make("gemba-mqm")
+
+
+def test_another_chat_template_is_another_judge(tiny_lm, tmp_path):
+    """Of the metric, and of data_stats.py."""
+    model = ModelSettings(str(shutil.copytree(tiny_lm, tmp_path / "judge")))
+    give_chat_template(model.model_name_or_path)
+    judge = metrics.JudgeSettings(model, "hf")
+    prompt = topic_judge.load_prompt("topic_judge")
+
+    def identities() -> list:
+        metric = METRICS["gemba-da"].load()(MetricSettings(judge=judge, cache_dir=tmp_path))
+        own = topic_judge.TopicJudge("hf", model, "chat", prompt, 5, 5, 1, tmp_path, Meter(None))
+        own.close()
+        return [metric.fingerprint, metric.signature, own.question.key]
+
+    before = identities()
+    template = tmp_path / "judge" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("[assistant]", "[model]"))
+    assert not any(old == new for old, new in zip(before, identities(), strict=True))
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """Prompt styles: raw text, or messages through the chat template."""
 
+import json
+
 from topxgen import inference
 from topxgen.common.errors import UsageError
+from topxgen.common.provenance import digest
 from topxgen.inference import ModelSettings
-from topxgen.inference.tokenizer import has_chat_template
+from topxgen.inference.tokenizer import has_chat_template, load_tokenizer
 
 Prompt = str | list[dict[str, str]]
 RAW, CHAT = "raw", "chat"
@@ -33,3 +36,11 @@ def style_of(style: str, api: str, settings: ModelSettings) -> str:
 def as_prompt(text: str, style: str) -> Prompt:
     """`text` as a message for CHAT, as it is for any other style."""
     return [{"role": "user", "content": text}] if style == CHAT else text
+
+
+def template_id(style: str, api: str, settings: ModelSettings) -> list[str]:
+    """What tells the chat template from another one of the same model, for caches of responses; [] without, or where only a server
+    knows it."""
+    if style != CHAT or api in inference.REMOTE:
+        return []
+    return [digest(json.dumps(load_tokenizer(settings).chat_template))]
