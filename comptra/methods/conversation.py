@@ -15,6 +15,7 @@ from topxgen.text.thoughts import without_thoughts
 
 THOUGHT_TOKENS = 1024  # most new tokens of an answer that is not a translation
 DEFAULT_MARKER = "Translation:"
+ALWAYS_KNOWN = ("sentence", "src", "tgt")  # placeholders
 Turns = tuple[str, ...]
 
 
@@ -35,9 +36,12 @@ class Instructions:
 
 
 def instructions(method: str, placeholders: dict[str, tuple[str, ...]], task: Task) -> Instructions:
-    """The texts of a method. Raises UsageError if one of `placeholders` is missing, or a placeholder in it."""
+    """The texts of a method. Raises UsageError if one of `placeholders` is missing, or a placeholder in it, and for unknown ones."""
     path = toml_prompts.find(prompt_files.FOLDER / "methods", method)
-    return Instructions(toml_prompts.load(path, placeholders), task)
+    texts = toml_prompts.load(path, placeholders)
+    known = {part: (*own, *ALWAYS_KNOWN) for part, own in placeholders.items()}
+    toml_prompts.refuse_unknown(path, texts, known, ("marker",))
+    return Instructions(texts, task)
 
 
 def think(task: Task, sentences: list[str], talks: list[Turns], max_new_tokens: int | None = None) -> list[str]:

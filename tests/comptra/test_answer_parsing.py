@@ -77,6 +77,7 @@ def test_the_line_behind_the_last_marker(answer, text):
         "It is a past event.\n\nTranslation (TARGET): {}",
         "I have thought about the bridge.\n\n### Improved translation\n{}",
         "{}\n\nTarget language: TARGET",
+        "{}\n\nTARGET: another sentence\n\nTARGET:",
     ],
 )
 def test_marks_and_labels_around_a_translation(answer, target):

@@ -224,9 +224,13 @@ def test_the_request_to_chat_models_is_checked_as_other_prompts_are(tmp_path, mo
         (message,) = mt_templates.chat_prompt("English", "Basque", [("{src}", "{tgt}")], "A {sentence}.")
         assert 'as {"text": 1} or {}' in message["content"] and "English: {src}\n   Basque: {tgt}" in message["content"]
         assert message["content"].endswith("English: A {sentence}.\nBasque:")
-        mt_templates._chat.cache_clear()
-        mine.write_text(text.replace("{src}: {sentence}\\n", ""), encoding="utf-8")
-        with pytest.raises(UsageError, match=r"\[chat\], request: the placeholder \{sentence\} is missing"):
-            mt_templates.chat_prompt("English", "Basque", [], "A.")
+        for new, what in (
+            ("", r"the placeholder \{sentence\} is missing"),
+            ("{number}: {sentence}\\n", r"unknown placeholder \{number\}"),
+        ):
+            mt_templates._chat.cache_clear()
+            mine.write_text(text.replace("{src}: {sentence}\\n", new), encoding="utf-8")
+            with pytest.raises(UsageError, match=rf"\[chat\], request: {what}"):
+                mt_templates.chat_prompt("English", "Basque", [], "A.")
     finally:
         mt_templates._chat.cache_clear()

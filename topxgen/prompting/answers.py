@@ -157,13 +157,13 @@ def _behind_thoughts(text: str, source: str, target: str) -> str:
 
 
 def behind_last_label(lines: list[str], source: str, target: str) -> str | None:
-    """What follows the last "Translation:" or "Solution"; None without one (or if `source` may have it)."""
+    """What follows the last "Translation:" or "Solution"; None if nothing does, as at the end of a repeated prompt, without one, or if
+    `source` may have it."""
     for number in reversed(range(len(lines))):
         line = re.sub(rf"(?i)\A{_STEP}", "", lines[number])
         rest = behind_label(line, source, target)
-        is_fact = is_label(rest or "", target)  # "Target language: Basque"
-        if rest is not None and not is_fact and (answer := "\n".join([rest, *lines[number + 1 :]]).strip()):
-            return answer
+        if rest is not None and not is_label(rest, target):  # "Target language: Basque" is a fact
+            return "\n".join([rest, *lines[number + 1 :]]).strip() or None
     return None
 
 

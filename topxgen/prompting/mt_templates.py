@@ -12,7 +12,7 @@ from pathlib import Path
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
-from topxgen.prompting.toml_prompts import fill
+from topxgen.prompting.toml_prompts import fill, refuse_unknown
 from topxgen.text import languages
 
 FILE = Path(__file__).with_name("mt_templates.toml")
@@ -133,6 +133,9 @@ def _chat() -> dict[str, str]:
         for place in places:
             if f"{{{place}}}" not in row[part]:
                 raise UsageError(f"{FILE}, [chat], {part}: the placeholder {{{place}}} is missing")
+    more = {"examples": ("count",), "example": ("number",)}
+    known = {part: (*places, *more.get(part, ()), "src", "tgt") for part, places in CHAT_PARTS.items()}
+    refuse_unknown(f"{FILE}, [chat]", row, known)
     return row
 
 

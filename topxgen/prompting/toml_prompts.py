@@ -45,7 +45,7 @@ def load(path: Path, required: dict[str, tuple[str, ...]]) -> dict:
 
 
 def refuse_unknown(
-    path: Path, parts: dict, placeholders: dict[str, Collection[str]], others: Collection[str] = ()
+    path: Path | str, parts: dict, placeholders: dict[str, Collection[str]], others: Collection[str] = ()
 ) -> None:
     """Raise UsageError for a key that is neither a text of `placeholders` nor one of `others`, and for a placeholder that a text is
     not filled with: a misspelt one would be sent as it is."""
