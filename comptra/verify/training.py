@@ -3,6 +3,7 @@
 import argparse
 import io
 from contextlib import redirect_stderr
+from itertools import zip_longest
 from pathlib import Path
 
 from comptra.tables.model_card import load
@@ -79,12 +80,16 @@ def _check_weights(audit: Audit, path: Path, manifest: dict) -> None:
 
 
 def _check_run(audit: Audit, path: Path, manifest: dict) -> None:
-    """Steps and the best score, by the log."""
+    """Steps and the best score, by the log, which the last checkpoint has, too."""
     log = path.with_name("train_log.jsonl")
     history = list(read_jsonl(log))
     if not history:
         return audit.problem(log, f"is missing or empty, and {path.name} is of a finished run")
     audit.equal(path, "steps", manifest["steps"], max(entry["step"] for entry in history))
+    for newest in checkpoints.all_checkpoints(path.parent)[-1:]:
+        kept = audit.json(newest / checkpoints.STATE_FILE)["log_history"]
+        for number, (entry, own) in enumerate(zip_longest(history[: len(kept)], kept), start=1):
+            audit.equal(log, f"line {number} by {newest.name}", entry, own, "scores")
     best = path.parent / manifest["best_checkpoint"]
     step = checkpoints.step_of(best)
     if (claimed := manifest.get("best_metric")) is not None:

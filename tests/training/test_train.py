@@ -68,6 +68,12 @@ def test_edited_claims_of_a_run_are_found(finished, tmp_path):
         ("manifest_train.json", '"best_metric": ', '"best_metric": 1', "best_metric by train_log.jsonl: claimed 1"),
         ("manifest_train.json", '"steps": 14', '"steps": 15', "steps: claimed 15, is 14"),
         ("manifest_train.json", '"train_pairs": 46', '"train_pairs": 47', "data.train_pairs: claimed 47, is 46"),
+        (
+            "train_log.jsonl",
+            '"learning_rate": ',
+            '"learning_rate": 1',
+            "train_log.jsonl: line 2 by checkpoint-14.learning_rate: claimed 1",
+        ),
         ("README.md", "\n| loss | ", "\n| loss | 1", "README.md: the table of the held-out set"),
         ("tokenizer.json", "{", "{ ", f"tokenizer.json: the file of {best}"),
     ):
