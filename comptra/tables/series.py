@@ -48,11 +48,14 @@ def panels(report: dict) -> list[Panel]:
     common = os.path.commonpath([folder for folder, _ in trainings]) if len(trainings) > 1 else ""
     for dataset in dict.fromkeys(group["dataset"] for group in report["groups"]):
         groups = [group for group in report["groups"] if group["dataset"] == dataset]
+        directions = [(group["src"], group["tgt"]) for group in groups]
         for name in metric_names(groups):
             series: dict[tuple, Series] = {}
             baselines: dict[str, float] = {}
             for group in groups:
                 direction = f"{group['src']} to {group['tgt']}"
+                if directions.count((group["src"], group["tgt"])) > 1:  # as its first 100 sentences and all of them
+                    direction += f" ({group['sentences']:,} sentences)"
                 for row in group["systems"]:
                     value = row["scores"].get(name) or {}
                     if (score := finite(value.get("score"))) is None:

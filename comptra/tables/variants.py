@@ -1,6 +1,7 @@
 """Variants of several seeds on the same test sets: their scores, and the tables that show them (scripts/compare.py)."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def score(
             for system in systems:  # one test set may be translated in two ways
                 way = seen[system.test] = seen.get(system.test, -1) + 1
                 tests.setdefault((*system.test, way), {}).setdefault(name, []).append(system)
+    ways: dict[tuple, Counter[str]] = {}
+    for (*test, _), by_variant in tests.items():
+        ways.setdefault(tuple(test), Counter()).update(by_variant.keys())
+    for (src, tgt, *_), counts in ways.items():
+        if len({*counts.values()}) > 1:
+            shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise UsageError(
+                f"a test set from {src} into {tgt} is translated in different numbers of ways ({shown}), so that which of them to compare is "
+                "not known: give each variant as many entries of main"
+            )
     for by_variant in tests.values():
         for name, systems in by_variant.items():
             if len(systems) != len(variants[name]):

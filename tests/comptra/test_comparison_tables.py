@@ -157,3 +157,5 @@ def test_both_ways_of_a_variant_are_scored_and_each_needs_all_seeds(tmp_path):
     assert (first["empty"], first["unanswered"]) == (2, 1) and (second["empty"], second["unanswered"]) == (0, 0)
     with pytest.raises(UsageError, match="one has translations from English into Basque of 1 of 2 seeds"):
         tables.score({"one": [seeds[0], seeds[1][:1]]}, None, args)
+    with pytest.raises(UsageError, match=r"different numbers of ways \(one 2, two 1\)"):
+        tables.score({"one": seeds, "two": [own[1:] for own in seeds]}, None, args)

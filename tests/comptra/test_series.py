@@ -33,6 +33,18 @@ def test_points_are_in_the_order_of_steps_with_intervals():
     }
 
 
+def test_parts_of_a_test_set_have_baselines_of_their_own():
+    groups = []
+    for count, score in ((100, 20), (1012, 30)):
+        rows = [
+            system("zero-shot", "English", "Igbo", {"chrf": value(score)}),
+            *checkpoints("o/a", "Igbo", {1: 1.0, 2: 2.0}),
+        ]
+        groups.append(group("English", "Igbo", rows, ["chrf"], sentences=count, sources_digest=str(count)))
+    (panel,) = series.panels(report(*groups))
+    assert [panel.baselines[one.direction] for one in panel.series] == [20, 30]
+
+
 def test_trainings_and_directions_are_lines_of_their_own():
     rows = [*checkpoints("o/a/t", "Igbo", {1: 1.0, 2: 2.0}), *checkpoints("o/b/t", "Igbo", {1: 3.0, 2: None, 3: 4.0})]
     made = report(
