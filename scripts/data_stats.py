@@ -195,13 +195,13 @@ def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], tuple[list[
     log = args.output_dir / ENGINE_LOG
     model = ModelSettings.from_args(args, model_name_or_path=args.judge_model_name_or_path, engine_log=log)
     inference.check(args.inference_api, model)
-    prompt_style = style.style_of(args.prompt_style, args.inference_api, model)
+    prompt_style = style.style_and_template(args.prompt_style, args.inference_api, model)
     meter = Meter(Prices.of(args.prices), args.budget)
 
     def ask(corpora: list[Corpus]) -> tuple[list[dict | None], dict]:
         with OutputLock(args.output_dir):
-            asked = (args.inference_api, model, prompt_style, prompt, args.max_new_tokens, args.judge_sample, args.seed)
-            topic_judge = judge.TopicJudge(*asked, args.output_dir, meter)
+            asked, numbers = (*prompt_style, prompt), (args.max_new_tokens, args.judge_sample, args.seed)
+            topic_judge = judge.TopicJudge(args.inference_api, model, *asked, *numbers, args.output_dir, meter)
             try:
                 judged = topic_judge.judge(corpora)
             finally:

@@ -28,7 +28,7 @@ from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting import toml_prompts
-from topxgen.prompting.style import CHAT, as_prompt, style_of, template_id
+from topxgen.prompting.style import CHAT, as_prompt, style_and_template
 from topxgen.text.languages import Language
 from topxgen.text.thoughts import without_thoughts
 
@@ -134,19 +134,18 @@ class Gemba:
         self._judge = replace(judge, model=replace(judge.model, engine_log=self._folder / ENGINE_LOG))
         with _flags_named():
             inference.check(judge.inference_api, judge.model)
-            self._style = style_of(judge.prompt_style, judge.inference_api, judge.model)
+            self._style, template = style_and_template(judge.prompt_style, judge.inference_api, judge.model)
             self._meter = Meter(Prices.of(judge.prices), judge.budget)
         weights = weights_id(judge.model.model_name_or_path)  # of a folder, whose model may be trained again
         name = judge.model.model_name_or_path
         options = inference.engine_options(judge.model)
         self._model = [judge.inference_api, judge.model.base_url, name, judge.model.dtype, weights]
-        template = template_id(self._style, judge.inference_api, judge.model)
-        self._model += filter(None, [options, *template])
+        self._model += filter(None, [options, *template.values()])
         decided = [self._model, self._style, judge.max_new_tokens, self._prompts]
         self._asked = digest(json.dumps(decided))
         self.fingerprint = f"{self._asked}-{READING}"
         self.signature = (
-            f"{self.title}|judge:{name_with_weights(name)}|api:{judge.inference_api}|style:{'-'.join([self._style, *template])}"
+            f"{self.title}|judge:{name_with_weights(name)}|api:{judge.inference_api}|style:{'-'.join([self._style, *template.values()])}"
             f"|tokens:{judge.max_new_tokens}|prompts:{digest(json.dumps(self._prompts))[:8]}"
         )
         self._sampler = LazySampler(lambda: inference.load(self._judge.inference_api, self._judge.model))

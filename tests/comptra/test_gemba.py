@@ -16,6 +16,7 @@ from tests.support.tiny_lm import give_chat_template
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings
 from topxgen.inference.costs import Meter
+from topxgen.prompting.style import style_and_template
 from topxgen.statistics import judge as topic_judge
 
 
@@ -257,7 +258,8 @@ def test_another_chat_template_is_another_judge(tiny_lm, tmp_path):
 
     def identities() -> list:
         metric = METRICS["gemba-da"].load()(MetricSettings(judge=judge, cache_dir=tmp_path))
-        own = topic_judge.TopicJudge("hf", model, "chat", prompt, 5, 5, 1, tmp_path, Meter(None))
+        asked = style_and_template("chat", "hf", model)
+        own = topic_judge.TopicJudge("hf", model, *asked, prompt, 5, 5, 1, tmp_path, Meter(None))
         own.close()
         return [metric.fingerprint, metric.signature, own.question.key]
 

@@ -76,13 +76,23 @@ def test_a_translation_model_that_was_replaced_in_its_folder_is_another_one(fold
     assert "holds results of other settings (nllb_weights was" in translate(folder, *flags, check=2).stderr
 
 
-@pytest.mark.parametrize("stage", ["generate", "translate"])
-def test_an_llm_that_was_replaced_in_its_folder_is_another_one(folder, tiny_lm, tmp_path, stage):
+@pytest.mark.parametrize("stage, code", [("generate", 3), ("translate", 0)])  # it writes no numbered texts
+def test_an_llm_that_was_replaced_in_its_folder_is_another_one(folder, tiny_lm, tmp_path, stage, code):
+    """Also one that sees its prompts in another chat template."""
     model = other_weights(Path(tiny_lm), tmp_path / "lm")
+    template, turns = (
+        model / "chat_template.jinja",
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}",
+    )
+    template.write_text(turns)
     flags = ("--inference_api", "hf", "--model_name_or_path", model, "--stages", stage, "--demonstration_pool", "udhr")
     flags += ("--number_of_demonstrations", 1, "--seed_topics_path", TOPICS, "--number_of_icl_demonstrations", 0)
-    flags += ("--number_of_instructions", 4, "--max_new_tokens", 8, "--temperature", 1)
-    translate(folder, *flags)
+    flags += ("--number_of_instructions", 4, "--max_new_tokens", 8, "--temperature", 1, "--request_batch_size", 1)
+    translate(folder, *flags, check=code)
+    template.write_text(f"{turns}[assistant]")
+    assert "holds results of other settings (chat_template_digest was" in translate(folder, *flags, check=2).stderr
+    template.write_text(turns)
+    translate(folder, *flags, check=code)
     replace_weights(model)
     assert "holds results of other settings (model_weights was" in translate(folder, *flags, check=2).stderr
 

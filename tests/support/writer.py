@@ -33,16 +33,17 @@ class Writer(ApiServer):
 
 
 def answer(path: str, body: dict, _) -> dict:
-    rng = random.Random(digest(body))
-    if "Translate this sentence" in body["messages"][-1]["content"]:
-        text = rng.choice(ENGLISH).rstrip(".;,") + "."
-    else:
-        language = "Hausa" if "Hausa" in body["messages"][-1]["content"] else "Basque"
-        text = "\n".join(f"{i}. " + " ".join(rng.sample(TEXTS[language], 3)) for i in (1, 2))
-    message = {"role": "assistant", "content": text}
+    rng, prompt, choices = random.Random(digest(body)), body["messages"][-1]["content"], []
+    for index in range(body.get("n", 1)):
+        if "Translate this sentence" in prompt:
+            text = rng.choice(ENGLISH).rstrip(".;,") + "."
+        else:
+            language = "Hausa" if "Hausa" in prompt else "Basque"
+            text = "\n".join(f"{i}. " + " ".join(rng.sample(TEXTS[language], 3)) for i in (1, 2))
+        message = {"role": "assistant", "content": text}
+        choices.append({"index": index, "finish_reason": "stop", "message": message})
     usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
-    return {"id": "x", "object": "o", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+    return {"id": "x", "object": "o", "created": 1, "model": body["model"], "choices": choices, "usage": usage}
 
 
 def serve(monkeypatch) -> None:

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from os.path import expanduser
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +14,9 @@ from topxgen.common.errors import Unreachable, UsageError, unknown_choice
 from topxgen.common.lines import split_lines
 from topxgen.common.provenance import digest
 from topxgen.generation.parsing import PARSERS
-from topxgen.inference.tokenizer import has_chat_template
+from topxgen.inference.tokenizer import chat_template
 from topxgen.prompting import toml_prompts
+from topxgen.prompting.style import template_setting
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class Template:
     parts: dict[str, str]
     digest: str
     fill_part: Callable[..., str]
+    chat_template: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the setting of the model's own, if it renders the prompts
 
     def fill(
         self, *, language: str, topic: str, n: int, paragraphs: list[tuple[str, str]], sentences: list[str]
@@ -99,6 +103,7 @@ class PassagesTemplate:
     passage: str
     prompt: str
     digest: str
+    chat_template: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ends_with_number(self) -> bool:
@@ -154,20 +159,21 @@ def for_model(config, load: Callable[[str], Loaded], chat: str, completion: str)
                 f"--prompt_template {chat}"
             )
         return template
-    is_chat = True  # APIs: chat models, unless the user says otherwise
+    is_chat, setting = True, {}  # APIs: chat models, unless the user says otherwise
     if args.inference_api not in inference.REMOTE:
         try:
-            is_chat = has_chat_template(config.model_settings())
+            own = chat_template(config.model_settings())
+            is_chat, setting = bool(own), template_setting(own) if own else {}
         except Unreachable as error:
             only_in_a_dry_run(args, error)
     if template is None:
-        return load(chat if is_chat else completion)
-    if not is_chat:
+        template = load(chat if is_chat else completion)
+    elif not is_chat:
         raise UsageError(
             f"{template.path} is for chat models, but {args.tokenizer_name_or_path or args.model_name_or_path} has no chat "
             f"template: pass --prompt_template {completion}, or the instruction-tuned model"
         )
-    return template
+    return replace(template, chat_template=setting)
 
 
 def only_in_a_dry_run(args, error: Unreachable) -> None:

@@ -60,11 +60,11 @@ def replace_missing_padding(tokenizer, config) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def has_chat_template(settings: ModelSettings) -> bool:
-    """Whether the model's tokenizer has a chat template. Raises UsageError for one that fails, has no end, or leaves messages out."""
+def chat_template(settings: ModelSettings) -> str | dict[str, str] | None:
+    """The chat template of the model's tokenizer, or several by name. Raises UsageError for one that fails, has no end, or leaves messages out."""
     tokenizer = load_tokenizer(settings)
     if not tokenizer.chat_template:
-        return False
+        return None
     soft, hard = limits = resource.getrlimit(resource.RLIMIT_AS)
     with open("/proc/self/statm", encoding="ascii") as file:
         room = int(file.read().split()[0]) * resource.getpagesize() + TEMPLATE_BYTES
@@ -76,7 +76,7 @@ def has_chat_template(settings: ModelSettings) -> bool:
             resource.setrlimit(resource.RLIMIT_AS, limits)
         if "Kaixo" not in text or len(text) > TEMPLATE_CHARS:
             raise ValueError(f"it writes {len(text):,} characters for the message 'Kaixo', {text[:60]!r} ...")
-    return True
+    return tokenizer.chat_template
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from topxgen.inference.costs import Meter
 from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.inference.response_cache import CachedSampler, read_responses, request_id
 from topxgen.prompting import toml_prompts
-from topxgen.prompting.style import CHAT, as_prompt, template_id
+from topxgen.prompting.style import CHAT, as_prompt
 from topxgen.statistics.corpus import Corpus
 from topxgen.text.thoughts import without_thoughts
 
@@ -98,6 +98,7 @@ class TopicJudge:
     inference_api: str
     model: ModelSettings
     style: str
+    chat_template: dict[str, str]  # the setting of a local one
     prompt: dict[str, str]
     max_new_tokens: int
     sample: int
@@ -111,8 +112,7 @@ class TopicJudge:
             refuse_stand_in(path)
             self.meter.add_files(STAGE, [path])
         weights = weights_id(self.model.model_name_or_path)  # of a folder, whose model may be trained again
-        model = [self.inference_api, self.model.model_name_or_path, weights]
-        model += template_id(self.style, self.inference_api, self.model)
+        model = [self.inference_api, self.model.model_name_or_path, weights, *self.chat_template.values()]
         key = [*model, *filter(None, [inference.engine_options(self.model)]), self.max_new_tokens, self.prompt["stop"]]
         template = self.prompt["chat" if self.style == CHAT else "completion"]
         self.question = Question(key, self.style, template, self.sample, self.seed)

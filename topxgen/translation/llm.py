@@ -13,7 +13,7 @@ from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting.answers import chat_answer, clean_answer, is_cut
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
 from topxgen.prompting.one_line import Candidates, one_line_answers
-from topxgen.prompting.style import CHAT, RAW, style_of
+from topxgen.prompting.style import CHAT, RAW, style_and_template
 from topxgen.retrieval import Retriever
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
@@ -50,7 +50,9 @@ class LLM(WithCandidates):
                 f"--number_of_candidates {count} is more than --num_beams {settings.num_beams}: pass as many beams, or 1 to sample"
             )
         inference.check(settings.inference_api, settings.model, self._sampling(count))
-        self._style = style_of(settings.prompt_style, settings.inference_api, settings.model)
+        self._style, self._chat_template = style_and_template(
+            settings.prompt_style, settings.inference_api, self._model
+        )
         get_template(settings.template_key, "English", "French")  # raises if it does not exist
         if self._style == CHAT and settings.template_key != "11":
             logger.info(
@@ -117,6 +119,7 @@ class LLM(WithCandidates):
             "prompt_digest": request_id(prompt),
             **{f"demonstrations_digest {name}": request_id(pairs) for (name, _), (pairs, _) in self._pools.items()},
             "prompt_style": self._style,
+            **self._chat_template,
             "template_key": str(self._settings.template_key),
             "number_of_demonstrations": self._settings.number_of_demonstrations,
             "demonstration_pool": self._settings.demonstration_pool,

@@ -91,6 +91,7 @@ class KNNInstruct(Pipeline):
         )
         self.settings = {
             "prompt_template_digest": template.digest,
+            **template.chat_template,
             **{f"example_sentences_digest {name}": digest(texts) for name, texts in seeds.items()},
             "number_of_icl_demonstrations": args.number_of_icl_demonstrations,
         }

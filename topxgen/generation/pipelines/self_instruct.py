@@ -51,6 +51,7 @@ class SelfInstruct(Pipeline):
         )
         self.settings = {
             "prompt_template_digest": template.digest,
+            **template.chat_template,
             **{f"example_sentences_digest {name}": digest(seeds) for name, seeds in self._seeds.items()},
             "number_of_icl_demonstrations": shown,
             "number_of_icl_synthetic_demonstrations": synthetic,

@@ -50,6 +50,7 @@ class TopXGen(Pipeline):
         )
         self.settings = {
             "prompt_template_digest": template.digest,
+            **template.chat_template,
             "topics_digest": digest(topics),
             "example_paragraphs_digest": digest([name + text for name, texts in self._paragraphs.items() for text in texts]),
             **{f"example_sentences_digest {name}": digest(texts) for name, texts in self._sentences.items() if texts},
