@@ -41,8 +41,8 @@ def answer(path: str, body: dict, _) -> dict:
         text = "\n".join(f"{i}. " + " ".join(rng.sample(TEXTS[language], 3)) for i in (1, 2))
     message = {"role": "assistant", "content": text}
     usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
-    return {"id": "x", "object": "o", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}] * body.get("n", 1)
+    return {"id": "x", "object": "o", "created": 1, "model": body["model"], "choices": choices, "usage": usage}
 
 
 def serve(monkeypatch) -> None:
