@@ -54,7 +54,7 @@ class OpenAISampler(RemoteSampler):
         # vLLM's server takes what a request leaves out from the model's generation_config.json, llama.cpp's has defaults of
         # its own.
         self._sends_neutral = None if self._is_openai else True
-        self._separates_thoughts = False
+        self._separates_thoughts = self._gives_several = False
         self._asked: dict[str, asyncio.Future] = {}  # what the server was asked once
         if not self._is_openai:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
@@ -166,7 +166,8 @@ class OpenAISampler(RemoteSampler):
                 reasons.append(reason)
         if not texts and not refusals:
             raise MalformedResponse("no choices")
-        if len(response.choices) == 1 < self._n(settings) and not self._succeeded:
+        self._gives_several |= len(response.choices) > 1
+        if texts and self._n(settings) > 1 and not self._gives_several:
             raise UsageError(
                 f"{self.provider} ignores n: it gave 1 of {self._n(settings)} responses to a prompt; pass 1 as --num_return_sequences "
                 "(--number_of_candidates), or choose another server"
