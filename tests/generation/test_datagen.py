@@ -435,16 +435,15 @@ def test_a_key_is_never_written(tiny_lm, tmp_path, datagen_here):
 
 def test_filters_and_a_pipeline_of_ones_own(tiny_lm, tmp_path, datagen_here):
     """Rejects and the funnel name the filter; settings keep other filters out of the directory."""
-    (tmp_path / "mine.py").write_text(
-        "from topxgen.generation.pipelines.topxgen import TopXGen\n\n"
+    (mine := tmp_path / "mine.py").write_text(
+        "from topxgen.generation.pipelines.topxgen import TopXGen\n"
+        "from topxgen.text.near_duplicates import PrefixIndex as Mine\n\n"
         "def odd(text, language):\n    return f'{len(text)} characters' if len(text) % 2 else None\n\n"
         "class OneMore(TopXGen):\n"
         "    def parse(self, response):\n"
         "        return [text + '.' for text in super().parse(response) or []] or None\n"
     )
-    own = (
-        "--data_generation_pipeline", f"{tmp_path / 'mine.py'}:OneMore", "--filters", f"{tmp_path / 'mine.py'}:odd", "binary",
-    )  # fmt: skip
+    own = f"--data_generation_pipeline {mine}:OneMore --filters {mine}:odd binary --dedup_prefilter {mine}:Mine".split()
     arguments = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 8, "--stages", "generate")
     result = datagen_here(*arguments, *own)
     kept, rejects = records(tmp_path / "out" / "Basque.jsonl"), records(tmp_path / "out" / "Basque_rejects.jsonl")
@@ -455,10 +454,11 @@ def test_filters_and_a_pipeline_of_ones_own(tiny_lm, tmp_path, datagen_here):
     assert re.search(rf"after odd +\d+ +-{len(odd)}\n", result.stdout)
     refused = datagen_here(*arguments, *own[:2])
     assert refused.returncode == 2 and "filters was ['" in refused.stderr
-    with open(tmp_path / "mine.py", "a") as file:
+    with open(mine, "a") as file:
         file.write("# edited\n")
     refused = datagen_here(*arguments, *own)
-    assert refused.returncode == 2 and re.search("pipeline_code was .*; filters_code was ", refused.stderr)
+    assert refused.returncode == 2
+    assert re.search("pipeline_code was .*; filters_code was .*; dedup_prefilter_code was ", refused.stderr)
     assert "older versions left out of a _code what your own code imports" in refused.stderr
 
 

@@ -255,7 +255,8 @@ class GenerationConfig:
             cleaning = {"filters": self.filter_names}
             cleaning |= {flag: getattr(args, flag) for flag in ("threshold", "rouge_tokenizer", "dedup_prefilter")}
             sources = {f"paragraphs {name}": source.fingerprint for name, source in self.sources.items()}
-            return {"pipeline": "paragraphs", **cleaning, **provenance.code_of(filters=self.filter_names), **sources}
+            own_code = provenance.code_of(filters=self.filter_names, dedup_prefilter=[args.dedup_prefilter])
+            return {"pipeline": "paragraphs", **cleaning, **own_code, **sources}
         sampling = self.sampling_settings()
         return {
             "pipeline": args.data_generation_pipeline,
@@ -266,7 +267,10 @@ class GenerationConfig:
             **{flag: getattr(args, flag) for flag in GENERATE_FLAGS},
             "filters": self.filter_names,
             **provenance.code_of(
-                pipeline=[args.data_generation_pipeline], filters=self.filter_names, inference_api=[args.inference_api]
+                pipeline=[args.data_generation_pipeline],
+                filters=self.filter_names,
+                dedup_prefilter=[args.dedup_prefilter],
+                inference_api=[args.inference_api],
             ),
             **self.pipeline.settings,
             **vars(sampling),
