@@ -339,7 +339,8 @@ def test_a_finished_language_is_no_reason_to_leave_failures_of_another(tmp_path,
 
 
 def emptied(response: dict, value) -> dict:
-    response["choices"][0]["message"]["content"] = value
+    for choice in response["choices"]:
+        choice["message"]["content"] = value
     return response
 
 
