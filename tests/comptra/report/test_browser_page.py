@@ -8,6 +8,8 @@ import pytest
 from tests.support import pages, synthetic_run
 from tests.support.browser import Browser
 
+pytestmark = pytest.mark.medium  # some seconds each
+
 NAMES = ("Basque", "Urdu", "Nepali", "N'ko", "Amharic")
 
 
@@ -52,7 +54,6 @@ def test_the_page_is_usable_before_all_of_it_is_rendered(browser, page):
     assert not first and any(others), "sections below the first wait to be seen"
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     "size, theme",
     [
@@ -171,7 +172,6 @@ def test_print_has_all_sections_and_no_menu(shown, tmp_path):
     assert len(shown.all("#pairs .printed tbody tr")) == 25  # the first rows, not room for all
 
 
-@pytest.mark.medium
 def test_print_cuts_no_table(shown):
     """On A4 less its margins: nothing is wider than the paper or scrolls, and tables behind a click are there."""
     shown.size(718, 1000)

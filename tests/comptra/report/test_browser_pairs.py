@@ -14,6 +14,8 @@ from topxgen.runs.folders import find
 from topxgen.runs.rows import paragraphs, rows, texts
 from topxgen.text import languages
 
+pytestmark = pytest.mark.medium  # some seconds each
+
 NAMES = ("Basque", "Urdu", "Nepali", "N'ko")
 SEARCHED = (
     ("Straße eta ΟΔΟΣ, İstanbul ere bai hemen dago.", "A street with a naïve café, here."),

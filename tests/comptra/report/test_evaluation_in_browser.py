@@ -10,6 +10,8 @@ from tests.support.browser import Browser
 from tests.support.evaluations import RUN, settings, udhr, worse, write
 from tests.support.runs import in_process, records
 
+pytestmark = pytest.mark.medium  # some seconds each
+
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked=1'> abc\u202edef"
 NAME = "5_shot_seed_122_llm_vanilla_None_0_0"
 PAIR = f"?group=udhr-English-Basque&a=base/{NAME}&b=good/{NAME}"
