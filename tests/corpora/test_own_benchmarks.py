@@ -26,12 +26,15 @@ from topxgen.text import languages
         ("mine.jsonl", '{"translation": {"eng_Latn": "One.", "eus_Latn": ["Bat.", "Bi."]}}\n', {"mine.jsonl (eus_Latn)": ["Bat.", "Bi."]}),
         ("Basque.json", '[{"text": "Bat."}, {"text": "Bi."}]', {"Basque.json (text)": ["Bat.", "Bi."]}),
         ("Basque.json", '["Bat."]', {"Basque.json": ["Bat."]}),
+        ("mine.csv", "Basque,Basque\nBat.,Bi.\n", {"mine.csv (Basque)": ["Bat."], "mine.csv (Basque 2)": ["Bi."]}),
+        ("mine.json", '{"Basque": "Bat.", "more": {"Basque": "Bi."}}', {"mine.json (Basque)": ["Bat.", "Bi."]}),
     ],
 )  # fmt: skip
 def test_own_files(tmp_path, file, content, splits):
     path = write(tmp_path / file, content)
     loaded = load(str(path), BASQUE, tmp_path)
     assert by_name(loaded) == splits
+    assert all(len(set(split.ids)) == len(split.ids) for split in loaded)
     assert all(split.language == "Basque" and split.benchmark == split.source == str(path) for split in loaded)
 
 

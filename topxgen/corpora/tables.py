@@ -429,11 +429,14 @@ def arrow_rows(table) -> list[dict]:
 
 def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[Column]:
     """All strings of numbered objects, however deep in lists and objects, by the innermost key. `nulls`: see read_columns."""
-    columns: dict[str, list[tuple[str, str]]] = {}
+    columns: dict[str, dict[str, str]] = {}
 
     def collect(label: str, place: str, value: object) -> None:
         if isinstance(value, str) or (nulls and value is None):
-            columns.setdefault(label, []).append((place, value or ""))
+            column = columns.setdefault(label, {})
+            while place in column:  # the key is in another object, too
+                place += ".1"
+            column[place] = value or ""
         elif isinstance(value, dict):
             for key, inner in value.items():
                 collect(str(key), place, inner)
@@ -443,4 +446,4 @@ def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[
 
     for number, row in rows:
         collect("", str(number), row)
-    return list(columns.items())
+    return [(label, list(texts.items())) for label, texts in columns.items()]
