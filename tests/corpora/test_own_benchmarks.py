@@ -312,6 +312,7 @@ def test_the_longest_name_counts(tmp_path):
         ("mine.jsonl", '{"n": 1}\n', "mine.jsonl is empty"),
         ("mine.json", "{", "mine.json is not JSON"),
         ("mine.csv", 'Bat.\n"Bi.\n', "mine.csv, line 2: unexpected end of data"),
+        ("mine.csv", "Bat.\rBi.\nHiru.\n", "mine.csv, line 1: a CR is in a cell that is not quoted; quote the cell"),
         ("mine.parquet", "PAR", "cannot read"),
         ("mine.tsv", "\t\n\t\n", "mine.tsv is empty"),
     ],

@@ -294,7 +294,10 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield first, row
             first = reader.line_num + 1  # a quoted cell may span several lines
     except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
+        what = "a CR is in a cell that is not quoted" if "new-line" in str(error) else error
+        raise UsageError(
+            f"{path}, line {reader.line_num}: {what}; quote the cell, or convert the file to .jsonl"
+        ) from None
 
 
 def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
