@@ -48,6 +48,15 @@ def test_pairs_without_their_paragraph_stay_with_a_warning(folder, tiny_nllb, ca
     assert "has the pairs of 2 paragraphs, such as a1, that" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["Hausa-000001.0", "Hausa-native-1.0"])
+def test_paragraphs_of_another_language_are_refused(folder, tiny_nllb, name):
+    """As with --output_filenames in another order than before."""
+    write(folder / "a.jsonl", [{"text": TEXTS[0], "id": name}])
+    (folder / "Hausa_rejects.jsonl").touch()
+    result = translate(folder, "--use_nllb", "--nllb_name_or_path", tiny_nllb, "--output_filenames", "a", check=2)
+    assert "a.jsonl has paragraphs of Hausa, not of Basque" in result.stderr
+
+
 def other_weights(model: Path, folder: Path) -> Path:
     """A copy of a model, as it may be trained further in its place."""
     import torch

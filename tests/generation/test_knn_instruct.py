@@ -342,6 +342,9 @@ def test_numbers_of_texts_are_limits(seeds, tmp_path):
     assert [len(records(tmp_path / "each" / f"{name}.jsonl")) for name in ("Basque", "Hausa")] == [5, 16]
     assert len(records(tmp_path / "each" / "Hausa_2.jsonl")) == 9  # of a round that was not finished
     assert not (tmp_path / "each" / "Basque_2.jsonl").exists() or not records(tmp_path / "each" / "Basque_2.jsonl")
+    whole = finished(tmp_path / "each")
+    datagen(*command(seeds, tmp_path / "each", "--number_of_instructions_per_language", 5, 3, **both))
+    assert finished(tmp_path / "each") == whole, "a smaller number takes no texts out of the files of the rounds"
 
 
 def test_paragraphs_that_came_with_the_file_take_no_place(seeds, tmp_path):

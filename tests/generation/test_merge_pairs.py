@@ -62,6 +62,8 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     assert len(expected) == 3 and all(expected.values())
 
     words, given = command(server, split, *LATER, *scored), server.given.total()
+    estimate = datagen(*words, "--num_shards", 3, "--shard_index", 0, "--dry_run").stdout
+    assert "  14 to 168 sentences" in estimate, "14 of the 40 paragraphs"
     for index in (0, 2):
         datagen(*words, "--num_shards", 3, "--shard_index", index)
     said = merge(split, check=3).stderr

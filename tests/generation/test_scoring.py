@@ -84,7 +84,11 @@ def test_a_kill_between_the_scores_and_their_manifest_leaves_no_scores_file(scor
         assert score(tmp_path / "cut").returncode == 130
     assert (tmp_path / "cut" / "t" / "Basque_scores.jsonl").exists()
     assert score(tmp_path / "cut").returncode == 0
-    assert state(tmp_path / "cut") == (whole := state(tmp_path / "whole")) and whole[2] == 1, "one text was truncated"
+    whole = state(tmp_path / "whole")
+    assert state(tmp_path / "cut") == whole and whole[2] == 1, "one text was truncated"
+    path = tmp_path / "cut" / "t" / "Basque_translate.jsonl"
+    path.write_text(path.read_text() + json.dumps(whole[0][3] | {"id": "new", "scores": None}) + "\n")
+    assert score(tmp_path / "cut").returncode == 0 and state(tmp_path / "cut")[2] == 2, "what was scored before counts"
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class TranslationRecord(TypedDict, total=False):
     pieces: list[int] | None  # the name of segments in older versions
     truncated: list[bool] | None
     scorer: str | None
+    truncated_by_scorer: int | None  # texts of the records that were scored together; with the first of them
 
 
 class RejectRecord(TypedDict, total=False):

@@ -80,6 +80,9 @@ def _first_stage(config: GenerationConfig, tokenizer, say: Callable[[str], None]
     """(the paragraphs of all later stages, the estimate of the generate stage, if it is one of this run)."""
     kept = kept_on_disk(config)
     if "generate" not in config.args.stages:
+        if config.shard is not None:  # its part of the merged paragraphs is written when it begins
+            whole = kept_on_disk(config, config.whole)
+            kept |= {name: config.shard.share(whole[name]) for name in config.languages if not kept[name]}
         return kept.total(), []
     wanted, estimate = _generation(config, kept, tokenizer, say) if config.prompts else _native(config, kept, say)
     return kept.total() + wanted, [estimate]

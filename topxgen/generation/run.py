@@ -54,13 +54,14 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     yield lambda: _check_output(config)
     yield lambda: distributed.check(args.distributed)
     yield lambda: hub.require(config.needs())
+    if args.stages != ["score"]:
+        yield lambda: _check_origin(config)
     if "generate" in args.stages:
         yield lambda: config.filters
         if config.prompts:
             yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
         else:
             yield config.generate_settings  # reads the sources
-        yield lambda: _check_origin(config)
         if args.rouge_tokenizer == "rouge_score" and args.threshold < 1:
             for language in (language for language in languages if language.script != "Latn"):
                 text = f"--rouge_tokenizer rouge_score reads a-z and 0-9 alone: near-duplicates in {language.name} are not found"
@@ -193,8 +194,10 @@ def take_paragraphs(config: GenerationConfig) -> bool:
     return complete
 
 
-def kept_on_disk(config: GenerationConfig) -> Counter:
-    return Counter({name: sum(1 for _ in read_jsonl(config.layout.paragraphs(name))) for name in config.languages})
+def kept_on_disk(config: GenerationConfig, layout: Layout | None = None) -> Counter:
+    """Paragraphs by language. `layout`: if not the run's own."""
+    layout = layout or config.layout
+    return Counter({name: sum(1 for _ in read_jsonl(layout.paragraphs(name))) for name in config.languages})
 
 
 def generate(config: GenerationConfig) -> bool:
@@ -265,12 +268,20 @@ def _closing(model) -> Iterator[None]:
 
 
 def _check_origin(config: GenerationConfig) -> None:
-    """Generated paragraphs belong to the responses beside them: without these, the ids of new ones would be taken."""
-    if config.layout.settings("generate").exists():
-        return
+    """Raise UsageError for paragraphs of another language, to which --output_filenames in another order leads, and for generated ones
+    without the responses that they belong to: the ids of new ones would be taken."""
+    layout = config.layout
+    is_lost = "generate" in config.args.stages and not layout.settings("generate").exists()
     for name in config.languages:
-        path = config.layout.paragraphs(name)
-        if any(is_generated(str(record.get("id", "")), name) for record in read_jsonl(path)):
+        path = layout.paragraphs(name)
+        records = read_jsonl(path, on_cut=lambda _: None)  # which a kill leaves, and which is repaired later
+        ids = {str(record.get("id", "")).rpartition("-")[0] for record in records}
+        for other in sorted(one.removesuffix("-native") for one in ids):
+            if other != name and layout.rejects(other).exists():
+                raise UsageError(
+                    f"{path} has paragraphs of {other}, not of {name}: pass --languages and --output_filenames in their earlier order"
+                )
+        if is_lost and any(is_generated(f"{one}-", name) for one in ids):
             raise UsageError(
                 f"{path} has paragraphs of another run (by their ids), but that run's settings and answers are missing: "
                 'copy its whole directory, or remove the "id" of each line to start from these paragraphs'
@@ -416,7 +427,6 @@ def score(config: GenerationConfig) -> None:
         logger.warning(f"{counted(truncated, 'text')} longer than the scorer reads, and scored by the beginning")
     write_manifests(layout, "score", started, config.args.seed, settings, results, config.languages)
     for name in config.languages:
-        # It has the count of truncated texts until the manifest has it.
         layout.score_cache(name).unlink(missing_ok=True)
     pairs, scored = (sum(count[key] for count in counts.values()) for key in ("pairs", "scored"))
     logger.info(f"score: {counted(scored, 'pair')} with a score")

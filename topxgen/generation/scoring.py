@@ -289,7 +289,7 @@ def score(config, source: Language, progress: Progress) -> None:
     layout, target, scorer = config.layout, config.target_language, config.scorer
     path = layout.translations(source.name)
     cache = ResponseCache(layout.score_cache(source.name), schema=ScoreRecord)
-    scores: dict[str, list] = {}
+    scores: dict[str, tuple[list, int]] = {}  # with how many texts of its block were truncated, at the first record
     version = _id(config.scorer_version)
     waiting: deque[dict[str, str]] = deque()  # blocks that are being scored: the digests of their records by id
 
@@ -303,7 +303,7 @@ def score(config, source: Language, progress: Progress) -> None:
             }
             saved = {record_id: cache.get(record_id) or {} for record_id in digests}
             if all((saved[key].get("scorer"), saved[key].get("pairs")) == (scorer.id, digests[key]) for key in digests):
-                scores.update({record_id: record["scores"] for record_id, record in saved.items()})
+                scores.update({key: (one["scores"], one.get("truncated", 0)) for key, one in saved.items()})
                 progress.update(len(block))
             else:
                 waiting.append(digests)
@@ -312,11 +312,10 @@ def score(config, source: Language, progress: Progress) -> None:
     for values, truncated in score_lists(scorer, lists(), source, target):
         digests = waiting.popleft()
         for (record_id, pairs), record_scores in zip(digests.items(), values, strict=True):
-            # How many texts were truncated is noted with the first record of the block.
+            scores[record_id] = record_scores, truncated
             counted, truncated = {"truncated": truncated} if truncated else {}, 0
             line = {"id": record_id, "pairs": pairs, "scorer": scorer.id, "version": version, "scores": record_scores}
             cache.add(line | counted)
-            scores[record_id] = record_scores
         cache.sync()
         progress.update(len(digests))
     cache.close()
@@ -326,16 +325,18 @@ def score(config, source: Language, progress: Progress) -> None:
 
 def truncated_texts(layout: Layout, language: str) -> dict[str, int]:
     """How many texts were too long for the scorer, for the manifest; {} if nothing has been scored since it was written."""
-    path = layout.score_cache(language)
-    if not path.exists():
+    if not layout.score_cache(language).exists():
         return {}
-    latest = {record["id"]: record.get("truncated", 0) for record in read_jsonl(path, ScoreRecord)}
-    return {"truncated_texts": sum(latest.values())}
+    records = read_jsonl(layout.translations(language), TranslationRecord)
+    return {"truncated_texts": sum(record.get("truncated_by_scorer") or 0 for record in records)}
 
 
-def _with_scores(path: Path, scores: dict[str, list], scorer_id: str) -> Iterator[str]:
+def _with_scores(path: Path, scores: dict[str, tuple[list, int]], scorer_id: str) -> Iterator[str]:
     """The lines of the translations file with the new scores."""
     for record_id, record in with_ids(read_jsonl(path, TranslationRecord), "sentence"):
         if record_id in scores and _is_unscored(record, scorer_id):
-            record["scores"], record["scorer"] = scores[record_id], scorer_id
+            record["scores"], truncated = scores[record_id]
+            record["scorer"] = scorer_id
+            record.pop("truncated_by_scorer", None)
+            record |= {"truncated_by_scorer": truncated} if truncated else {}
         yield to_line(record)

@@ -186,8 +186,7 @@ class KNNInstruct(Pipeline):
         """The vectors of what a round brought, which is over; they and its texts are on the disk before anything uses them."""
         texts = self._pools[name].rounds[number]
         path = self._layout.round_texts(name, number)
-        earlier = read_jsonl(path, ParagraphRecord, "remove it: it is made again") if number else ()
-        if number and (not path.exists() or [record["text"] for record in earlier] != texts):
+        if number and (not path.exists() or self._written(name, number) != texts):
             write_atomic(path, (to_line({"text": text}) for text in texts))
         vectors = self._read_vectors(name, number)
         if vectors is None:
@@ -211,5 +210,12 @@ class KNNInstruct(Pipeline):
 
     def finish(self) -> None:
         for name, pool in self._pools.items():
-            for number in range(len(pool.rounds)):
-                self._vectors(name, number)
+            for number, texts in enumerate(pool.rounds):
+                if len(self._written(name, number)) <= len(texts):  # more: by a larger --number_of_instructions before
+                    self._vectors(name, number)
+
+    def _written(self, name: str, number: int) -> list[str]:
+        """The texts in the file of a round."""
+        path = self._layout.round_texts(name, number)
+        records = read_jsonl(path, ParagraphRecord, "remove it: it is made again") if number else ()
+        return [record["text"] for record in records]
