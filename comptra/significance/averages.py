@@ -1,6 +1,6 @@
 """Scores over languages: means, wins and losses against the baseline, and whether the mean differs from the baseline's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from comptra.scores.systems import System, system_names
@@ -17,31 +17,62 @@ def names_of(groups: Sequence[Sequence[System]]) -> dict[str, str]:
     return system_names([(str(one.folder), one.settings) for one in systems] for systems in groups)
 
 
+def wholes(groups: Sequence[dict]) -> list[dict]:
+    """The groups that count in means: not those of fewer sentences of a test set than others, as of unfinished runs."""
+    largest = _largest(groups)
+    return [group for group in groups if group["sentences"] == largest[_test_set(group)]]
+
+
+def _largest(groups: Iterable[dict]) -> dict[tuple, int]:
+    """How many sentences of each test set there are at most."""
+    found: dict[tuple, int] = {}
+    for group in groups:
+        found[_test_set(group)] = max(group["sentences"], found.get(_test_set(group), 0))
+    return found
+
+
+def _test_set(group: dict) -> tuple:
+    """What groups of one test set have in common; phrases, whose texts no benchmark has, are one by their number."""
+    test = (group.get("test_set") or {}).get("test", {})
+    digests = [test.get(side, {}).get("sha256") for side in ("sources", "references")]
+    return group["dataset"], group["src"], group["tgt"], *(digests if all(digests) else [group["sentences"]])
+
+
+def _described(systems: Sequence[System]) -> dict:
+    """The group of a report, as far as means need it."""
+    first, dataset = systems[0], "/".join(dict.fromkeys(one.dataset for one in systems))
+    facts = {"src": first.src.name, "tgt": first.tgt.name, "sentences": len(first.sentences)}
+    return {"dataset": dataset, "test_set": first.facts, **facts}
+
+
 class Averages:
     """Collects the trials of each group, of which it keeps the sums only, for the test of the means.
 
-    The mean of a system is over the groups (directions of one data set) in which all of its systems have a score. A trial swaps
+    The mean of a system is over the groups of `wholes` (directions of one data set) in which all of its systems have a score. A trial swaps
     the same segments in all groups of equal size: benchmarks have the same sentences in all languages, and a system that
     misreads one may do so in each.
     """
 
     def __init__(self, groups: Sequence[Sequence[System]]):
         self._names = names_of(groups)
+        self._largest = _largest(map(_described, groups))
         self._differences: dict[tuple, tuple] = {}  # by (data set, scope, metric, system): groups; sums of both
         self._systems: dict[tuple, dict[str, None]] = {}  # by (data set, scope)
-        for systems in groups:
-            dataset = "/".join(dict.fromkeys(one.dataset for one in systems))
-            for scope in scopes(systems[0].src.name, systems[0].tgt.name):
+        for systems, group in zip(groups, map(_described, groups), strict=True):
+            for scope in scopes(group["src"], group["tgt"]) if self._counts(group) else ():
                 names = (self._names[str(one.folder)] for one in systems)
-                self._systems.setdefault((dataset, scope), {}).update(dict.fromkeys(names))
+                self._systems.setdefault((group["dataset"], scope), {}).update(dict.fromkeys(names))
 
     def add(self, group: dict, metric: str, system: dict, observed: float, drawn: "np.ndarray") -> None:
         """The difference of a system of `group` from its baseline, and those of the trials."""
-        for scope in scopes(group["src"], group["tgt"]):
+        for scope in scopes(group["src"], group["tgt"]) if self._counts(group) else ():
             if self._has_all(group, scope, metric):
                 key = group["dataset"], scope, metric, self._names[system["path"]]
                 groups, difference, differences = self._differences.get(key, (0, 0.0, 0.0))
                 self._differences[key] = groups + 1, difference + observed, differences + drawn
+
+    def _counts(self, group: dict) -> bool:
+        return group["sentences"] == self._largest[_test_set(group)]
 
     def _has_all(self, group: dict, scope: str, metric: str) -> bool:
         return set(self._systems[group["dataset"], scope]) <= self._scores(group, metric).keys()
@@ -57,7 +88,7 @@ class Averages:
         found = []
         for dataset, scope in self._systems:
             of_dataset = [
-                (group, scopes(group["src"], group["tgt"])) for group in groups if group["dataset"] == dataset
+                (group, scopes(group["src"], group["tgt"])) for group in wholes(groups) if group["dataset"] == dataset
             ]
             own = [group for group, its_scopes in of_dataset if scope in its_scopes]
             is_all_there_is = scope == "all" and any(

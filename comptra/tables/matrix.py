@@ -17,7 +17,7 @@ from comptra.scores.columns import COLUMNS, columns_of
 from comptra.scores.reliability import VALIDATED
 from comptra.scores.systems import name_without_direction, system_names
 from comptra.significance import ALPHA
-from comptra.significance.averages import ENGLISH
+from comptra.significance.averages import ENGLISH, wholes
 from comptra.tables import BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, reliability_of, title_of
 
 LEADING = "chrf"
@@ -189,8 +189,13 @@ def _ranked(cells: dict[str, Cell], scores: dict[str, float], info: MetricInfo) 
 
 
 def _scored(groups: Sequence[dict], name: str) -> list[dict]:
-    """The directions in which a system has a score: means are over these."""
+    """The directions in which a system has a score."""
     return [group for group in groups if any(row["scores"].get(name) for row in group["systems"])]
+
+
+def _averaged(groups: Sequence[dict], name: str) -> list[dict]:
+    """Those that means are over."""
+    return _scored(wholes(groups), name)
 
 
 def _averages(report: dict, name: str, dataset: str, scope: str) -> dict:
@@ -209,7 +214,7 @@ def _wins(averages: dict) -> Columns:
 def _means(groups: Sequence[dict], name: str, systems: Systems, averages: dict) -> dict[str, Cell]:
     """The column of means over directions. A system that lacks some has (n of N) behind its mean, and is not ranked; means that
     are over other directions than those of the summary have no mark of significance."""
-    groups = _scored(groups, name)
+    groups = _averaged(groups, name)
     cells, scores = {}, {}
     for key in systems.columns:
         found, marks = [], set()
@@ -269,7 +274,7 @@ def _metric_table(
     """One metric: a column for each direction, their mean, and in how many a system is better and worse than the baseline."""
     groups = [group for group in groups if name in group["titles"]]
     columns = dict(zip(_headings(groups), (_scores(group, name, systems) for group in groups), strict=True))
-    if (count := len(_scored(groups, name))) > 1:
+    if (count := len(_averaged(groups, name))) > 1:
         averages = _averages(report, name, groups[0]["dataset"], scope)
         columns[f"mean of {count}"] = _means(groups, name, systems, averages)
         columns |= _wins(averages)
@@ -305,7 +310,7 @@ def _means_table(classes: Sequence[tuple[str, list[dict]]], systems: Systems, re
         title = next(metric_info(group, name).title for group in groups if name in group["titles"])
         for direction, own in [*classes, ("all", groups)]:
             averages = _averages(report, name, groups[0]["dataset"], SCOPES.get(direction, direction))
-            if (count := len(_scored(own, name))) > 1:  # that of one direction is in its own table
+            if (count := len(_averaged(own, name))) > 1:  # that of one direction is in its own table
                 columns[f"{title} {direction} ({count})"] = _means(own, name, systems, averages)
         columns |= {f"{title} {heading}": column for heading, column in _wins(averages).items()}
         notes += _mixed(groups, name, title)
@@ -412,7 +417,7 @@ def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]
 
 
 def _mixed(groups: Sequence[dict], name: str, title: str) -> list[str]:
-    signatures = {group["signatures"].get(name) for group in _scored(groups, name)}
+    signatures = {group["signatures"].get(name) for group in _averaged(groups, name)}
     several = f"{title}: the mean is over scores of different signatures, which are not comparable"
     return [several] if len(signatures) > 1 else []
 

@@ -147,7 +147,7 @@ def _check_means(audit: Audit, path: Path, report: dict) -> None:
     names = matrix.names_of(groups)
     for entry in report.get("summary", ()):
         of_systems = []
-        for group in groups:
+        for group in averages.wholes(groups):
             scopes = averages.scopes(group["src"], group["tgt"])
             if group["dataset"] == entry["dataset"] and entry["direction"] in scopes:
                 scores = {names[row["path"]]: row["scores"].get(entry["metric"]) for row in group["systems"]}
@@ -166,7 +166,8 @@ def _max_samples(group: dict, folders: list[Path]) -> int | None:
     translations = folders[0] / f"translate_{group['step']}.jsonl"
     refuse_stand_in(translations)
     lines = translations.read_bytes().count(b"\n")
-    return group["sentences"] if lines > group["sentences"] else None
+    of_test_set = (group.get("test_set") or {}).get("test", {}).get("pairs")  # an unfinished run has fewer lines
+    return group["sentences"] if lines > group["sentences"] else of_test_set
 
 
 def near_equal(audit: Audit, path: Path, what: str, claimed: Any, found: Any, kind: str = "counts") -> None:

@@ -204,14 +204,18 @@ def test_a_worse_system_is_not_marked_as_a_better_one(score, tmp_path):
 
 
 def test_means_over_directions_and_parts_of_a_test_set_are_computed_again(tmp_path, score):
-    for tgt, share in (("Basque", 0.2), ("Hausa", 0.5)):
+    for model, tgt, lines in (("m", "Basque", None), ("m", "Hausa", None), ("unfinished", "Basque", 5)):
         test = udhr(tgt=tgt)
-        folder = tmp_path / "m" / RUN.format("English", tgt)
-        write(folder, test.sources, worse(test.references, share))
+        folder = tmp_path / model / RUN.format("English", tgt)
+        write(folder, test.sources[:lines], worse(test.references, 0.2)[:lines])
         (folder / "settings_translate.json").write_text(json.dumps(settings(tgt=tgt)))
     report = tmp_path / "scores.json"
-    code, *_ = score(tmp_path / "m", "--metrics", "chrf", "--max_samples", 9, "--trials", 20, "--json", report)
+    code, *_ = score(
+        tmp_path, "--metrics", "chrf", "--max_samples", 9, "--trials", 20, "--allow_partial", "--json", report
+    )
     assert code == 0
+    (summary,) = json.loads(report.read_text())["summary"]
+    assert len(summary["systems"]) == 1 and summary["groups"] == summary["of"] == 2
     audit = verify(tmp_path)
     assert not audit.problems and not audit.unchecked
     report.write_text(report.read_text().replace('"mean": ', '"mean": 1', 1))

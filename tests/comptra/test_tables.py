@@ -290,6 +290,9 @@ def test_two_test_sets_of_one_direction_are_two_columns():
     other = group("English", "Igbo", copy.deepcopy(rows), ["chrf"], sentences=100)
     table = matrix.tables(report(group("English", "Igbo", rows, ["chrf"]), other))[0]
     assert table.header[1:] == ["Igbo (1012)", "Igbo (100)", "mean of 2"]
+    digests = {"test": {"sources": {"sha256": "1"}, "references": {"sha256": "2"}}}
+    parts = [group("English", "Igbo", copy.deepcopy(rows), ["chrf"], sentences=n, test_set=digests) for n in (9, 5)]
+    assert matrix.tables(report(*parts))[0].header[1:] == ["Igbo (9)", "Igbo (5)"]
     three = report(*(group("English", "Igbo", copy.deepcopy(rows), ["chrf"]) for _ in range(3)))
     assert len(set(matrix.tables(three)[0].header)) == 5
 

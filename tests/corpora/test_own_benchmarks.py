@@ -26,12 +26,15 @@ from topxgen.text import languages
         ("mine.jsonl", '{"translation": {"eng_Latn": "One.", "eus_Latn": ["Bat.", "Bi."]}}\n', {"mine.jsonl (eus_Latn)": ["Bat.", "Bi."]}),
         ("Basque.json", '[{"text": "Bat."}, {"text": "Bi."}]', {"Basque.json (text)": ["Bat.", "Bi."]}),
         ("Basque.json", '["Bat."]', {"Basque.json": ["Bat."]}),
+        ("mine.csv", "Basque,Basque\nBat.,Bi.\n", {"mine.csv (Basque)": ["Bat."], "mine.csv (Basque 2)": ["Bi."]}),
+        ("mine.json", '{"Basque": "Bat.", "more": {"Basque": "Bi."}}', {"mine.json (Basque)": ["Bat.", "Bi."]}),
     ],
 )  # fmt: skip
 def test_own_files(tmp_path, file, content, splits):
     path = write(tmp_path / file, content)
     loaded = load(str(path), BASQUE, tmp_path)
     assert by_name(loaded) == splits
+    assert all(len(set(split.ids)) == len(split.ids) for split in loaded)
     assert all(split.language == "Basque" and split.benchmark == split.source == str(path) for split in loaded)
 
 
@@ -309,6 +312,7 @@ def test_the_longest_name_counts(tmp_path):
         ("mine.jsonl", '{"n": 1}\n', "mine.jsonl is empty"),
         ("mine.json", "{", "mine.json is not JSON"),
         ("mine.csv", 'Bat.\n"Bi.\n', "mine.csv, line 2: unexpected end of data"),
+        ("mine.csv", "Bat.\rBi.\nHiru.\n", "mine.csv, line 1: a CR is in a cell that is not quoted; quote the cell"),
         ("mine.parquet", "PAR", "cannot read"),
         ("mine.tsv", "\t\n\t\n", "mine.tsv is empty"),
     ],

@@ -446,8 +446,11 @@ def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Langua
             parts = own_benchmarks.file_parts(path, cut, mapping, known)
         for part in parts:
             title = config or part.name
+            named: Counter[str] = Counter()  # labels can be equal
             for label, rows in tables.columns_in(language, part.columns, part.where, mapping, title, known):
-                split = f"{part.name} ({label})" if label else part.name
+                named[label] += 1
+                number = f" {named[label]}" if named[label] > 1 else ""
+                split = f"{part.name} ({label}{number})" if label else part.name
                 splits.append(Split(name, split, language.name, *map(list, zip(*rows, strict=True)), part.source))
         return splits
 

@@ -294,7 +294,10 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield first, row
             first = reader.line_num + 1  # a quoted cell may span several lines
     except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
+        what = "a CR is in a cell that is not quoted" if "new-line" in str(error) else error
+        raise UsageError(
+            f"{path}, line {reader.line_num}: {what}; quote the cell, or convert the file to .jsonl"
+        ) from None
 
 
 def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -429,11 +432,14 @@ def arrow_rows(table) -> list[dict]:
 
 def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[Column]:
     """All strings of numbered objects, however deep in lists and objects, by the innermost key. `nulls`: see read_columns."""
-    columns: dict[str, list[tuple[str, str]]] = {}
+    columns: dict[str, dict[str, str]] = {}
 
     def collect(label: str, place: str, value: object) -> None:
         if isinstance(value, str) or (nulls and value is None):
-            columns.setdefault(label, []).append((place, value or ""))
+            column = columns.setdefault(label, {})
+            while place in column:  # the key is in another object, too
+                place += ".1"
+            column[place] = value or ""
         elif isinstance(value, dict):
             for key, inner in value.items():
                 collect(str(key), place, inner)
@@ -443,4 +449,4 @@ def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[
 
     for number, row in rows:
         collect("", str(number), row)
-    return list(columns.items())
+    return [(label, list(texts.items())) for label, texts in columns.items()]
