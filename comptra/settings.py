@@ -66,6 +66,7 @@ def run_settings(config: EvaluationConfig, model: Model) -> dict:
         "model": _identity(model.path),
         "base_model": _identity(model.base),
         "weights": _weights(model),
+        **provenance.config_of(base_model=model.base, adapter=model.adapter, tokenizer=args.tokenizer_name_or_path),
         **_model_flag(config, "tokenizer_name_or_path"),
         "prompt_style": config.style.get(model.path),
         "template_key": Path(config.template(model).key).name,  # a file is recorded by its texts

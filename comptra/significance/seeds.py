@@ -62,7 +62,7 @@ def _equal_letters(texts: Sequence[str]) -> int:
 
 def _key(system: System) -> tuple[Any, tuple[int | None, int | None]]:
     """What is equal for the runs of one system, and the seeds of this one."""
-    settings = {name: value for name, value in system.settings.items() if name not in _NO_RESULT}
+    settings = {name: value for name, value in system.settings.items() if not _is_no_result(name)}
     if not settings:  # of the original code
         return str(system.folder), (None, None)
     seed = settings.pop("seed", None)
@@ -72,6 +72,11 @@ def _key(system: System) -> tuple[Any, tuple[int | None, int | None]]:
     training_seed, trained = training
     settings = {name: value for name, value in settings.items() if name not in _OF_THE_WEIGHTS}
     return repr((sorted(settings.items()), trained)), (training_seed, seed)
+
+
+def _is_no_result(name: str) -> bool:
+    """Digests of configurations, which older versions lack, are of models that other settings name."""
+    return name in _NO_RESULT or name.endswith("_config")
 
 
 def _training_of(folder: Path) -> tuple[int | None, Any] | None:
@@ -96,5 +101,6 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
         return None
     seed = settings.pop("seed", None)
     settings.pop("data", None)  # the digest of what the seed has drawn
+    settings = {name: value for name, value in settings.items() if not _is_no_result(name)}
     files = {name: part.get("sha256") for name, part in facts.get("languages", {}).items()}
     return seed, (sorted(settings.items()), sorted(files.items()), model.name if is_checkpoint else best_by)

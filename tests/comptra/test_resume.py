@@ -375,6 +375,11 @@ def test_a_retrained_model_is_another(main_here, tiny_lm, tmp_path):
     shutil.copytree(tiny_lm, model)
     flags = ("--model_name_or_path", model, "--output_dir", tmp_path / "out", "--max_samples", 1)
     assert main_here(*flags).returncode == 0
+    tokenizer = (model / "tokenizer.json").read_text()
+    (model / "tokenizer.json").write_text(tokenizer + " ")
+    result = main_here(*flags)
+    assert result.returncode == 2 and "base_model_config was" in result.stderr
+    (model / "tokenizer.json").write_text(tokenizer)
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)

@@ -102,6 +102,11 @@ def test_an_llm_that_was_replaced_in_its_folder_is_another_one(folder, tiny_lm, 
     assert "holds results of other settings (chat_template_digest was" in translate(folder, *flags, check=2).stderr
     template.write_text(turns)
     translate(folder, *flags, check=code)
+    for name in ("config.json", "tokenizer.json"):
+        (before := model / name).rename(model / "before")
+        before.write_text((model / "before").read_text() + " ")
+        assert "holds results of other settings (model_config was" in translate(folder, *flags, check=2).stderr
+        (model / "before").rename(before)
     replace_weights(model)
     assert "holds results of other settings (model_weights was" in translate(folder, *flags, check=2).stderr
 

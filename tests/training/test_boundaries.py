@@ -413,8 +413,11 @@ def settings(*words: str) -> dict:
     return arguments.result_settings(args, "digest")
 
 
-def test_what_decides_the_result(monkeypatch):
+def test_what_decides_the_result(monkeypatch, tmp_path):
     default = settings()
+    before = settings("--tokenizer_name_or_path", str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert settings("--tokenizer_name_or_path", str(tmp_path)) != before
     assert default["data"] == "digest" and default["effective_batch_rows"] == 16 and default["learning_rate"] == 5e-6
     assert not set(default) & set(arguments.NOT_PART_OF_THE_RESULT)
     monkeypatch.setenv("WORLD_SIZE", "2")

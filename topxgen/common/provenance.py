@@ -49,6 +49,11 @@ def hash64(text: str, signed: bool = False) -> int:
 
 # Files of trainers beside the weights, with the same suffixes.
 _NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+# Files of a model's folder that are read with the weights.
+MODEL_CONFIG = (
+    "config.json", "generation_config.json", "adapter_config.json", "tokenizer*", "*vocab*", "*tokens*.json", "merges.txt",
+    "*.model", "*.spm", "*.tiktoken", "*.py",
+)  # fmt: skip
 _SAMPLES_PER_FILE, _SAMPLE_BYTES = 256, 1 << 14
 
 
@@ -68,9 +73,21 @@ def name_with_weights(name: str) -> str:
 
 
 def weights_of(**models: str | None) -> dict[str, str]:
-    """{"{role}_weights": id} of the models in local folders, by their roles: other weights under one name are other settings."""
+    """{"{role}_weights": id} of the models in local folders, by their roles: other weights under one name are other settings, as is
+    another configuration."""
     ids = {role: weights_id(name) for role, name in models.items() if name}
-    return {f"{role}_weights": id_ for role, id_ in ids.items() if id_}
+    return {f"{role}_weights": id_ for role, id_ in ids.items() if id_} | config_of(**models)
+
+
+def config_of(**models: str | None) -> dict[str, str]:
+    """{"{role}_config": digest} of the files of models and tokenizers in local folders that decide, beside the weights, what they do: the
+    scale of an adapter, a vocabulary, code. Chat templates, which not every prompt goes through, have a setting of their own."""
+    found = {}
+    for role, name in models.items():
+        files = {file for pattern in MODEL_CONFIG for file in Path(name).glob(pattern)} if name else ()
+        if contents := [f"{file.name} {_sha256(file)}" for file in sorted(files) if file.is_file()]:
+            found[f"{role}_config"] = digest(contents)
+    return found
 
 
 def code_of(**choices: Iterable[str | None]) -> dict[str, str]:

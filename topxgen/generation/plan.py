@@ -264,6 +264,7 @@ class GenerationConfig:
             "tokenizer": args.tokenizer_name_or_path,
             "adapter": args.adapter_name_or_path,
             **provenance.weights_of(model=args.model_name_or_path, adapter=args.adapter_name_or_path),
+            **provenance.config_of(tokenizer=args.tokenizer_name_or_path),
             **{flag: getattr(args, flag) for flag in GENERATE_FLAGS},
             "filters": self.filter_names,
             **provenance.code_of(

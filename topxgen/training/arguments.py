@@ -240,6 +240,7 @@ def result_settings(args: argparse.Namespace, data_digest: str) -> dict:
     settings = provenance.result_settings(args, excluded)
     if weights := provenance.weights_id(args.model_name_or_path):
         settings["weights"] = weights
+    settings |= provenance.config_of(model=args.model_name_or_path, tokenizer=args.tokenizer_name_or_path)
     if (template := Path(expanduser(args.template_key))).is_file():  # of the user's own
         settings["template_sha256"] = checksums.sha256_of(template)
     rows = (languages.find(name, args.languages_file) for name in (args.src, *args.target_languages))

@@ -114,6 +114,7 @@ class LLM(WithCandidates):
             "tokenizer": self._model.tokenizer_name_or_path,
             "adapter": self._model.adapter_name_or_path,
             **provenance.weights_of(model=self._model.model_name_or_path, adapter=self._model.adapter_name_or_path),
+            **provenance.config_of(tokenizer=self._model.tokenizer_name_or_path),
             "dtype": self._model.dtype,
             "max_model_len": self._model.max_model_len,
             "prompt_digest": request_id(prompt),
