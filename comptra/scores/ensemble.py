@@ -7,7 +7,6 @@ metric and its relatives are marked (comptra.guard.interference): they are infla
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED
 from comptra.scores import segments
@@ -37,7 +36,8 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
             "blaser-qe, metricx-24-qe or cometkiwi"
         )
     members = [[system for system in group if "ensembled_by" not in system.settings] for group in groups]
-    for group in members:
+    pairs = [(group, own) for group, own in zip(groups, members, strict=True) if own or not any(members)]
+    for _, group in pairs:
         if len(group) != 2:
             where = f"from {group[0].src.name} into {group[0].tgt.name}" if group else "of ensembles alone"
             names = ", ".join(str(system.folder) for system in group[:4])
@@ -47,18 +47,22 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
         raise UsageError(f"--ensemble_by {name}: {failed[name]}")
     cache, metric = cache_of(args), loaded[name]
     try:
-        for group, pair in zip(groups, members, strict=True):
+        for group, pair in pairs:
             first = pair[0]
             asked = [one for system in pair for one in map(Segment, system.sentences, system.translations)]
             scores = segments.score(name, metric, asked, first.src, first.tgt, cache)
             half = len(first.sentences)
             is_second = second_is_better(scores[:half], scores[half:], row.higher_is_better)
-            made = _write(pair, is_second, {"name": name, "signature": metric.signature}, args.ensemble_dir)
-            group[:] = [system for system in group if system.folder.resolve() != made.folder.resolve()] + [made]
+            made = _write(pair, is_second, {"name": name, "signature": metric.signature}, args)
+            group[:] = [system for system in group if _members(system) != _members(made)] + [made]
     except segments.FAILURES as error:
         raise error if isinstance(error, UsageError) else UsageError(f"--ensemble_by {name}: {error}") from None
     finally:
         metric.close()
+
+
+def _members(system: System) -> tuple:
+    return system.settings.get("ensembled_by"), system.settings.get("systems", system.folder)
 
 
 def second_is_better(first: Sequence[Score], second: Sequence[Score], higher_is_better: bool) -> list[bool]:
@@ -67,10 +71,12 @@ def second_is_better(first: Sequence[Score], second: Sequence[Score], higher_is_
     return [b is not None and (a is None or sign * b > sign * a) for a, b in zip(first, second, strict=True)]
 
 
-def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: Path) -> System:
+def _write(pair: Sequence[System], is_second: list[bool], metric: dict, args: argparse.Namespace) -> System:
     first, second = pair
     names = [system.short_name for system in pair]
-    room = output / f"{file_name(metric['name'])}-{provenance.digest(names)[:8]}"
+    limits = [limit for limit in (first.settings.get("max_samples"), args.max_samples) if limit is not None]
+    test_set = first.dataset, str(min(limits, default=None))  # the same in all directions
+    room = args.ensemble_dir / f"{file_name(metric['name'])}-{provenance.digest([*names, *test_set])[:8]}"
     folder = room / f"{first.src.name}_to_{first.tgt.name}"
     chosen = [(second if takes else first) for takes in is_second]
     translations = [system.translations[i] for i, system in enumerate(chosen)]

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from comptra import evaluation_sets
 from comptra.scores import ensemble, original_flags, original_trees
-from tests.support.evaluations import udhr, worse
+from tests.support import evaluations
+from tests.support.evaluations import settings, udhr, worse
 from tests.support.main_runs import texts
 from tests.support.runs import ROOT, in_process, records
 from tests.support.tiny_metricx import build_metricx
 from topxgen.common.errors import UsageError
+from topxgen.text import languages
 
 RUN = "English_to_Basque_2_shot_seed_122_llm_vanilla_None_0_0"
 
@@ -295,6 +298,49 @@ def test_the_best_of_two_is_a_system_of_its_own(metricx, tmp_path):
     alone = in_process("comptra.evaluate", path.parent, "--metrics", "chrf", "--json", tmp_path / "alone.json")
     assert alone.returncode == 0
     assert scores(tmp_path / "alone.json")[str(path.parent)]["chrf"] == systems[name]["chrf"]["score"]
+
+
+OWN_METRIC = """from comptra.scores.metrics import Metric
+
+class Longest:
+    row = Metric("", reads=("source",), of_segments=True)
+    signature = fingerprint = "longest"
+
+    def __init__(self, settings):
+        pass
+
+    def score(self, segments, src, tgt):
+        return [float(len(segment.translation)) for segment in segments]
+
+    def close(self):
+        pass
+"""
+
+
+def test_test_sets_and_parts_of_them_have_ensembles_of_their_own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN_METRIC)
+    texts_of = evaluation_sets.load(
+        "udhr-dev", *map(languages.find, ("English", "Basque")), folder=None, max_samples=None
+    )
+    for dataset, test in (("udhr", udhr()), ("udhr-dev", texts_of)):
+        for model, share in (("a", 0.3), ("b", 0.2)):
+            more = settings(dataset, model=model)
+            evaluations.write(tmp_path / dataset / model / RUN, test.sources, worse(test.references, share), more)
+    flags = (
+        "--ensemble_by",
+        f"{tmp_path / 'own.py'}:Longest",
+        "--ensemble_dir",
+        tmp_path / "udhr",
+        "--metrics",
+        "chrf",
+    )
+    for more in ((), ("--max_samples", 9), ()):  # the last finds those of both
+        result = in_process("comptra.evaluate", tmp_path, *flags, *more, "--json", tmp_path / "s.json")
+        assert result.returncode == 0, result.stderr
+    counts = sorted(len(records(path)) for path in (tmp_path / "udhr").glob("*/English_to_Basque/*.jsonl"))
+    assert counts == [9, 9, 21, 29]
+    sizes = [len(group["systems"]) for group in json.loads((tmp_path / "s.json").read_text())["groups"]]
+    assert sorted(sizes) == [1, 1, 3, 3]
 
 
 def test_ties_and_missing_scores():
