@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from comptra.verify import Audit
-from topxgen.common.checksums import KEY
 from topxgen.common.files import read_jsonl
 from topxgen.common.provenance import digest
 from topxgen.common.records import Layout, ParagraphRecord, read_translations
 from topxgen.generation import deduplication, funnel
 from topxgen.generation.manifests import STAGES, SUMS
+from topxgen.runs.folders import layout_of
 
 _MANIFEST = re.compile(rf"manifest_({'|'.join(STAGES)})(?:_(.+))?\.json")
 
@@ -30,18 +30,9 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
             audit.attempt(folder / name, _check_vectors, audit, folder / name)
 
 
-def _layout(path: Path, stage: str, language: str, manifest: dict) -> Layout:
-    folder = path.parent
-    if stage != "generate":
-        return Layout(folder.parent, folder.name)
-    # With --output_filenames the manifest alone knows the file of the paragraphs.
-    own = re.compile(rf"{re.escape(language)}_(answers|rejects|\d+)\.jsonl")
-    texts = [name for name in manifest.get(KEY, ()) if name.endswith(".jsonl") and not own.fullmatch(name)]
-    return Layout(folder, "", {language: texts[0]} if len(texts) == 1 else {})
-
-
 def _check_counts(audit: Audit, path: Path, stage: str, language: str, manifest: dict) -> None:
-    layout = _layout(path, stage, language, manifest)
+    folder = path.parent
+    layout = layout_of(folder) if stage == "generate" else Layout(folder.parent, folder.name)
     if stage == "generate":
         found = funnel.generation_counts(layout, language)
         if (recall := manifest.get(deduplication.RECALL)) is not None:

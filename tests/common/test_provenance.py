@@ -87,3 +87,9 @@ def test_weights_id_is_of_the_contents(tmp_path):
         ids.add(provenance.weights_id(other))
     assert len(ids) >= 3 and first not in ids
     assert "" == provenance.weights_id("org/model") == provenance.weights_id(tmp_path)
+
+
+def test_of_a_flag_that_is_given_twice_the_last_counts():
+    command = ["datagen.py", "--prices", "1", "2", "--seed=3", "--prices=4", "5", "--verbose"]
+    assert provenance.values_of_flag(command, "--prices") == ["4", "5"]
+    assert provenance.values_of_flag(command, "--seed") == ["3"] and provenance.values_of_flag(command, "--x") == []

@@ -198,8 +198,10 @@ def test_files_that_vanish_end_quietly(tmp_path):
 
 
 def test_renamed_files_of_paragraphs(tmp_path):
-    command = ["datagen.py", "--languages", "Basque", "Hausa", "--output_filenames", "one", "two.jsonl", "--seed", "1"]
-    tree(tmp_path, {"manifest_generate.json": {"command": command, "counts": {}}})
+    """Of languages that were run one after the other."""
+    files = {"Basque": ["Basque_1.jsonl", "Basque_answers.jsonl", "one.jsonl"], "Hausa": ["two.jsonl"]}
+    own = {name: {"language": name, "checksums": [*names, "settings_generate.json"]} for name, names in files.items()}
+    tree(tmp_path, {f"manifest_generate_{name}.json": manifest for name, manifest in own.items()})
     assert layout_of(tmp_path).paragraphs("Hausa") == tmp_path / "two.jsonl"
     assert layout_of(tmp_path).paragraphs("Basque") == tmp_path / "one.jsonl"
     assert layout_of(tmp_path).paragraphs("Igbo") == tmp_path / "Igbo.jsonl"

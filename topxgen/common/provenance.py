@@ -298,7 +298,7 @@ def command_line(secrets: tuple[str, ...]) -> list[str]:
 
 
 def values_of_flag(command: list[str], flag: str) -> list[str]:
-    """The words behind a flag of a recorded command, also of --flag=value."""
+    """The words behind a flag of a recorded command, also of --flag=value; of one given twice the last, which argparse takes."""
     words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    behind = words[words.index(flag) + 1 :] if flag in words else []
+    behind = words[len(words) - words[::-1].index(flag) :] if flag in words else []
     return list(takewhile(lambda word: not word.startswith("--"), behind))

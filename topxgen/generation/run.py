@@ -340,7 +340,7 @@ def translate(config: GenerationConfig) -> bool:
     write_manifests(layout, "translate", started, args.seed, settings, results, config.languages)
     for name in config.languages:
         layout.candidates(name).unlink(missing_ok=True)
-    unanswered = _log_translated(config, counts)
+    unanswered = _log_translated(config, {name: result["counts"] for name, result in results.items()})
     return accepted or not unanswered
 
 

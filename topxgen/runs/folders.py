@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topxgen.common import failures, shards
+from topxgen.common import checksums, failures, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, walk
 from topxgen.common.lineage import EXPORT_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
-from topxgen.common.provenance import values_of_flag
 from topxgen.common.records import FilteredLayout, Layout, target_language_of, translations_name
 from topxgen.common.schemas import fields
 from topxgen.text import languages
@@ -323,16 +322,20 @@ def common_end(first: Path, second: Path) -> int:
 
 
 def layout_of(generation: Path) -> Layout:
-    """The files of a folder of paragraphs, also where --output_filenames named them otherwise."""
-    layout = Layout(generation, "")
-    try:
-        command = read_json(layout.manifest("generate"), _Command).get("command", [])
-    except (OSError, UsageError):
-        return layout
-    names, files = (values_of_flag(command, flag) for flag in ("--languages", "--output_filenames"))
-    if not files or len(names) != len(files):
-        return layout
-    return Layout(generation, "", {n: f"{f.removesuffix('.jsonl')}.jsonl" for n, f in zip(names, files, strict=True)})
+    """The files of a folder of paragraphs, also where --output_filenames named them otherwise: their manifests alone know."""
+    named = {}
+    for path in generation.glob("manifest_generate_*.json"):
+        try:
+            manifest = read_json(path, _Generated)
+        except (OSError, UsageError):
+            continue
+        language = manifest.get("language", "")
+        own = re.compile(rf"{re.escape(language)}_(answers|rejects|\d+)\.jsonl")
+        texts = [
+            name for name in manifest.get(checksums.KEY, ()) if name.endswith(".jsonl") and not own.fullmatch(name)
+        ]
+        named |= {language: texts[0]} if len(texts) == 1 else {}
+    return Layout(generation, "", named)
 
 
-_Command = fields(command=list[str])
+_Generated = fields(language=str, checksums=list[str])
