@@ -1,7 +1,9 @@
 """Parse LLM responses: a translation after a marker, the items of a list."""
 
+import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from topxgen.common.lines import split_lines
 from topxgen.prompting.answers import behind_last_label, content, cut_repetition, unwrapped
@@ -45,11 +47,15 @@ def _first_line(bodies: Iterable[str], source: str, target: str) -> str:
 
 
 def list_items(text: str) -> list[str]:
-    """The items of the first list in `text`, numbered or with dashes, one per line, without repetition at their ends.
+    """The items of the first list in `text`, numbered or with dashes, one per line, or in JSON, without repetition at their ends.
 
     A list that starts again at 1 is another one. If no line is marked as an item, each line is one.
     """
-    lines = [line for line in split_lines(content(text)) if line.strip()]
+    text = content(text)
+    with suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(text), list):
+            return list(filter(None, (_plain(item) for item in found if isinstance(item, str))))
+    lines = [line for line in split_lines(text) if line.strip()]
     matches = list(filter(None, map(_ITEM.match, lines)))
     if len(matches) <= 1:  # the whole list may be on one line
         lines = [part for line in lines for part in _INLINE.split(line)]

@@ -199,7 +199,7 @@ def _own_side(path: Path, language: Language, other: Language, roles: tuple[str,
         chosen = tables.columns_in(language, columns, str(source), mapping)
     elif source.suffix.lower() in TABLE_SUFFIXES:
         chosen = [column for column in columns if language_of(column[0], known) == language.flores]
-        chosen = chosen or [column for column in columns if column[0].strip() in roles]
+        chosen = chosen or [column for column in columns if column[0].strip().casefold() in roles]
     else:
         chosen = columns
     if len(chosen) != 1:

@@ -53,6 +53,8 @@ def test_translation(text, translation):
         ('1. "bat"\n2. "bi" hiru\n3. «lau”', ["bat", '"bi" hiru', "«lau”"]),
         ("१. bat\n२. bi", ["bat", "bi"]),
         ("Only one:\n1. bat", ["bat"]),
+        ('```json\n["bat",\n "bi"]\n```', ["bat", "bi"]),
+        ("[" * 100_000, ["[" * 100_000]),
     ],
 )
 def test_list_items(text, items):

@@ -257,6 +257,7 @@ def test_a_file_in_another_language_is_warned_of(tmp_path, caplog):
     [
         ("t.tsv", ["Basque\tENGLISH\tnote", "Bat.\tOne.\tx", "Bi.\tTwo.\t"]),
         ("t.csv", ["eng_Latn,eus_Latn", "One.,Bat.", '"Two.",Bi.']),
+        ("t.csv", ["id,Source,Ref", "1,One.,Bat.", "2,Two.,Bi."]),
         ("t.jsonl", ['{"source": "One.", "target": "Bat."}', "", '{"target": "Bi.", "source": "Two."}']),
         ("t.jsonl", ['{"sentence": "One.", "translation": "Bat."}', '{"sentence": "Two.", "translation": "Bi."}']),
         (
@@ -274,8 +275,9 @@ def test_tables_of_the_users_own(tmp_path, name, lines):
     assert (mixed.sources, mixed.references) == (found.sources, found.references)
 
 
-def test_columns_of_the_users_own_by_a_mapping(tmp_path):
-    path = write(tmp_path / "t.tsv", "1\tOne.\tBat.", "2\tTwo.\tBi.")
+@pytest.mark.parametrize("header", [(), ("n\tSource\tTarget",), ("n\ten\teu",)], ids=str)
+def test_columns_of_the_users_own_by_a_mapping(header, tmp_path):
+    path = write(tmp_path / "t.tsv", *header, "1\tOne.\tBat.", "2\tTwo.\tBi.")
     sides = Path(f"{path}:English=2,Basque=3"), Path(f"{path}:Basque=3")
     loaded = load("files", test_files=sides)
     assert (loaded.sources, loaded.references) == (["One.", "Two."], ["Bat.", "Bi."])

@@ -47,6 +47,7 @@ def test_own_files(tmp_path, file, content, splits):
         ("mine.csv", '"Bat,\nbi.",One.\nHiru.,Two.\n', "English=2,Basque=1", {"mine.csv (column 1)": ["Bat,\nbi.", "Hiru."]}, {"mine.csv (column 2)": ["One.", "Two."]}),
         ("mine.tsv", "\tOne.\tBat.\n", " Basque = 3 , English = 2 ", {"mine.tsv (column 3)": ["Bat."]}, {"mine.tsv (column 2)": ["One."]}),
         ("mine.tsv", "Basque\tEnglish\nOne.\tBat.\n", "Basque=2,English=1", {"mine.tsv (English)": ["Bat."]}, {"mine.tsv (Basque)": ["One."]}),
+        ("mine.csv", "id,EN,eu\n1,One.,Bat.\n", "English=2,Basque=3", {"mine.csv (eu)": ["Bat."]}, {"mine.csv (EN)": ["One."]}),
         ("mine.csv", "src,tgt,by\nOne.,Bat.,me\n", "Basque=tgt,English=src", {"mine.csv (tgt)": ["Bat."]}, {"mine.csv (src)": ["One."]}),
         ("mine.tsv", "a:1\tb\nBat.\tBi.\n", "Basque=a:1,Basque=b", {"mine.tsv (a:1)": ["Bat."], "mine.tsv (b)": ["Bi."]}, None),
         ("mine.json", '{"data": [{"context": "Bat.", "en": "One.", "qas": [{"q": "Bi?"}]}]}', "Basque=context,Basque=q,English=en",

@@ -141,6 +141,9 @@ def test_a_template_of_the_users_own(tmp_path, monkeypatch):
     template = get_template("mine.toml", "English", "Basque")
     assert template.get_prompt([("a", "b")], "c") == "a\tb\nc\t" and template.stops == ("\n",)
     assert template.name == "short"
+    path.write_text('prefix = ""\nmiddle = "="\nsuffix = "\\n- "')
+    os.utime(path, (1, 1))
+    assert get_template("mine.toml", "English", "Basque").stops == ("\n-",), "hyphens of words end nothing"
 
 
 @pytest.mark.parametrize(

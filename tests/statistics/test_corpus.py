@@ -101,6 +101,13 @@ def test_native_text_is_what_benchmarks_takes(tmp_path):
     assert news.paragraphs == ["Egun on.", "Arratsalde on. Gabon."] and news.pairs is None
 
 
+def test_native_text_has_one_translation_of_each_sentence(tmp_path):
+    for code in ("fra", "fra-CA"):
+        (tmp_path / f"newstest2019-ref.{code}.txt").write_text("".join(f"Le {code} {i}.\n" for i in range(1997)))
+    (french,) = read_all(["ntrex"], Sources(("French",), benchmark_dir=tmp_path))
+    assert len(french.paragraphs) == 1997 and french.paragraphs[-1] == "Le fra 1996."
+
+
 def test_a_folder_that_is_given_twice_counts_once(run_folder, caplog):
     caplog.set_level("INFO", "topxgen")
     again = [str(run_folder), f"{run_folder}/.", str(run_folder / "nllb")]

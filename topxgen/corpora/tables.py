@@ -13,8 +13,8 @@ MAPPING names the language of each column:
     my.txt:Basque                         a source of one column
 
 Languages are English names or FLORES codes. A language may be given several columns; columns that are not mapped are
-ignored. With column numbers, the first row is text, unless it is a header as in 1 below. A mapping of a folder applies
-to each file in it.
+ignored. With column numbers, the first row is text, unless it is a header as in 1 below, or names source and target or has
+the ISO codes of the languages in these columns. A mapping of a folder applies to each file in it.
 
 Without MAPPING the language of a text is read from
 
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row, text) of each row
 # Labels of the columns of a parallel text that do not name languages: those of sources, and of translations.
-ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translation"))
+ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "ref", "translation"))
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
 SUFFIXES = (".txt", *TABLE_SUFFIXES)
 PARQUET_ROWS = 4096  # of a batch; documents can be long
@@ -190,8 +190,7 @@ def read_columns(
 ) -> list[Column]:
     """The columns of a file by its suffix, in `part` of its rows; a file that is none of TABLE_SUFFIXES has one, a text a line.
 
-    The first row of .tsv and .csv holds labels if `mapping` names columns by label, if one of its cells is a language,
-    or if all are ROLES. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when
+    The first row of .tsv and .csv holds labels if `mapping` names columns by label, or by _is_header. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when
     the file cannot be read or is not what its suffix says.
     """
     kind = path.suffix.lower()
@@ -199,7 +198,7 @@ def read_columns(
         rows = list(csv_rows(path) if kind == ".csv" else tsv_rows(path))
         _refuse_other_separator(path, rows[:1], known)
         by_label = any(name and not name.isdecimal() for names in (mapping or {}).values() for name in names)
-        labels = rows.pop(0)[1] if rows and (by_label or _is_header(rows[0][1], known)) else []
+        labels = rows.pop(0)[1] if rows and (by_label or _is_header(rows[0][1], known, mapping)) else []
         return _table(path, labels, list(part.of(rows, str(path))))
     content = parquet_rows(path) if kind == ".parquet" else read_json(path) if kind == ".json" else lines(path)
     numbered = enumerate(content if kind != ".json" or isinstance(content, list) else [content], start=1)
@@ -225,11 +224,15 @@ def _refuse_other_separator(path: Path, first: list[tuple[int, list[str]]], know
             )
 
 
-def _is_header(cells: list[str], known: tuple[Language, ...]) -> bool:
-    roles = {role for side in ROLES for role in side}
-    return any(language_of(cell, known) for cell in cells) or (
-        len(cells) > 1 and {cell.strip() for cell in cells} <= roles
-    )
+def _is_header(cells: list[str], known: tuple[Language, ...], mapping: dict[str, list[str]] | None = None) -> bool:
+    """Whether a cell is a language, two are ROLES of both sides, or those that `mapping` numbers are ROLES or ISO codes of their languages."""
+    words, roles = [cell.strip().casefold() for cell in cells], {role for side in ROLES for role in side}
+    if any(language_of(cell, known) for cell in cells) or all(not set(side).isdisjoint(words) for side in ROLES):
+        return True
+    codes = {row.flores: {row.iso639_1, row.iso639_3} for row in (*languages.load().values(), *known)}
+    numbered = [(code, int(n)) for code, names in (mapping or {}).items() for n in names if n.isdecimal()]
+    labels = [words[n - 1] in roles | codes[code] - {""} for code, n in numbered if 0 < n <= len(words)]
+    return bool(labels) and all(labels)
 
 
 def _table(path: Path, labels: list[str], rows: list[tuple[int, list[str]]]) -> list[Column]:

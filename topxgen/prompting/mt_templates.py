@@ -37,7 +37,9 @@ class MTTemplate:
 
     @property
     def stop(self) -> str:
-        return self.suffix.strip() or self.suffix
+        """The mark behind a demonstration; of one character, such as a hyphen, only at the beginning of a line, as in the suffix."""
+        mark = self.suffix.strip() or self.suffix
+        return f"\n{mark}" if len(mark) == 1 and self.suffix.startswith("\n") and mark != "\n" else mark
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -106,7 +106,9 @@ def read(path: str, sources: Sources) -> list[Corpus]:
             if language is sources.languages[-1] and not corpora:
                 raise UsageError(f"{path} holds no texts: {error}") from None
             continue
-        texts = [text for split in splits for text in split.texts if not is_blank(text)]
+        # Of several translations of a published text, as NTREX has them (fra and fra-CA), the first: others are no further texts.
+        chosen = [split for split in splits if not (split.published_size and " (" in split.name)]
+        texts = [text for split in chosen for text in split.texts if not is_blank(text)]
         corpora.append(Corpus(path, NATIVE, language, paragraphs=texts))
     return corpora
 
