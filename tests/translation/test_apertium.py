@@ -39,3 +39,16 @@ def test_one_of_its_programs_is_killed(monkeypatch, tmp_path):
     (tmp_path / "lt-proc").chmod(0o755)
     with pytest.raises(UsageError, match="apertium eu-en was killed"):
         _translated(SENTENCE, "Etxea ederra da.")
+
+
+def test_another_version_of_a_pair_is_another_setting(monkeypatch, tmp_path):
+    (tmp_path / "modes").mkdir()
+    data = tmp_path / "eu-en.bin"
+    (tmp_path / "modes" / "eu-en.mode").write_text(f"lt-proc '{data}'")
+    monkeypatch.setenv("APERTIUM_DATADIR", str(tmp_path))
+    found = []
+    for version in "112":
+        data.write_text(version)
+        (apertium := Apertium()).check(languages.find("Basque"), languages.find("English"))
+        found.append(apertium.settings["apertium_pair Basque"])
+    assert found[0] == found[1] != found[2]

@@ -8,11 +8,14 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
-from typing import IO, ClassVar
+from pathlib import Path
+from typing import IO
 
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
 from topxgen.common.needs import APERTIUM, Need
+from topxgen.common.provenance import digest
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words, visible
 from topxgen.translation import Translation, TranslatorSettings, no_progress
@@ -39,6 +42,13 @@ def _feed(stdin: IO[str], text: str) -> None:
         stdin.write(text)
 
 
+def _digest(pair: str) -> str:
+    """Of the dictionaries and rules of a pair, which its mode names: other ones translate otherwise."""
+    mode = Path(os.environ.get("APERTIUM_DATADIR") or "/usr/share/apertium", "modes", f"{pair}.mode")
+    named = re.findall("'([^']+)'", mode.read_text("utf-8")) if mode.is_file() else ()
+    return digest([f"{Path(name).name} {checksums.sha256_of(Path(name))}" for name in named if Path(name).is_file()])
+
+
 def need(source: Language, target: Language) -> Need:
     """The pair, by the codes that Debian's packages have."""
     codes = [language.iso639_1 or language.iso639_3 for language in (source, target)]
@@ -50,8 +60,6 @@ class Apertium:
 
     block_size = 2048
 
-    settings: ClassVar[dict] = {}
-
     def __init__(self, _: TranslatorSettings | None = None):
         """Raises UsageError naming the packages if Apertium is not installed."""
         if shutil.which("apertium") is None:
@@ -59,6 +67,7 @@ class Apertium:
                 "Apertium is not installed: run 'sudo apt-get install apertium apertium-eu-en' (Debian, Ubuntu; the "
                 "second package is the language pair), or pass another --back_translator"
             )
+        self.settings: dict[str, str] = {}  # after `check`
 
     def load(self) -> None:
         """Does nothing: each call of `translate` starts a process."""
@@ -68,7 +77,7 @@ class Apertium:
         return subprocess.run(["apertium", "-V"], capture_output=True, encoding="utf-8").stdout.strip()
 
     def check(self, source: Language, target: Language) -> None:
-        self._pair(source, target)
+        self.settings[f"apertium_pair {source.name}"] = _digest(self._pair(source, target))
 
     def translate(
         self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
