@@ -175,6 +175,8 @@ def test_columns_of_languages_and_groups(tmp_path):
             "English\tBasque\na\tb\n",
             "no column prompt, only English, Basque; name them with --input_column_name",
         ),
+        ("a.tsv", "Source\tTarget\na\tb\n", "no column prompt, only Source, Target"),
+        ("a.tsv", "en\teu\na\tb\n", "no column prompt, only en, eu"),
         ("a.tsv", "a\tb\tc\n", "no column prompt, only a, b, c"),
         ("a.csv", "a,b\nc,d\n", "no column prompt, only a, b"),
         ("a.tsv", "source\ttarget\ttarget\na\tb\tc\n", "has 2 columns 'target'"),

@@ -190,7 +190,7 @@ def read_columns(
 ) -> list[Column]:
     """The columns of a file by its suffix, in `part` of its rows; a file that is none of TABLE_SUFFIXES has one, a text a line.
 
-    The first row of .tsv and .csv holds labels if `mapping` names columns by label, or by _is_header. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when
+    The first row of .tsv and .csv holds labels if `mapping` names columns by label, or by is_header. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when
     the file cannot be read or is not what its suffix says.
     """
     kind = path.suffix.lower()
@@ -198,7 +198,7 @@ def read_columns(
         rows = list(csv_rows(path) if kind == ".csv" else tsv_rows(path))
         _refuse_other_separator(path, rows[:1], known)
         by_label = any(name and not name.isdecimal() for names in (mapping or {}).values() for name in names)
-        labels = rows.pop(0)[1] if rows and (by_label or _is_header(rows[0][1], known, mapping)) else []
+        labels = rows.pop(0)[1] if rows and (by_label or is_header(rows[0][1], known, mapping)) else []
         return _table(path, labels, list(part.of(rows, str(path))))
     content = parquet_rows(path) if kind == ".parquet" else read_json(path) if kind == ".json" else lines(path)
     numbered = enumerate(content if kind != ".json" or isinstance(content, list) else [content], start=1)
@@ -217,14 +217,14 @@ def _refuse_other_separator(path: Path, first: list[tuple[int, list[str]]], know
     cells = first[0][1] if first else []
     for mark in ",;\t|" if len(cells) == 1 else "":
         parts = [part.strip(' "') for part in cells[0].split(mark)]
-        if len(parts) > 1 and _is_header(parts, known):
+        if len(parts) > 1 and is_header(parts, known):
             shown = "a tab" if mark == "\t" else repr(mark)
             raise UsageError(
                 f"{path}: cells are separated by {shown}, which is not read in {path.suffix}; write .tsv with tabs, or .csv with commas"
             )
 
 
-def _is_header(cells: list[str], known: tuple[Language, ...], mapping: dict[str, list[str]] | None = None) -> bool:
+def is_header(cells: list[str], known: tuple[Language, ...] = (), mapping: dict[str, list[str]] | None = None) -> bool:
     """Whether a cell is a language, two are ROLES of both sides, or those that `mapping` numbers are ROLES or ISO codes of their languages."""
     words, roles = [cell.strip().casefold() for cell in cells], {role for side in ROLES for role in side}
     if any(language_of(cell, known) for cell in cells) or all(not set(side).isdisjoint(words) for side in ROLES):

@@ -196,8 +196,9 @@ def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
     if header is None:
         return
     if not spec.text_columns(header):
-        # "English" and "eus_Latn" are labels; "I speak English" is a text.
-        if is_csv or any(map(tables.language_of, header)) or len(header) != 2 or spec.output_column_name is not None:
+        # "English", "eus_Latn", "Source" and "en" are labels; "I speak English" is a text.
+        sides = {spec.src.flores: ["1"]} | {language.flores: ["2"] for language in spec.target_languages[:1]}
+        if is_csv or tables.is_header(header, mapping=sides) or len(header) != 2 or spec.output_column_name is not None:
             raise missing_columns(spec, header, str(path))
         rows, header = chain([(number, header)], rows), ["source", "target"]
     if twice := [name for name in spec.text_columns(header) or () if header.count(name) > 1]:
