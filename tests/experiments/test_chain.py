@@ -310,13 +310,15 @@ def test_what_a_stage_reads(place, monkeypatch):
         "topxgen/code.py",
         "udhr/x.txt",
         "Basque/x.txt",  # has the name of a language
+        "limits.py",
         *(model := [f"model/{name}" for name in MODEL_FILES]),
         "model/manifest_train.json",
         "model/notes/log.txt",
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text("x")
-    test_files = "test_files: ['in/test.tsv[2:]:Basque=2', 'in/pool.eng[:5]']"
+    (place / "mine.py").write_text("import limits")
+    test_files = "k: 1, retriever_type: 'mine.py:Own', test_files: ['in/test.tsv[2:]:Basque=2', 'in/pool.eng[:5]']"
     write(
         place,
         "train: {model_name_or_path: model, dataset_name_or_path: topxgen, data_dir: in, target_languages: Basque}",
@@ -326,7 +328,7 @@ def test_what_a_stage_reads(place, monkeypatch):
     commands = chain.commands(RunFile.read(place / "run.yaml"))
     read = [[str(path) for path in chain.stages.inputs(command.stage, command.args)] for command in commands]
     pairs = ["in/Basque_translate.jsonl", "in/Basque_translate_filtered.jsonl"]
-    assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", *model]]
+    assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", "limits.py", "mine.py", *model]]
     assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
     monkeypatch.setenv("TOPXGEN_BENCHMARK_DIR", str(place / "in/runs"))
     of_main = chain.stages.inputs("main", commands[1].args)

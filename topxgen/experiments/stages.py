@@ -3,6 +3,7 @@
 import argparse
 import glob
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -10,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common import checksums, hub_files, rates
+from topxgen.common import checksums, hub_files, own_code, rates
 from topxgen.common import translation_folders as folders
 from topxgen.common.cli import Parser
 from topxgen.common.errors import UsageError
@@ -236,6 +237,7 @@ def inputs(stage: str, args: Parsed) -> list[Path]:
             path = _local(item) if isinstance(item, str | Path) and str(item) not in NAMES else None
             if path is not None:
                 found += [path] if path.is_file() else _files_below(path, row.reads.get(flag))
+            found += _own_code(item) if isinstance(item, str) else []
     written = {path.resolve() for path in outputs(stage, args)}
     return sorted({path for path in found if path.resolve() not in written})
 
@@ -247,6 +249,16 @@ def _local(value: str | Path) -> Path | None:
         return path if path is not None and path.exists() else None
     except (OSError, ValueError, UsageError):
         return None
+
+
+def _own_code(value: str) -> list[Path]:
+    """The files of code of the user's own that a value names ("file.py:attribute", "module:attribute"), with those that it imports."""
+    location = value.rpartition(":")[0]
+    if not (location.endswith(".py") or location.replace(".", "").isidentifier()):
+        return []
+    with suppress(ImportError, ValueError):  # of what is no module
+        return [Path(os.path.relpath(file)) for file in own_code.files_of(location)]
+    return []
 
 
 def _files_below(folder: Path, patterns: Iterable[str] | None) -> list[Path]:
