@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from comptra.scores.metrics import METRICS
 from comptra.significance import ALPHA
+from topxgen.corpora.tables import split_source
 
 BEST, TIED = "^", "="
 # Behind a score in a terminal, in this order; explained below the tables that have them.
@@ -99,3 +100,12 @@ def mark(value: dict) -> str:
 def title_of(group: dict) -> str:
     units = f"phrases of step {group['step']}" if group["step"] else "sentences"
     return f"{group['dataset']} from {group['src']} into {group['tgt']}, {group['sentences']} {units}".strip()
+
+
+def own_file(group: dict) -> str:
+    """Of a test set of the user's own the name of the file of its sources, with its slice; "" of others, which have names."""
+    sources = (group.get("test_set") or {}).get("test", {}).get("sources", {})
+    if group["dataset"] != "files" or "from" not in sources:
+        return ""
+    path, part, _ = split_source(sources["from"])
+    return f"{path.name}{part}"

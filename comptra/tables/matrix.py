@@ -18,7 +18,19 @@ from comptra.scores.reliability import VALIDATED
 from comptra.scores.systems import name_without_direction, system_names
 from comptra.significance import ALPHA
 from comptra.significance.averages import ENGLISH, wholes
-from comptra.tables import BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, reliability_of, title_of
+from comptra.tables import (
+    BEST,
+    TIED,
+    Cell,
+    MetricInfo,
+    Table,
+    finite,
+    mark,
+    metric_info,
+    own_file,
+    reliability_of,
+    title_of,
+)
 
 LEADING = "chrf"
 SCOPES = {f"from {ENGLISH}": "eng->xx", f"into {ENGLISH}": "xx->eng"}  # in a report's summary (averages.py)
@@ -288,11 +300,11 @@ def _test_set(groups: Sequence[dict]) -> str:
 
 
 def _headings(groups: Sequence[dict]) -> list[str]:
-    """The other language; with the number of sentences where two test sets of one direction differ."""
+    """The other language; with the file or the number of sentences where two test sets of one direction differ."""
     sides = [[side for side in (group["src"], group["tgt"]) if side != ENGLISH] for group in groups]
     names = [" to ".join(own) for own in sides]
     headings = [
-        name if names.count(name) == 1 else f"{name} ({group['sentences']})"
+        name if names.count(name) == 1 else f"{name} ({own_file(group) or group['sentences']})"
         for name, group in zip(names, groups, strict=True)
     ]
     return [

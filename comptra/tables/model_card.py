@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from comptra.manifest import TracedManifest
-from comptra.tables import finite, metric_info
+from comptra.tables import finite, metric_info, own_file
 from comptra.tables.matrix import metric_names
 from topxgen.common.console import markdown_table
 from topxgen.common.errors import UsageError
@@ -89,11 +89,12 @@ def _results(report: dict, folder: Path) -> Iterator:
                 yield EvalResult(
                     task_type="translation",
                     dataset_type=benchmarks.REPOS.get(group["dataset"], group["dataset"]),
-                    dataset_name=group["dataset"],
+                    dataset_name=own_file(group) or group["dataset"],
+                    dataset_revision=group["references_digest"] if own_file(group) else None,
                     dataset_config=f"{group['src']} to {group['tgt']}",
                     dataset_split=_split(group),
                     metric_type=name,
-                    metric_name=f"{info['title']} ({system})",
+                    metric_name=info["title"] + f" ({system})" * bool(system),
                     metric_value=round(score, 4),
                     metric_args={key: value for key, value in facts.items() if value is not None},
                 )

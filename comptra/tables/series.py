@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from comptra.tables import finite, metric_info
+from comptra.tables import finite, metric_info, own_file
 from comptra.tables.matrix import Systems, metric_names
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
@@ -55,7 +55,8 @@ def panels(report: dict) -> list[Panel]:
             for group in groups:
                 direction = f"{group['src']} to {group['tgt']}"
                 if directions.count((group["src"], group["tgt"])) > 1:  # as its first 100 sentences and all of them
-                    direction += f" ({group['sentences']:,} sentences)"
+                    sentences = f"{group['sentences']:,} sentences"
+                    direction += f" ({own_file(group) or sentences})"
                 for row in group["systems"]:
                     value = row["scores"].get(name) or {}
                     if (score := finite(value.get("score"))) is None:

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from comptra import verify
 from comptra.tables.model_card import BEGIN, END, _relation, _split, _table, write
+from tests.support import score_reports
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process
 from topxgen.common.locks import OutputLock
@@ -237,6 +238,27 @@ def test_a_base_model_does_not_get_the_scores_of_its_adapters(place, tiny_lm):
 def test_scores_of_the_first_sentences_are_not_those_of_the_test_set(sentences, expected):
     test = {"references": {"part": "devtest"}, "pairs": sentences, "of": 1012}
     assert _split({"sentences": sentences, "test_set": {"test": test}}) == expected
+
+
+def test_own_test_sets_do_not_replace_each_other(tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    run = tmp_path / "out" / "English_to_Igbo_5_shot_seed_122"
+    run.mkdir(parents=True)
+    (run / "manifest_translate.json").write_text(json.dumps({"model": str(tmp_path)}))
+    rows = [
+        score_reports.system(
+            "few-shot", "English", "Igbo", {"chrf": score_reports.value(40)}, path=str(run), columns={}
+        )
+    ]
+    for place, digest in (("a/news.txt[:9]", "1"), ("b/health.csv:English=1", "2"), ("c/health.csv", "3")):
+        facts = {"test": {"sources": {"from": f"/{place}", "part": ""}, "references": {"part": ""}}}
+        more = {"dataset": "files", "test_set": facts, "references_digest": digest}
+        assert (
+            write(score_reports.report(score_reports.group("English", "Igbo", rows, ["chrf"], **more)), [tmp_path])
+            == []
+        )
+    names = [one.dataset_name for one in read(tmp_path).data.eval_results]
+    assert names == ["news.txt[:9]", "health.csv", "health.csv"] and "| news.txt[:9] |" in read(tmp_path).text
 
 
 def test_of_a_trained_base_model_and_its_adapter_the_adapter_translated(tmp_path):

@@ -33,14 +33,17 @@ def test_points_are_in_the_order_of_steps_with_intervals():
     }
 
 
-def test_parts_of_a_test_set_have_baselines_of_their_own():
+@pytest.mark.parametrize("more", [{}, {"dataset": "files", "sentences": 100}], ids=["parts", "files"])
+def test_test_sets_of_one_direction_have_baselines_of_their_own(more):
     groups = []
     for count, score in ((100, 20), (1012, 30)):
+        facts = {"test": {"sources": {"from": f"/{count}.txt"}}}
         rows = [
             system("zero-shot", "English", "Igbo", {"chrf": value(score)}),
             *checkpoints("o/a", "Igbo", {1: 1.0, 2: 2.0}),
         ]
-        groups.append(group("English", "Igbo", rows, ["chrf"], sentences=count, sources_digest=str(count)))
+        described = {"sentences": count, "sources_digest": str(count), "test_set": facts} | more
+        groups.append(group("English", "Igbo", rows, ["chrf"], **described))
     (panel,) = series.panels(report(*groups))
     assert [panel.baselines[one.direction] for one in panel.series] == [20, 30]
 

@@ -293,6 +293,9 @@ def test_two_test_sets_of_one_direction_are_two_columns():
     digests = {"test": {"sources": {"sha256": "1"}, "references": {"sha256": "2"}}}
     parts = [group("English", "Igbo", copy.deepcopy(rows), ["chrf"], sentences=n, test_set=digests) for n in (9, 5)]
     assert matrix.tables(report(*parts))[0].header[1:] == ["Igbo (9)", "Igbo (5)"]
+    files = [{"dataset": "files", "test_set": {"test": {"sources": {"from": f"/d/{name}.txt:x"}}}} for name in "ab"]
+    own = report(*(group("English", "Igbo", copy.deepcopy(rows), ["chrf"], **more) for more in files))
+    assert matrix.tables(own)[0].header[1:3] == ["Igbo (a.txt)", "Igbo (b.txt)"]
     three = report(*(group("English", "Igbo", copy.deepcopy(rows), ["chrf"]) for _ in range(3)))
     assert len(set(matrix.tables(three)[0].header)) == 5
 
