@@ -144,21 +144,25 @@ def _compare(audit: Audit, path: Path, report: dict, group: dict, folders: list[
 def _check_means(audit: Audit, path: Path, report: dict) -> None:
     """The means over directions, by the scores of the report itself."""
     groups = report["groups"]
-    names = matrix.names_of(groups)
+    names, wholes = matrix.names_of(groups), list(map(id, averages.wholes(groups)))
     for entry in report.get("summary", ()):
-        of_systems = []
-        for group in averages.wholes(groups):
+        found: dict[int, dict[str, float]] = {}
+        for group in groups:
             scopes = averages.scopes(group["src"], group["tgt"])
             if group["dataset"] == entry["dataset"] and entry["direction"] in scopes:
                 scores = {names[row["path"]]: row["scores"].get(entry["metric"]) for row in group["systems"]}
-                of_systems.append({name: value["score"] for name, value in scores.items() if value})
+                found[id(group)] = {name: value["score"] for name, value in scores.items() if value}
+        has_all = len(list(filter(None, found.values()))) == entry.get(
+            "of"
+        )  # in older versions, parts of a test set, too
+        of_systems = [scores for number, scores in found.items() if has_all or number in wholes]
         common = [scores for scores in of_systems if entry["systems"].keys() <= scores.keys()]
         for name, system in entry["systems"].items():
             mine = [scores[name] for scores in common]
-            found = {"mean": sum(mine) / len(mine) if mine else None, "groups": len(mine)}
+            again = {"mean": sum(mine) / len(mine) if mine else None, "groups": len(mine)}
             what = f"{entry['metric']} of {name}, {entry['dataset']} {entry['direction']}"
-            claimed = {key: system[key] for key in found if key in system}
-            near_equal(audit, path, what, claimed, found, "scores")
+            claimed = {key: system[key] for key in again if key in system}
+            near_equal(audit, path, what, claimed, again, "scores")
 
 
 def _max_samples(group: dict, folders: list[Path]) -> int | None:

@@ -218,5 +218,11 @@ def test_means_over_directions_and_parts_of_a_test_set_are_computed_again(tmp_pa
     assert len(summary["systems"]) == 1 and summary["groups"] == summary["of"] == 2
     audit = verify(tmp_path)
     assert not audit.problems and not audit.unchecked
+    content = json.loads(report.read_text())
+    (name,) = summary["systems"]
+    both = {name: {"groups": 0}, name.replace("m/", "unfinished/", 1): {"groups": 0}}
+    content["summary"][0] |= {"of": 3, "systems": both}
+    (tmp_path / "older.json").write_text(json.dumps(content))  # of a version that counted parts of a test set
+    assert len(content["groups"]) == 3 and not verify(tmp_path).problems
     report.write_text(report.read_text().replace('"mean": ', '"mean": 1', 1))
     assert any(".mean: claimed 1" in str(problem) for problem in verify(tmp_path).problems)
