@@ -214,6 +214,8 @@ def test_a_cut_anywhere_changes_nothing(models, tiny_nllb, tmp_path, monkeypatch
         else:  # within the selection: the files are written in this order, paragraph by paragraph
             (folder / "t/Basque_candidates.jsonl").write_bytes(collected)
             _cut_selection(folder, finished, rng)
+        estimate = datagen(*flags(folder, tiny_nllb, *more), "--dry_run").stdout
+        assert trial % 2 or "translate  0 sentences" in estimate, "all candidates are there"
         datagen(*flags(folder, tiny_nllb, *more))
         for torn in (folder / "t").glob("*.torn"):
             torn.unlink()

@@ -264,8 +264,10 @@ def test_native_texts(tmp_path, limit):
     source.write_text("".join(json.dumps({"text": text, "topic": f"t{i}"}) + "\n" for i, text in enumerate(texts)))
     words = ("--paragraphs", source, "--languages", "Basque", "--stages", "generate")
     datagen(*words, *limit, "--output_dir", tmp_path / "one")
-    for index in (1, 2, 0):
-        datagen(*words, *limit, "--output_dir", tmp_path / "split", "--num_shards", 3, "--shard_index", index)
+    for index, *more in ((0, "--output_filenames", "eu"), (1,), (2,), (0,)):
+        if index == 0 and not more:
+            assert "0000-of-0003/Basque.jsonl is missing" in merge(tmp_path / "split", check=2).stderr
+        datagen(*words, *limit, *more, "--output_dir", tmp_path / "split", "--num_shards", 3, "--shard_index", index)
     merge(tmp_path / "split", check=3 if limit else 0)  # limited: near-duplicates of other shards' leave fewer
     for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
         one, ours = ((tmp_path / folder / name).read_text().splitlines() for folder in ("one", "split"))

@@ -17,6 +17,7 @@ import threading
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TypeVar
@@ -28,6 +29,7 @@ from topxgen.common.schemas import decode
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 LOG_WAITING_AFTER_S = 2.0
+_LEAVES_OUT_CUT_LINES = ContextVar("leaves_out_cut_lines", default=False)
 _LFS_POINTER = re.compile(rb"(?:\xef\xbb\xbf)?version https://(?:git-lfs|hawser)\.github\.com/spec/")
 _ANNEX_POINTER = re.compile(rb"(?:[./]*git)?/annex/objects/")
 # What a cut leaves of a JSON token that cannot be read: of a literal, of an escape in a string; of a number behind its digits.
@@ -72,6 +74,16 @@ def refuse_stand_in(path: Path) -> None:
         raise UsageError(f"{path} is a git-annex pointer, not the file itself; run git annex get in that clone")
 
 
+@contextmanager
+def leaving_out_cut_lines() -> Iterator[None]:
+    """A block, or as a decorator a function, that reads files before `repair_tail`: a last line that is cut off is left out."""
+    token = _LEAVES_OUT_CUT_LINES.set(True)
+    try:
+        yield
+    finally:
+        _LEAVES_OUT_CUT_LINES.reset(token)
+
+
 def read_jsonl(
     path: Path,
     schema: type[T] = dict,
@@ -108,8 +120,10 @@ def read_placed_jsonl(
             try:
                 record = decode(line, schema)
             except ValueError as error:
-                if on_cut and not line.endswith(b"\n") and _begins_json_object(line):
-                    on_cut(path)
+                leaves_out = on_cut or _LEAVES_OUT_CUT_LINES.get()
+                if leaves_out and not line.endswith(b"\n") and _begins_json_object(line):
+                    if on_cut:
+                        on_cut(path)
                     return
                 raise UsageError(f"{path}, line {number}: {error}{encoding_hint(path)}; {remedy}") from None
             yield number, end - len(line), len(line), record

@@ -10,8 +10,10 @@ from topxgen import inference
 from topxgen.common import rates
 from topxgen.common.console import ONCE, show
 from topxgen.common.errors import Unreachable
+from topxgen.common.files import leaving_out_cut_lines
 from topxgen.generation import funnel, native
-from topxgen.generation.back_translation import UNANSWERED
+from topxgen.generation.back_translation import UNANSWERED, translated_ids
+from topxgen.generation.candidates import collected_ids
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.run import check_settings, kept_on_disk, preflight
 from topxgen.inference.costs import Estimate, estimate_table
@@ -27,6 +29,7 @@ NATIVE_SENTENCES = (1, 12)  # in a native text, which may be a sentence on a lin
 ANSWER_TO_SENTENCE = (0.8, 1.5)  # tokens of a back-translation to those of its sentence's own translation in the pool
 
 
+@leaving_out_cut_lines()
 def dry_run(config: GenerationConfig) -> int:
     """Check as a real run does, and print the plan. What the Hub has is not checked where it cannot be reached."""
     args = config.args
@@ -53,6 +56,7 @@ def dry_run(config: GenerationConfig) -> int:
     return 0
 
 
+@leaving_out_cut_lines()
 def estimates(config: GenerationConfig) -> list[Estimate]:
     """What dry_run prints at its end, without a tokenizer; prompts are counted for APIs alone, whose tokens are paid. Raises UsageError for
     what prompts are made of and is not there."""
@@ -164,19 +168,27 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
         todo, again = max(paragraphs - done, 0), 0
         if not config.args.accept_unanswered:
             again = sum(count["rejected"].get(UNANSWERED, 0) for count in counts)
-        few, many = (round(todo * n) + again for n in each)
+        candidates, layout = config.args.number_of_candidates, config.layout
+        waiting = 0  # for the selection alone
+        if candidates > 1:
+            languages = config.languages.values()
+            waiting = sum(len(collected_ids(layout, one) - translated_ids(layout, one)) for one in languages)
+        few, many = (round(max(todo - waiting, 0) * n) + again for n in each)
         prompt, answer = 0.0, (0.0, 0.0)
         if config.back_translator == "llm":
             prompt, answer = _translation_tokens(config, tokenizer)
-        candidates = config.args.number_of_candidates
         tokens = (few * prompt, many * prompt), (few * answer[0], many * answer[1])
         what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
         what += f", {again:,} of them again" if again else ""
         yield Estimate(
-            "translate", what, *tokens, _hours(config, "translate", todo), (few * candidates, many * candidates)
+            "translate",
+            what,
+            *tokens,
+            _hours(config, "translate", todo - waiting),
+            (few * candidates, many * candidates),
         )
         if candidates > 1:
-            most = f"at most {many * candidates:,} candidates"
+            most = f"at most {round(todo * each[1]) * candidates:,} candidates"
             yield Estimate("select", most, hours=_hours(config, "select", todo))
     if "score" in config.args.stages and config.scorer is not None:
         few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))

@@ -62,6 +62,14 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     layout, started = config.layout, provenance.now()
     works_of = {work.part: work for work in works}
     settings = _settings(layout, "generate", works)
+    for work in works:
+        file = (layout.paragraphs if config.args.paragraphs else layout.responses)(work.part).name
+        for one in work.noted:
+            if not (one.folder / file).exists() and _manifest(one, layout, "generate", work.part):
+                raise UsageError(
+                    f"{one.folder / file} is missing, but the shard is finished: run it again with the --output_filenames of the other "
+                    "shards"
+                )
     staging = _staging(layout, next(iter(works_of)))
     staged = Layout(staging, layout.translate_dir_name, layout.output_filenames)
     merge = _merge_native if config.args.paragraphs else _merge_responses

@@ -10,7 +10,7 @@ from topxgen import distributed, inference
 from topxgen.common import checksums, flag_rules, hub, provenance, rates, shards
 from topxgen.common.console import ONCE, Progress, counted
 from topxgen.common.errors import Unreachable, UsageError
-from topxgen.common.files import Appender, check_output_directory, read_jsonl, repair_tail
+from topxgen.common.files import Appender, check_output_directory, leaving_out_cut_lines, read_jsonl, repair_tail
 from topxgen.common.records import Layout, target_language_of
 from topxgen.generation import back_translation, deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.candidates import collect, collected_ids, select
@@ -32,6 +32,7 @@ from topxgen.text.languages import Language
 logger = logging.getLogger(__name__)
 
 
+@leaving_out_cut_lines()
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
     """Raise UsageError now for what a later stage would raise after hours of generation.
 
@@ -274,8 +275,7 @@ def _check_origin(config: GenerationConfig) -> None:
     is_lost = "generate" in config.args.stages and not layout.settings("generate").exists()
     for name in config.languages:
         path = layout.paragraphs(name)
-        records = read_jsonl(path, on_cut=lambda _: None)  # which a kill leaves, and which is repaired later
-        ids = {str(record.get("id", "")).rpartition("-")[0] for record in records}
+        ids = {str(record.get("id", "")).rpartition("-")[0] for record in read_jsonl(path)}
         for other in sorted(one.removesuffix("-native") for one in ids):
             if other != name and layout.rejects(other).exists():
                 raise UsageError(
