@@ -3,7 +3,7 @@
 No model can have seen a twin. It is meant to be as hard as the original: a number becomes one of the same form (digits,
 separators, script, zeros at its end, English ordinal suffix), years move by a multiple of 20, and names change places
 with other names of the test set. A value that is not found on both sides stays as it is. The same value becomes the
-same one everywhere in a twin.
+same one everywhere in a twin, unless what stands beside it (an ordinal suffix, a colon) does not allow that.
 """
 
 import random
