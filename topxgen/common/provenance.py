@@ -85,7 +85,7 @@ def config_of(**models: str | None) -> dict[str, str]:
     found = {}
     for role, name in models.items():
         files = {file for pattern in MODEL_CONFIG for file in Path(name).glob(pattern)} if name else ()
-        if contents := [f"{file.name} {_sha256(file)}" for file in sorted(files) if file.is_file()]:
+        if contents := [f"{file.name} {checksums.sha256_of(file)}" for file in sorted(files) if file.is_file()]:
             found[f"{role}_config"] = digest(contents)
     return found
 
