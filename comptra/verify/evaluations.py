@@ -152,9 +152,8 @@ def _check_means(audit: Audit, path: Path, report: dict) -> None:
             if group["dataset"] == entry["dataset"] and entry["direction"] in scopes:
                 scores = {names[row["path"]]: row["scores"].get(entry["metric"]) for row in group["systems"]}
                 found[id(group)] = {name: value["score"] for name, value in scores.items() if value}
-        has_all = len(list(filter(None, found.values()))) == entry.get(
-            "of"
-        )  # in older versions, parts of a test set, too
+        # In older versions parts of a test set counted, too.
+        has_all = sum(map(bool, found.values())) == entry.get("of")
         of_systems = [scores for number, scores in found.items() if has_all or number in wholes]
         common = [scores for scores in of_systems if entry["systems"].keys() <= scores.keys()]
         for name, system in entry["systems"].items():

@@ -190,8 +190,8 @@ def read_columns(
 ) -> list[Column]:
     """The columns of a file by its suffix, in `part` of its rows; a file that is none of TABLE_SUFFIXES has one, a text a line.
 
-    The first row of .tsv and .csv holds labels if `mapping` names columns by label, or by is_header. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when
-    the file cannot be read or is not what its suffix says.
+    The first row of .tsv and .csv holds labels if `mapping` names columns by label, or by is_header. `nulls`: null in JSON and
+    parquet is an empty text, instead of no text. Raises UsageError when the file cannot be read or is not what its suffix says.
     """
     kind = path.suffix.lower()
     if kind in (".tsv", ".csv"):
@@ -225,7 +225,8 @@ def _refuse_other_separator(path: Path, first: list[tuple[int, list[str]]], know
 
 
 def is_header(cells: list[str], known: tuple[Language, ...] = (), mapping: dict[str, list[str]] | None = None) -> bool:
-    """Whether a cell is a language, two are ROLES of both sides, or those that `mapping` numbers are ROLES or ISO codes of their languages."""
+    """Whether a cell is a language, two are ROLES of both sides, or those that `mapping` numbers are all ROLES or ISO codes of
+    their languages."""
     words, roles = [cell.strip().casefold() for cell in cells], {role for side in ROLES for role in side}
     if any(language_of(cell, known) for cell in cells) or all(not set(side).isdisjoint(words) for side in ROLES):
         return True
