@@ -71,6 +71,7 @@ def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(place, monk
     assert ran(run()) == {"decontamination": "not run yet"}
 
 
+@pytest.mark.medium
 def test_evaluation_prints_its_table_each_time_and_changes_no_file(place, capfd):
     write(place, CHECKED, SCORED)
     states = []
@@ -231,6 +232,7 @@ def test_mistakes_of_the_command_line(place, words, message):
     assert not (place / "out").exists()
 
 
+@pytest.mark.medium
 def test_a_dry_run_shows_commands_that_run_as_they_stand(place):
     write(place, CHECKED, SCORED)
     result = run("--dry_run")

@@ -94,6 +94,7 @@ def test_a_signal_reaches_the_stage_once_and_is_waited_for(place, start, sent, r
     assert not (place / "out/run/train.json").exists() and not (place / "out/run/.lock").exists()
 
 
+@pytest.mark.medium
 def test_a_training_has_the_time_it_needs_to_save(place, tmp_path):
     """Longer than other stages have after a signal."""
     (place / "launch.py").write_text(LAUNCHED.replace("sleep(0.5)", "sleep(4)"))
