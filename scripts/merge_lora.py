@@ -158,7 +158,8 @@ def add_adapter(model, adapter: Path, base: str):
             layer.float()
             try:
                 layer.merge(safe_merge=True)
-            except (ValueError, NotImplementedError) as error:  # NaN; kinds of LoRA that depend on the input
+            # NaN; kinds of LoRA that depend on the input; a bias of its own where the layer has none
+            except (ValueError, NotImplementedError, RuntimeError) as error:
                 raise UsageError(f"the adapter {adapter} cannot be merged ({reason(error)}); use it unmerged") from None
             layer.to(dtype)
     return peft_model.merge_and_unload()

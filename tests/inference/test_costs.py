@@ -19,15 +19,19 @@ from topxgen.inference.costs import BudgetSpent, Estimate, Meter, Prices, estima
 # 1,000 prompt tokens, of which 600 were cached, and 50 of the answer, as each provider says it.
 CACHED = {
     "openai": {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050, "prompt_tokens_details": {"cached_tokens": 600}},
+    # xAI's thoughts are billed, but in the total alone.
+    "openai xai": {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1050, "prompt_tokens_details": {"cached_tokens": 600},
+                   "completion_tokens_details": {"reasoning_tokens": 40}},
     "anthropic": {"input_tokens": 300, "cache_creation_input_tokens": 100, "cache_read_input_tokens": 600, "output_tokens": 50},
-    "cohere": {"tokens": {"input_tokens": 1000, "output_tokens": 50}, "cached_tokens": 600},
+    "cohere": {"tokens": {"input_tokens": 1500, "output_tokens": 52}, "billed_units": {"input_tokens": 1000, "output_tokens": 50},
+               "cached_tokens": 600},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("api", CACHED)
-def test_cached_tokens_are_known_and_have_their_price(api, monkeypatch):
-    whole = api_server.answer
-    monkeypatch.setattr(api_server, "answer", lambda *args: whole(*args) | {"usage": CACHED[api]})
+@pytest.mark.parametrize("case", CACHED)
+def test_tokens_are_those_that_are_billed_and_cached_ones_have_their_price(case, monkeypatch):
+    whole, api = api_server.answer, case.split()[0]
+    monkeypatch.setattr(api_server, "answer", lambda *args: whole(*args) | {"usage": CACHED[case]})
     with ApiServer() as server:
         sampler = inference.load(api, ModelSettings("m", base_url=server.url(api), api_key=KEY))
         meter = Meter(Prices(2.0, 10.0, 0.5))

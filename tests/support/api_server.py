@@ -236,7 +236,10 @@ def answer(path: str, body: dict, respond) -> dict:
         }  # fmt: skip
     if path == "/v2/chat":
         message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-        usage = {"billed_units": {"input_tokens": 3}, "tokens": {"input_tokens": 7, "output_tokens": 5}}
+        usage = {
+            "billed_units": {"input_tokens": 7, "output_tokens": 5},
+            "tokens": {"input_tokens": 70, "output_tokens": 6},
+        }
         return {"id": "x", "finish_reason": "COMPLETE", "message": message, "usage": usage}
     choices = [
         {"index": i, "finish_reason": "stop", **({"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text})}

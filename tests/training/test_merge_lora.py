@@ -308,6 +308,8 @@ def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
     refused(adapter, output, "--base_model_name_or_path", deeper, parts=(str(deeper), "quantized"))
     (adapter / "adapter_model.safetensors").unlink()
     refused(adapter, output, parts=("adapter_model.safetensors",))
+    adapter_of(tiny_lm, tmp_path / "biased", ["q_proj"], lora_bias=True)
+    refused(tmp_path / "biased", output, parts=("cannot be merged", "use it unmerged"))
     assert not output.exists() and not list(tmp_path.glob("*.partial"))
 
 

@@ -81,6 +81,10 @@ def read_adapter(folder: str) -> dict:
             f"{folder} is an activated LoRA adapter (alora_invocation_tokens), which has no effect on prompts without these tokens; only "
             "LoRA and DoRA can be used here"
         )
+    if settings.get("layer_replication"):  # peft would add what belongs to each copy of a layer to all of them
+        raise UsageError(
+            f"{folder} repeats layers of its base (layer_replication), which is not supported; pass an adapter without it"
+        )
     if "lora_alpha" not in settings:  # peft would take 8 for it, vLLM end
         raise UsageError(f"{folder}/adapter_config.json lacks lora_alpha; download or save the adapter again")
     return settings
@@ -201,11 +205,11 @@ def _has_effect(name: str, scalings: Mapping[str, float], tensors: Mapping[str, 
 
 def _refuse_changes_of_base(folder: str, settings: dict) -> None:
     """Raise UsageError for what would change the base for the adapters that follow, and for the base itself: embeddings and biases
-    that peft saves beside an adapter, PiSSA, KaSA and the like, repeated layers, trained tokens."""
+    that peft saves beside an adapter, PiSSA, KaSA and the like, trained tokens."""
     from peft import load_peft_weights
 
     remedy = "merge it into the base first (scripts/merge_lora.py)"
-    changes = [name for name in ("layer_replication", "trainable_token_indices", "kasa_config") if settings.get(name)]
+    changes = [name for name in ("trainable_token_indices", "kasa_config") if settings.get(name)]
     init = settings.get("init_lora_weights")
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
         changes.append(f"init_lora_weights {init}")

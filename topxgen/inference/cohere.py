@@ -62,11 +62,12 @@ class CohereSampler(RemoteSampler):
             error = (
                 f"Cohere gave no text: {'reasoning may have used up --max_new_tokens' if cut else 'an empty answer'}"
             )
-        counts = usage and (usage.tokens or usage.billed_units)
+        # Its own preamble, hundreds of tokens of each prompt, is not billed.
+        billed, counted = getattr(usage, "billed_units", None), getattr(usage, "tokens", None)
         return ParsedResponse(
             [] if error else [text],
-            token_count(counts, "input_tokens"),
-            token_count(counts, "output_tokens"),
+            token_count(billed, "input_tokens") or token_count(counted, "input_tokens"),
+            token_count(billed, "output_tokens") or token_count(counted, "output_tokens"),
             error,
             token_count(usage, "cached_tokens"),
             () if error else ("length" if reason in CUT else reason,),

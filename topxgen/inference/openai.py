@@ -173,11 +173,14 @@ class OpenAISampler(RemoteSampler):
                 "(--number_of_candidates), or choose another server"
             )
         usage = response.usage
+        prompt_tokens = token_count(usage, "prompt_tokens")
+        # xAI and Gemini count thoughts, which they bill, in the total alone.
+        new_tokens = max(token_count(usage, "completion_tokens"), token_count(usage, "total_tokens") - prompt_tokens)
         copies = settings.num_return_sequences // self._n(settings)
         return ParsedResponse(
             texts * copies,
-            token_count(usage, "prompt_tokens"),
-            token_count(usage, "completion_tokens"),
+            prompt_tokens,
+            new_tokens,
             None if texts else f"{self.provider} gave no text: {self._errors.scrub(refusals[0])}",
             token_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
             tuple(reasons * copies),
