@@ -163,7 +163,7 @@ MISTAKES = [
     (("train: {model_name_or_path: m, launcher: accelerate launch}",), "launcher is not a list of words"),
     (("train: {model_name_or_path: m, launcher: [accelerate, launch, --config_file=nope.yaml]}",), "launcher names nope.yaml, which does not"),
     (("train: {model_name_or_path: m, deepspeed: nope.json}",), "--deepspeed nope.json does not exist"),
-    (("train: {model_name_or_path: m, template_key: nope.toml}",), "section train: unknown template 'nope.toml'"),
+    (("train: {model_name_or_path: m, target_languages: Basque, template_key: nope.toml}",), "section train: --template_key nope.toml does not exist"),
     (("train: {model_name_or_path: m, metric_for_best_model: chrf}",), "--metric_for_best_model chrf needs translations"),
     (("train: {model_name_or_path: ./nope, dataset_name_or_path: udhr}",), "train: model_name_or_path ./nope does not exist, and no stage"),
     (("main: {tgt: Basque, model_name_or_path: m, k: 1, demonstration_pool: [in/a, in/b]}",), "--demonstration_pool in/a does not exist"),
