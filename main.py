@@ -34,12 +34,13 @@ from pathlib import Path
 from comptra import candidate_selection, checks, cost_estimate, evaluation_sets, methods, runner
 from comptra import needs as wanted
 from comptra.compositional import divide, merge
-from comptra.config import configurations
+from comptra.config import configurations, directions
 from topxgen import flags, retrieval
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
 from topxgen.common.needs import Need
 from topxgen.inference.costs import Estimate
+from topxgen.prompting.mt_templates import get_template
 from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
 from topxgen.text import languages
@@ -158,6 +159,18 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
 def estimates(args: argparse.Namespace) -> list[Estimate]:
     """The work of each direction, for all models. Raises UsageError for a test set that is not there."""
     return cost_estimate.at_a_glance(args)
+
+
+def check_early(args: argparse.Namespace) -> None:
+    """Raise UsageError for a prompt that is not there, and a folder that would be that of several directions."""
+    for one in directions(args):
+        sides = (languages.find(name, args.languages_file).name for name in (one.src, one.tgt))
+        if args.template_key is not None:
+            get_template(args.template_key, *sides, extra=args.languages_file)
+    if args.steps:
+        merge.load(args.merge_prompt)
+        if args.method_divide == "llm":
+            divide.prompt_file(args.mode_divide)
 
 
 def check_results(args: argparse.Namespace) -> None:

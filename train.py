@@ -34,6 +34,7 @@ from pathlib import Path
 from topxgen.common import environment, files, flag_rules, hub, lineage, rates
 from topxgen.common import needs as wanted
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
+from topxgen.common.console import quiet
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.needs import Need
@@ -180,6 +181,12 @@ def estimates(args: argparse.Namespace) -> list[Estimate]:
     tokens = steps * rows * args.max_length
     hours = rates.hours(rates.read(args.output_dir).get("train"), steps, steps)
     return [Estimate("train", f"{steps:,} steps of {rows} x {args.max_length:,} tokens", (tokens, tokens), hours=hours)]
+
+
+def check_early(args: argparse.Namespace) -> None:
+    """Raise UsageError for flags that contradict each other, and a template that is not there."""
+    with quiet():
+        arguments.check_values(argparse.Namespace(**vars(args)))
 
 
 def check_results(args: argparse.Namespace) -> None:

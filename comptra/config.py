@@ -44,6 +44,8 @@ def directions(args: argparse.Namespace) -> list[argparse.Namespace]:
             pairs.setdefault((src.flores, tgt.flores), typed)
     if not pairs:
         raise UsageError(f"--src and --tgt are both {src.name}; choose two languages")
+    if len(pairs) > 1 and args.metadata_dir is not None:
+        raise UsageError("--metadata_dir names the folder of one direction: pass one --src and one --tgt, or drop it")
     found = []
     for src, tgt in pairs.values():
         found.append(copy(args))
@@ -58,8 +60,6 @@ def configurations(args: argparse.Namespace) -> "list[EvaluationConfig]":
     if args.shard is not None:
         args.output_dir = args.shard.folder(args.output_dir)
     by_direction = directions(args)
-    if len(by_direction) > 1 and args.metadata_dir is not None:
-        raise UsageError("--metadata_dir names the folder of one direction: pass one --src and one --tgt, or drop it")
     failed: list[UsageError] = []
     for one in by_direction:
         try:

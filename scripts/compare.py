@@ -33,7 +33,7 @@ from topxgen.common.locks import OutputLock
 from topxgen.common.records import JUDGE_RESPONSES
 from topxgen.common.schemas import fields
 from topxgen.experiments import assets, comparison, stages
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags, stops
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record, add_running_flags, check_folders, stops
 from topxgen.experiments.comparison import Experiment, Job, Variant
 from topxgen.inference.response_cache import ResponseRecord
 from topxgen.quality import sonar
@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     jobs, chosen = [*data, *runs], {*args.jobs}
     if unknown := sorted(chosen - {job.id for job in jobs}):
         raise unknown_choice("--jobs", unknown[0], [job.id for job in jobs])
+    check_folders(job.command for job in jobs)
     check_results(job for job in runs if not chosen or job.id in chosen)
     if args.dry_run:
         for job in jobs:

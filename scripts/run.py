@@ -87,6 +87,7 @@ def run_rounds(args: argparse.Namespace, tree: dict) -> int:
     known = [name for number, one in enumerate(todo) for name in rounds.names(number, one)]
     if args.until is not None and args.until not in known:
         raise unknown_choice("--until", args.until, known)
+    check_folders(command for one in todo for _, _, command in one.jobs())
     for folder, _, command in (job for one in todo for job in one.jobs()):
         Chain(folder).check_results(command)
     if args.dry_run:

@@ -10,6 +10,7 @@ from comptra.verify.evaluations import metric_flags, near_equal
 from comptra.verify.translations import arguments, can_load
 from topxgen.common.console import quiet
 from topxgen.experiments.rounds import FILE as ROUNDS
+from topxgen.experiments.rounds import labels
 
 RESULT = "comparison"
 
@@ -70,19 +71,32 @@ def _check_rounds(audit: Audit, path: Path, content: dict) -> None:
         if held_out is None or test is None:
             audit.skip(path, f"the scores of {what}: of several systems")
             continue
-        mine = [value for name, value in held_out.items() if name.endswith(f" {content['metric']}")]
+        by_direction: dict[str, list[float]] = {}
+        for (direction, name), value in held_out.items():
+            if name.endswith(f" {content['metric']}"):
+                by_direction.setdefault(direction, []).append(value)
+        mine = [fmean(values) for values in by_direction.values()]
         near_equal(audit, path, f"held_out of {what}", one["held_out"], fmean(mine) if mine else None, "scores")
-        near_equal(audit, path, f"test of {what}", one["test"], test, "scores")
+        near_equal(
+            audit, path, f"test of {what}", one["test"], {name: value for (_, name), value in test.items()}, "scores"
+        )
     by_rank = sorted(content["rounds"], key=lambda one: (-one["held_out"], one["round"]))
     audit.equal(path, "best_round", content["best_round"], by_rank[0]["round"], "scores")
 
 
-def _by_direction(audit: Audit, path: Path) -> dict[str, float] | None:
-    """Scores by direction and metric; None if there are several systems of a direction."""
-    found = {}
-    for group in audit.json(path)["groups"]:
-        if len(group["systems"]) > 1:
-            return None
-        scores = {name: value["score"] for name, value in group["systems"][0]["scores"].items() if value}
-        found |= {f"{group['src']} to {group['tgt']} {name}": score for name, score in scores.items()}
-    return found
+def _by_direction(audit: Audit, path: Path) -> dict[tuple[str, str], float] | None:
+    """Scores by direction and name of the column; None if there are several systems of a test set."""
+    groups = audit.json(path)["groups"]
+    if any(len(group["systems"]) > 1 for group in groups):
+        return None
+    systems = [group["systems"][0] for group in groups]
+    places = [
+        (f"{group['src']} to {group['tgt']}", group["dataset"], Path(system["path"]).name)
+        for group, system in zip(groups, systems, strict=True)
+    ]
+    return {
+        (direction, f"{label} {name}"): value["score"]
+        for (direction, *_), label, system in zip(places, labels(places), systems, strict=True)
+        for name, value in system["scores"].items()
+        if value
+    }

@@ -96,8 +96,11 @@ def steps(args: argparse.Namespace, tree: dict, file: RunFile, words: list[str])
             f"--stages has no effect: {args.file} has {rounds.KEY if rounds.KEY in tree else comparison.VARIANTS}"
         )
     if comparison.VARIANTS in tree:
-        return _of_experiment(comparison.plan(tree, args.file), words)
+        experiment = comparison.plan(tree, args.file)
+        check_folders(job.command for job, _ in experiment.order())
+        return _of_experiment(experiment, words)
     settings, todo = rounds.plan(tree, args.file)
+    check_folders(command for one in todo for _, _, command in one.jobs())
     found = []
     for number, one in enumerate(todo[: rounds.ended(settings, todo, args.allow_incomplete) + 1]):
         for name, (records, _, command) in zip(rounds.names(number, one), one.jobs(), strict=True):

@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.doctor_runs import H100, doctor, llama_8b, nvidia_smi, write_run
+from tests.support.doctor_runs import H100, doctor, findings_here, llama_8b, nvidia_smi, of, write_run
 from tests.support.runs import in_process
 from topxgen.doctor.rates import RATES
 
@@ -123,6 +124,13 @@ def test_each_model_of_main_counts_with_its_own_weights(tmp_path, tiny_lm):
     assert estimates_here(run)["main: English to Basque"]["hours"] == hours["large"], (
         "as large as what it is trained from"
     )
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(large)}))
+    shutil.copy(Path(tiny_lm) / "model.safetensors", tmp_path / "adapter" / "adapter_model.safetensors")
+    run.write_text(text.replace("${train.output_dir}", str(tmp_path / "adapter")))
+    assert estimates_here(run)["main: English to Basque"]["hours"] == hours["large"], "as large as its base"
+    (memory,) = of(findings_here(run, "--gpu", "16GB", code=1), "memory", "problem")
+    assert memory.startswith(f"{tmp_path / 'adapter'}: main: weights 16.1 GB on 1 x 1 GPU of 16.0 GB"), memory
 
 
 def test_what_an_api_costs(tmp_path):

@@ -49,6 +49,7 @@ def test_another_launcher_runs_the_training_again(place):
     """Which itself refuses to go on with another number of processes, or finds that it is finished."""
     (place / "launch.py").touch()
     (place / "two.yaml").write_text("num_processes: 2")
+    (place / "four.yaml").write_text("num_processes: 4")
     flags = "model_name_or_path: m, dataset_name_or_path: udhr, target_languages: Basque"
     launcher = f"{sys.executable}, launch.py, --config_file"
 

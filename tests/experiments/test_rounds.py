@@ -14,6 +14,7 @@ from tests.support import number_translator
 from tests.support.flipped_bytes import flip_each
 from tests.support.processes import kill_when, start
 from tests.support.runs import in_process, records
+from topxgen.common import translation_folders
 from topxgen.common.errors import UsageError
 from topxgen.common.run_files import read
 from topxgen.experiments import chain, rounds
@@ -236,7 +237,7 @@ def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
 
 
 def test_a_metric_that_should_fall_is_refused(tmp_path):
-    group = {"src": "English", "tgt": "Basque", "systems": []}
+    group = {"dataset": "udhr", "src": "English", "tgt": "Basque", "systems": []}
     path = tmp_path / "scores.json"
     path.write_text(json.dumps({"groups": [group | {"metrics": {"ter": {"higher_is_better": False}, "chrf": {}}}]}))
     rounds.check_rises(path, "chrf")
@@ -304,6 +305,39 @@ def test_the_pairs_of_a_round_are_those_that_it_trains_on(tmp_path, tiny_lm):
     for language in ("Basque", "Hausa"):
         (folder / f"{language}_translate_filtered.jsonl").touch()
     assert list(rounds._files_of_pairs(second)) == [folder / "Basque_translate_filtered.jsonl"]
+
+
+def test_test_sets_of_one_direction_have_scores_of_their_own_and_the_held_out_set_counts_once(tmp_path, tiny_lm):
+    more = "{<<: *pair, src: English, tgt: Basque}\n  - {<<: *pair, dataset_name_or_path: ntrex, metadata_dir: news}"
+    _, (first, *_) = plan(
+        tmp_path, tiny_lm, **{"{<<: *pair, src: English, tgt: Basque}": f"{more}\n  - {{<<: *pair, k: 1}}"}
+    )
+    assert [command.args.k for command in first.held_out[:-1]] == [0, 0, 1]
+    names = []
+    for commands, scores in ((first.held_out, (10, 50, 20)), (first.test, (1, 2, 3, 4))):
+        groups = []
+        for command, score in zip(commands[:-1], scores, strict=True):
+            args = command.args
+            name = args.metadata_dir or translation_folders.original_name(*args.src, *args.tgt, args, "vanilla")
+            names += [name] if commands is first.test else []
+            folder = args.output_dir / "train" / name
+            folder.mkdir(parents=True)
+            (folder / "translate_0.jsonl").touch()
+            system = {"path": str(folder), "scores": {"chrf": {"score": score}}}
+            same = {"dataset": args.dataset_name_or_path, "src": args.src[0], "tgt": args.tgt[0]}
+            group = next((one for one in groups if same.items() <= one.items()), same | {"systems": []})
+            group["systems"].append(system)
+            groups += [group] if group not in groups else []
+        commands[-1].args.json.parent.mkdir(exist_ok=True)
+        commands[-1].args.json.write_text(json.dumps({"groups": groups}))
+    found = rounds.result(0, first, "chrf")
+    assert found["held_out"] == fmean([fmean([10, 20]), 50])
+    assert found["test"] == {
+        f"Basque to English, {names[0]} chrf": 1,
+        "English to Basque chrf": 2,
+        "Basque to English, ntrex chrf": 3,
+        f"Basque to English, {names[3]} chrf": 4,
+    }
 
 
 def test_flags_of_the_rounds_win_and_an_encoder_decoder_translates_itself(tmp_path, tiny_lm):

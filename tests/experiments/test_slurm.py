@@ -99,6 +99,7 @@ def test_without_slurm_nothing_is_submitted(place, monkeypatch):
 
 def test_the_jobs_of_a_run(place):
     """Arrays with merges behind them; GPUs where a model is loaded; a section of the file for each kind."""
+    (place / "c.yaml").touch()
     write(
         place,
         f"{DATAGEN}, back_translator: apertium}}",
@@ -181,6 +182,7 @@ def test_the_published_recipe_as_jobs(monkeypatch):
 def test_the_example_of_the_documentation(place):
     (example,) = (block for block in fences(ROOT / "docs/cluster.md", "yaml") if block.startswith("slurm:"))
     launcher = "launcher: [accelerate, launch, --config_file, configs/multi_node.yaml]"
+    (place / "configs").symlink_to(ROOT / "configs")
     write(
         place,
         f"{DATAGEN}, use_nllb: true}}",

@@ -126,6 +126,21 @@ def test_scores_by_shards_of_pairs_of_one_run(server, scored, tmp_path):
     verified(whole)
 
 
+def test_scores_by_shards_of_an_earlier_split_of_the_translation_are_refused(server, scored, tmp_path):
+    """Of three shards one translated; then two did all."""
+    datagen(*command(server, tmp_path, "--stages", "generate"))
+    for index, count in ((0, 3), (0, 2), (1, 2)):
+        datagen(*command(server, tmp_path, "--stages", "translate", *split(index, count)))
+    merge(tmp_path)
+    score = command(server, tmp_path, "--stages", "score", *scored)
+    refused = datagen(*score, *split(1, 3), check=2)
+    assert "0000-of-0003 has pairs of an earlier split" in refused.stderr and "pass --num_shards 2 or" in refused.stderr
+    for index in range(4):
+        datagen(*score, *split(index, 4))
+    merge(tmp_path)
+    assert all("scorer" in record for record in records(tmp_path / "writer-1/Basque_translate.jsonl"))
+
+
 def test_a_later_answer_counts_for_more_than_an_earlier_score(server, scored, tmp_path, monkeypatch):
     """A merge of what was answered so far, and another after the shards were run again."""
 

@@ -136,7 +136,7 @@ def at_hub(asset: Asset, shaped: bool, timeout: float) -> Listed:
         card = _small_file(asset, hub_files.CARD, timeout) if hub_files.CARD in files else b""
         return Listed(files, card=card.decode("utf-8", "replace"))
     weights = hub_files.weights(file for file in files if "/" not in file)
-    if not weights:
+    if not weights or "adapter_config.json" in files:  # whose base is not known yet
         return Listed(files)
     counts, shapes = dict(info.safetensors.parameters) if info.safetensors else {}, None
     config = _config_at_hub(asset, timeout) if "config.json" in files else {}

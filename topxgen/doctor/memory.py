@@ -212,6 +212,7 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
 def _others(situation: Situation) -> Iterator[Finding]:
     """Encoders, metrics and translation models, which have the machine to themselves while they run."""
     named = {name for command in situation.commands for name in models_of(command)}
+    named |= {situation.base_of(name) for name in named}
     memory = max((gpu.memory for gpu in situation.gpus.usable if gpu.memory), default=None)
     for asset in situation.assets:
         kinds = {need.kind for need in asset.needs}

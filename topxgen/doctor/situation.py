@@ -14,12 +14,12 @@ from topxgen.common import hub, hub_files, schemas
 from topxgen.common.console import quiet
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
-from topxgen.common.needs import DATASET
+from topxgen.common.needs import DATASET, MODEL, Need
 from topxgen.common.provenance import values_of_flag
 from topxgen.common.schemas import fields
 from topxgen.doctor import UNKNOWN, checkpoints, gpus
 from topxgen.experiments import stages
-from topxgen.experiments.assets import Asset, assets
+from topxgen.experiments.assets import Asset, assets, followed
 from topxgen.experiments.chain import Command
 from topxgen.inference.costs import Estimate
 
@@ -111,13 +111,22 @@ class Situation:
             return free
 
     def checkpoint(self, name: str | None) -> checkpoints.Checkpoint | None:
-        """The model that a flag names; None if it is neither here nor listed by the Hub, or a stage makes it."""
-        folder = next((one.folder for one in self.assets if one.name == name and one.folder is not None), None)
+        """The model that a flag names, of an adapter its base; None if it is neither here nor listed by the Hub, or a stage makes it."""
+        folder = self._folder(name)
+        if (base := self.base_of(name)) not in (None, name):
+            return self.checkpoint(base)
         if folder is None or not folder.is_dir():
             return self.at_hub[name].checkpoint if name in self.at_hub else None
         if folder not in self.checkpoints_read:
             self.checkpoints_read[folder] = checkpoints.read(folder)
         return self.checkpoints_read[folder]
+
+    def _folder(self, name: str | None) -> Path | None:
+        return next((one.folder for one in self.assets if one.name == name and one.folder is not None), None)
+
+    def base_of(self, name: str | None) -> str | None:
+        """Of an adapter that is here; None for another model."""
+        return next((need.name for need in followed(Need(MODEL, name or ""), self._folder(name))), None)
 
     def checkpoint_behind(self, name: str | None) -> checkpoints.Checkpoint | None:
         """`checkpoint`; of a model that the run trains or merges, that from which it is made, which is as large."""

@@ -17,6 +17,7 @@ from typing import Annotated, Required
 
 import msgspec
 
+from topxgen import inference
 from topxgen.common import checksums, failures, flag_rules, provenance, signals
 from topxgen.common.cli import EXIT_INCOMPLETE, FLAG
 from topxgen.common.errors import UsageError, unknown_choice
@@ -64,12 +65,18 @@ class Command:
 
     def inputs(self) -> list[Path]:
         """The files that it reads, as far as its words name them; those of the launcher say how many processes share a batch."""
-        configs = {Path(word) for word in self.launcher if word.endswith((".yaml", ".yml", ".json"))}
-        return sorted({*stages.inputs(self.stage, self.args), *(path for path in configs if path.is_file())})
+        configs = (path for path in _configs(self.launcher) if path.is_file())
+        return sorted({*stages.inputs(self.stage, self.args), *configs})
 
     def shown(self) -> str:
         """The command as it can be pasted into a shell."""
         return shlex.join(os.path.relpath(word) if word.startswith(f"{Path.cwd()}/") else word for word in self.line)
+
+
+def _configs(launcher: Sequence[str]) -> list[Path]:
+    """The files that a launcher's words name, also as --config_file=FILE."""
+    words = (word.rpartition("=")[2] if word.startswith("--") else word for word in launcher)
+    return [Path(word) for word in words if word.endswith((".yaml", ".yml", ".json"))]
 
 
 def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -109,7 +116,16 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
 
 
-READ_FOLDERS = ("input_dir", "data_dir", "dirs", "baseline")  # flags of the folders of other stages
+# Flags of the folders of other stages, of models, which may be Hub ids, and of what stages write.
+READ_FOLDERS = ("input_dir", "data_dir", "dirs", "baseline")
+MODELS = (
+    "model_name_or_path",
+    "adapter_name_or_path",
+    "base_model_name_or_path",
+    "nllb_name_or_path",
+    "tokenizer_name_or_path",
+)
+WRITTEN_FOLDERS = ("output_dir", "export_dir", "input_dir", "output")
 
 
 def flags_by_section() -> dict[str, list[str]]:
@@ -142,11 +158,15 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
             launcher = values.pop(LAUNCHER, None) or []
             if not (isinstance(launcher, list) and all(isinstance(word, str) and word for word in launcher)):
                 raise UsageError(f"{where}: {LAUNCHER} is not a list of words, such as [accelerate, launch]")
+            if lacking := next((path for path in _configs(launcher) if not path.is_file()), None):
+                raise UsageError(f"{where}: {LAUNCHER} names {lacking}, which does not exist")
             args, words = parser.parse_with([], values, where)
             try:
                 parser.check(args)
                 flag_rules.check(parser.rules, args, quiet=True)
                 stages.check(args, folder)
+                if check_early := stages.STAGES[section].function("check_early"):
+                    check_early(args)
             except UsageError as error:
                 raise UsageError(f"{where}: {error}") from None
             name = f"{section}-{number + 1}" if file.is_list(section) else section
@@ -198,19 +218,21 @@ def check_folders(found: Iterable[Command]) -> None:
     written: list[Path] = []
     for command in found:
         flags = vars(command.args)
-        for flag in READ_FOLDERS:
+        is_remote = flags.get("inference_api") in inference.REMOTE
+        for flag in READ_FOLDERS if is_remote else (*READ_FOLDERS, *MODELS):
             value = flags.get(flag) or ()
             for name in value if isinstance(value, list | tuple) else [value]:
                 path = Path(name).absolute()
-                if not os.path.lexists(path) and not any(
-                    path in (one, *one.parents) or one in path.parents for one in written
+                may_be_hub_id = flag in MODELS and not str(name).startswith((".", "/"))
+                if not (
+                    may_be_hub_id
+                    or os.path.lexists(path)
+                    or any(path in (one, *one.parents) or one in path.parents for one in written)
                 ):
                     raise UsageError(
                         f"{command.name}: {flag} {name} does not exist, and no stage before it writes to it"
                     )
-        written += [
-            Path(flags[flag]).absolute() for flag in ("output_dir", "export_dir", "input_dir") if flags.get(flag)
-        ]
+        written += [Path(flags[flag]).absolute() for flag in WRITTEN_FOLDERS if flags.get(flag)]
 
 
 class Chain:

@@ -7,6 +7,7 @@ test set, end the rounds.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ _System = fields(path=Required[str], scores=Required[dict[str, fields(score=Requ
 # `metrics`: missing in older versions, which had none that falls.
 _Group = fields(
     metrics=dict[str, fields(higher_is_better=bool)],
+    dataset=Required[str],
     src=Required[str],
     tgt=Required[str],
     systems=Required[list[_System]],
@@ -267,7 +269,8 @@ def _held_out(tree: Tree, path: Path | str, settings: Settings, folder: Path, mo
     entries = tree["main"] if isinstance(tree["main"], list) else [tree["main"]]
     output = {"model_name_or_path": str(model), "output_dir": "${output_dir}/translations"}
     changed = [{**entry, **settings.held_out, **output} for entry in entries]
-    unique = [entry for number, entry in enumerate(changed) if entry not in changed[:number]]
+    unnamed = [{**entry, "metadata_dir": None} for entry in changed]  # which tells test sets apart, here the same
+    unique = [entry for number, entry in enumerate(changed) if unnamed[number] not in unnamed[:number]]
     scoring = {
         name: value for name, value in tree["evaluate"].items() if name not in ("dirs", "csv", "baseline", "bootstrap")
     }
@@ -329,8 +332,12 @@ def result(number: int, one: Round, metric: str) -> Result:
         for _, record in read_translations(path):
             pairs += len(record["propositions"])
             scores += [score for score in record.get("scores") or () if score is not None]
-    scored = [values for _, values in _scores(one.held_out, one.model)]
-    held_out = [values[metric] for values in scored if metric in values]
+    by_direction: dict[str, list[float]] = {}  # entries of main may translate the held-out set in several ways
+    for direction, _, _, values in _scores(one.held_out, one.model):
+        if metric in values:
+            by_direction.setdefault(direction, []).append(values[metric])
+    held_out = [fmean(scores_of) for scores_of in by_direction.values()]
+    test = list(_scores(one.test, one.model)) if one.test[-1].args.json else []
     check_rises(one.held_out[-1].args.json, metric)
     if not held_out:
         raise UsageError(f"{one.held_out[-1].args.json} has no {metric} of {one.model}; choose another metric")
@@ -341,11 +348,24 @@ def result(number: int, one: Round, metric: str) -> Result:
         "mean_score": fmean(scores) if scores else None,
         "held_out": fmean(held_out),
         "test": {
-            f"{direction} {name}": value
-            for direction, values in (_scores(one.test, one.model) if one.test[-1].args.json else ())
+            f"{label} {name}": value
+            for label, (*_, values) in zip(labels([place for *place, _ in test]), test, strict=True)
             for name, value in values.items()
         },
     }
+
+
+def labels(places: Sequence[Sequence[str]]) -> list[str]:
+    """Of (direction, test set, folder) of translations: the direction alone, or with the test set, or the folder, where there are others."""
+    directions = Counter(direction for direction, *_ in places)
+    tests = Counter((direction, test) for direction, test, _ in places)
+
+    def label(direction: str, test: str, folder: str) -> str:
+        if directions[direction] == 1:
+            return direction
+        return f"{direction}, {test if tests[direction, test] == 1 else folder}"
+
+    return [label(*place) for place in places]
 
 
 def check_rises(path: Path, metric: str) -> None:
@@ -367,9 +387,9 @@ def _files_of_pairs(one: Round) -> Iterator[Path]:
             yield from [path for path in paths if path.is_file()][:1]
 
 
-def _scores(found: Sequence[Command], model: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """(direction, score by metric) of `model` in the JSON of an evaluation, the last of the commands; of their translations
-    alone: the folder may have those of other flags, from before."""
+def _scores(found: Sequence[Command], model: Path) -> Iterator[tuple[str, str, str, dict[str, float]]]:
+    """(direction, test set, folder, score by metric) of `model` in the JSON of an evaluation, the last of the commands; of their
+    translations alone: the folder may have those of other flags, from before."""
     *translate, evaluate = found
     paths = {path.parent.resolve() for command in translate for path in stages.outputs("main", command.args)}
     report = read_json(evaluate.args.json, Report, "remove it: it is written again")
@@ -378,7 +398,7 @@ def _scores(found: Sequence[Command], model: Path) -> Iterator[tuple[str, dict[s
             path = Path(system["path"]).resolve()
             if path.parent.name == model.name and path in paths:
                 values = {name: value["score"] for name, value in system["scores"].items() if value is not None}
-                yield f"{group['src']} to {group['tgt']}", values
+                yield f"{group['src']} to {group['tgt']}", group["dataset"], path.name, values
 
 
 def reason_to_stop(results: Collection[Result], settings: Settings) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import product
+from os.path import expanduser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,7 +113,8 @@ class Stage(NamedTuple):
     def function(self, name: str) -> Callable | None:
         """A function of the script, None if it has none of that name: `needs`, of flags and the languages of the stages before: what a
         command loads from elsewhere; `estimates`, of flags: what it is going to need, as far as that is known in seconds; `check_results`
-        raises UsageError for results of other flags where its own would be."""
+        raises UsageError for results of other flags where its own would be; `check_early`, for what is wrong in flags, alone or together,
+        and what they name."""
         module = self.script[-1].removesuffix(".py").replace("/", ".")
         return getattr(importlib.import_module(module), name, None)
 
@@ -152,7 +154,7 @@ MODEL_FILES = {*_READ_OF_MODELS, "tokenizer*", "*vocab*", "*tokens*.json"} - {"*
 NAMES = {*benchmarks.LOADERS, "topxgen", "ours", "smol", "files"}
 # Flags that name languages, and those that name files or folders that have to be there.
 LANGUAGES = ("languages", "target_languages", "target_language", "src", "tgt")
-EXISTING = ("languages_file", "seed_topics_path", "benchmark_dir", "test_files")
+EXISTING = ("languages_file", "seed_topics_path", "benchmark_dir", "test_files", "deepspeed")
 
 
 def check(args: Parsed, folder: Path) -> None:
@@ -165,8 +167,9 @@ def check(args: Parsed, folder: Path) -> None:
     values = {
         flag: value if isinstance(value, list) else [value] for flag, value in vars(args).items() if value is not None
     }
-    for flag in EXISTING:
-        for path in values.get(flag, ()):
+    pools = [value for value in values.get("demonstration_pool", ()) if isinstance(value, Path)]  # of datagen.py: names
+    for flag, paths in (*((flag, values.get(flag, ())) for flag in EXISTING), ("demonstration_pool", pools)):
+        for path in paths:
             if _local(path) is None and folder.absolute() not in Path(path).absolute().parents:
                 raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
     for name in values.get("benchmarks", ()):
@@ -176,6 +179,10 @@ def check(args: Parsed, folder: Path) -> None:
         for name in values.get(flag, ()):
             languages.find(name, args.languages_file)
     _check_copies(args, values)
+    for value in (item for items in values.values() for item in items if isinstance(item, str)):
+        file = value.rpartition(":")[0]
+        if file.endswith(".py") and not Path(expanduser(file)).is_file():
+            raise UsageError(f"{value}: there is no file {file}")
 
 
 def _copies(args: Parsed) -> Path | None:

@@ -93,6 +93,8 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
                 yield lambda name=name, layout=layout: scoring.count_unscored(layout, name, config.scorer.id)
                 if config.shard is None:
                     yield lambda name=name: shards.check_merged(config.layout.translations(name))
+                else:
+                    yield lambda name=name: sharded.check_split(config, name)
         yield lambda: config.scorer.preflight(languages, config.target_language)
 
 

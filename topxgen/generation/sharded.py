@@ -90,6 +90,21 @@ def take_paragraphs(config, language: Language, blocks: Iterator[list[SplitParag
     write_atomic(config.layout.paragraphs(language.name), own)
 
 
+def check_split(config, name: str) -> None:
+    """Raise UsageError if shards of this number have pairs of their own, of a translation that was split anew since: they would score
+    these alone."""
+    works = (work for work in shards.works(config.whole_dir) if (work.stage, work.part) == ("translate", name))
+    work = next((work for work in works if work.folder.name == config.layout.translate_dir.name), None)
+    if work is None or not config.whole.translations(name).exists():
+        return
+    count, newest = config.shard.count, work.newest.shard.count
+    if newest != count and (own := next((one for one in work.noted if one.shard.count == count), None)):
+        raise UsageError(
+            f"{own.root} has pairs of an earlier split of the translation, which was into {newest} shards since: pass --num_shards {newest} or "
+            "a number that was not used before"
+        )
+
+
 def take_translations(config) -> None:
     """For a shard that only scores, and has no pairs of its own: its part of the whole directory's records, in blocks that are
     scored together in one run."""

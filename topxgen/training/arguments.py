@@ -77,9 +77,24 @@ def set_defaults(args: argparse.Namespace) -> None:
     args.metric_for_best_model = args.metric_for_best_model or ("chrf" if args.num_eval_translations else "loss")
 
 
+def check_values(args: argparse.Namespace) -> None:
+    """Set the defaults that are recorded. Raises UsageError for what flags alone say, whatever machine the training is going to be on."""
+    set_defaults(args)
+    if args.streaming and args.max_steps is None:
+        raise UsageError("--streaming does not know the length of an epoch; pass --max_steps, not --num_train_epochs")
+    if args.metric_for_best_model != "loss" and not args.num_eval_translations:
+        raise UsageError(
+            f"--metric_for_best_model {args.metric_for_best_model} needs translations; pass --num_eval_translations N"
+        )
+    schedule(args)
+    if args.template_key != NO_TEMPLATE:
+        for language in args.target_languages:
+            get_template(args.template_key, args.src, language, extra=args.languages_file)
+
+
 def resolve(args: argparse.Namespace) -> None:
     """Set the defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
-    set_defaults(args)
+    check_values(args)
     check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
     if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
         raise UsageError(f"--output_dir {args.output_dir} is the folder of the base model; pass another one")
@@ -96,16 +111,6 @@ def resolve(args: argparse.Namespace) -> None:
         )
     if args.push_to_hub:
         _check_repository(args)
-    if args.streaming and args.max_steps is None:
-        raise UsageError("--streaming does not know the length of an epoch; pass --max_steps, not --num_train_epochs")
-    if args.metric_for_best_model != "loss" and not args.num_eval_translations:
-        raise UsageError(
-            f"--metric_for_best_model {args.metric_for_best_model} needs translations; pass --num_eval_translations N"
-        )
-    schedule(args)
-    if args.template_key != NO_TEMPLATE:
-        for language in args.target_languages:
-            get_template(args.template_key, args.src, language, extra=args.languages_file)
 
 
 def check_with_torch(args: argparse.Namespace) -> None:
