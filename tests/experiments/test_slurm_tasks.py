@@ -102,6 +102,7 @@ def test_variants_may_have_launchers_of_their_own(place):
         assert (place / started).exists()
 
 
+@pytest.mark.medium
 def test_only_what_is_missing_runs(place):
     """Tasks by their marks and manifests, stages by their records, and all behind what runs."""
     write(place, CHECKED, SCORED, "slurm: {decontamination: {shards: 2}}")
@@ -265,6 +266,7 @@ def test_the_campaign_submits_again_after_a_failure(place, monkeypatch):
     assert len(waited) == 2 + 5
 
 
+@pytest.mark.medium
 def test_an_audit_in_shards(place):
     """Its result is the report of its merge, which leaves no other files."""
     write(
