@@ -62,6 +62,7 @@ def test_killed_stages_end_as_if_nothing_had_happened(campaign, stage):
 
 
 @pytest.mark.parametrize("stage", ["generate", "evaluate"])
+@pytest.mark.medium
 def test_stages_at_once_in_one_folder_end_as_if_one_had_run(campaign, stage):
     survives(campaign, "races", stage, 2)
 
@@ -83,6 +84,7 @@ def test_what_lies_where_a_stage_writes_stays_as_it_is(campaign, stage):
 
 
 @pytest.mark.parametrize("stage", ["translate", "few-shot, cohere", "few-shot, anthropic"])
+@pytest.mark.medium
 def test_hostile_responses_leave_nothing_behind(campaign, stage):
     survives(campaign, "answers", stage, 1)
 

@@ -138,6 +138,7 @@ def test_faults_are_found(place, what):
         ("sound", set()),
     ],
 )
+@pytest.mark.medium
 def test_lost_and_doubled_records_are_found(place, monkeypatch, what, actions):
     monkeypatch.setitem(STAGES, what, Stage(("faulty_script", what)))
     stage = faults.undisturbed(place, place.folder / "clean", what, ("faulty_script", what))

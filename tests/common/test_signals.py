@@ -95,6 +95,7 @@ def test_requests_that_do_not_finish_are_given_up(api, tmp_path):
     assert "stopped by a signal; " in err
 
 
+@pytest.mark.medium
 def test_a_second_signal_ends_at_once(api, tmp_path):
     with Writer(delay=60) as server:
         process = start("datagen.py", *command(server, tmp_path, "--stages", "generate"), limits=(500, 500, 2))

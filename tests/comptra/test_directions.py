@@ -132,6 +132,7 @@ def test_one_translation_model_for_all_directions(tiny_nllb, tmp_path, monkeypat
     assert (tmp_path / "both" / path.relative_to(tmp_path / "one")).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.medium
 def test_what_one_direction_lacks_is_found_before_the_model_is_loaded(main_here, ntrex, tmp_path):
     flags = ("--dataset_name_or_path", "ntrex", "--benchmark_dir", ntrex.parent, "--output_dir", tmp_path / "out")
     result = main_here(*flags, "--tgt", "Basque", "Sundanese", "Hausa")

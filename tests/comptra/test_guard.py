@@ -200,6 +200,7 @@ def test_an_llm_that_judges_its_own_translations(place, clean, monkeypatch):
     assert own["scores"]["bleu"]["interference"] == other["scores"]["gemba-da"]["interference"] == []
 
 
+@pytest.mark.medium
 def test_one_checkpoint_is_no_choice(place):
     more = ("--save_steps", 4, "--test_size_ratio", 4, "--num_eval_translations", 1)
     model = place.train("one-checkpoint", "--dataset_name_or_path", "udhr", *more)
@@ -255,6 +256,7 @@ def test_other_weights_in_the_folder_of_a_model(place, selected, by_chrf, tmp_pa
     assert ends == [f"the weights in {model} are not those that manifest_train.json describes"]
 
 
+@pytest.mark.medium
 def test_data_that_its_manifest_does_not_describe(place, tmp_path):
     copy = copy_of(place, tmp_path)
     path = copy.data / "Basque_translate_filtered.jsonl"

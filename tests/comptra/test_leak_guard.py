@@ -136,6 +136,7 @@ def test_phrases_are_not_translated_with_their_sentence(run, tmp_path):
     assert sorted(retriever.nearest(["nwere ikike iso n'ọchịchị"], 4)[0]) == [0, 1, 2, 3]
 
 
+@pytest.mark.medium
 def test_the_guard_is_on_record_and_results_without_it_are_not_continued(run, tiny_lm, tmp_path):
     pool = [*OTHERS, (SPELLINGS["no full stop"](SOURCE), REFERENCE)]
     folder = tmp_path / "out" / Path(tiny_lm).name / "Igbo_to_English_2_shot_seed_122_llm_vanilla_None_0_0"

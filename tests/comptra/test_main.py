@@ -195,6 +195,7 @@ def adapters(tiny_lm, tmp_path_factory) -> list[str]:
     return make_adapters(tiny_lm, tmp_path_factory.mktemp("run"))
 
 
+@pytest.mark.medium
 def test_all_checkpoints_of_a_run_in_one_call(tiny_lm, adapters, tmp_path):
     command = ("main.py", *options(tiny_lm, "--base_model_name_or_path", tiny_lm, model_name_or_path=None))
     result = in_process(*command, "--model_name_or_path", *adapters, "--output_dir", tmp_path / "both")

@@ -119,6 +119,7 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copied")
 
 
+@pytest.mark.medium
 def test_a_sentence_that_two_shards_translated_costs_twice(tmp_path, tiny_lm):
     sides = [tmp_path / "en.txt", tmp_path / "eu.txt"]
     for path, lines in zip(
@@ -148,6 +149,7 @@ def lines_in(folder, model):
     return (folder_of(folder, model) / "translate_0.jsonl").read_text().splitlines()
 
 
+@pytest.mark.medium
 def test_shards_of_other_numbers_of_sentences(copied, tiny_lm):
     main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 0, max_samples=8)
     said = merge(copied, check=3)

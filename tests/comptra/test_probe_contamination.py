@@ -238,6 +238,7 @@ def test_without_all_translations_there_is_no_report(flags, tiny_lm, tmp_path):
     assert probe(*flags(tiny_lm)).returncode == 0 and report(tmp_path)["sentences"] == 36
 
 
+@pytest.mark.medium
 def test_demonstrations_and_a_dry_run(flags, tiny_lm, tmp_path):
     pool = [tmp_path / "pool.eus", tmp_path / "pool.eng"]
     for path, side in zip(pool, zip(*pairs(OTHER_FORMS), strict=True), strict=True):

@@ -198,6 +198,7 @@ def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
 
 
 @pytest.mark.parametrize("method, room", [("cot", 540), ("step_by_step", 840), ("TEaR", 540)])
+@pytest.mark.medium
 def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, room, main_here, tiny_lm, tmp_path, monkeypatch):
     """The thoughts have no room, the translation has; then there is room. The trace of a method without shots is shown."""
     monkeypatch.setattr("comptra.methods.conversation.THOUGHT_TOKENS", room - 290)

@@ -49,6 +49,7 @@ SACREBLEUS = {
 
 
 @pytest.mark.parametrize("code, language", [("hau", "Hausa"), ("nep", "Nepali"), ("urd", "Urdu")])
+@pytest.mark.medium
 def test_corpora_and_segments_have_sacrebleus_scores(code, language, ntrex: Path, pieces):
     references = (ntrex / f"newstest2019-ref.{code}.txt").read_text(encoding="utf-8").split("\n")[:40]
     chance = random.Random(code)

@@ -33,8 +33,7 @@ def made(tiny_nllb, tiny_lm, tmp_path_factory) -> Path:
 @pytest.fixture
 def run(made, tmp_path) -> Path:
     """A copy, in which the paths that its files name are of the original: those in the copy count."""
-    shutil.copytree(made, tmp_path / "copy")
-    return tmp_path / "copy"
+    return shutil.copytree(made, tmp_path / "copy")
 
 
 def problems(run: Path, options: verify.Options | None = None) -> list[str]:
@@ -481,6 +480,7 @@ def flip(run: Path, rng: random.Random, count: int) -> dict[str, list[int]]:
     return table
 
 
+@pytest.mark.medium
 def test_flipped_bytes(run):
     table = flip(run, random.Random(1), 60)
     assert sum(found for found, _ in table.values()) > 45
@@ -489,8 +489,7 @@ def test_flipped_bytes(run):
 
 @pytest.mark.slow
 def test_two_hundred_flipped_bytes_of_a_run_through_all_stages(made, tiny_lm, tmp_path_factory):
-    run = tmp_path_factory.mktemp("whole") / "run"
-    shutil.copytree(made, run)
+    run = shutil.copytree(made, tmp_path_factory.mktemp("whole") / "run")
     whole_run.finish(run, tiny_lm)
     audit = verify.verify(run)
     assert not audit.problems, audit.problems

@@ -1,6 +1,5 @@
 """scripts/run.py: what runs and what does not, and mistakes before anything runs."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -71,6 +70,7 @@ def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(place, monk
     assert ran(run()) == {"decontamination": "not run yet"}
 
 
+@pytest.mark.medium
 def test_evaluation_prints_its_table_each_time_and_changes_no_file(place, capfd):
     write(place, CHECKED, SCORED)
     states = []
@@ -241,6 +241,7 @@ def test_mistakes_of_the_command_line(place, words, message):
     assert not (place / "out").exists()
 
 
+@pytest.mark.medium
 def test_a_dry_run_shows_commands_that_run_as_they_stand(place):
     write(place, CHECKED, SCORED)
     result = run("--dry_run")
@@ -457,21 +458,6 @@ def test_two_runs_on_one_folder(place):
     assert run().returncode == 0
     with OutputLock(place / "out/run"):  # it was released
         pass
-
-
-def test_what_a_killed_run_has_left_is_waited_for(place):
-    """A stage keeps the lock of a file until it has ended, whatever became of the run that started it."""
-    write(place, CHECKED)
-    (place / "out/run").mkdir(parents=True)
-    with open(place / "out/run/.running", "w") as left:
-        fcntl.flock(left, fcntl.LOCK_EX)
-        command = [sys.executable, ROOT / "scripts/run.py", "run.yaml"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        while "waiting for a stage that a killed run left running" not in (line := process.stderr.readline()):
-            assert line, "it did not wait"
-        assert not (place / "out/run/decontamination.json").exists()
-    process.communicate(timeout=300)
-    assert process.returncode == 0 and (place / "out/run/decontamination.json").exists()
 
 
 def test_the_launcher_starts_train(place):

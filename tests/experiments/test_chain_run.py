@@ -1,5 +1,6 @@
 """Signals to scripts/run.py; a real run, topics to scores, that is killed and stopped and goes on."""
 
+import fcntl
 import os
 import random
 import shutil
@@ -43,6 +44,21 @@ def test_the_order_of_flags_in_the_file_does_not_count(place):
     assert "decontamination: complete" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
     write(place, CHECKED.replace("in/bench.tsv", "udhr"))
     assert "will run (its flags have changed)" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
+
+
+def test_what_a_killed_run_has_left_is_waited_for(place):
+    """A stage keeps the lock of a file until it has ended, whatever became of the run that started it."""
+    write(place, CHECKED)
+    (place / "out/run").mkdir(parents=True)
+    with open(place / "out/run/.running", "w") as left:
+        fcntl.flock(left, fcntl.LOCK_EX)
+        command = [sys.executable, ROOT / "scripts/run.py", "run.yaml"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while "waiting for a stage that a killed run left running" not in (line := process.stderr.readline()):
+            assert line, "it did not wait"
+        assert not (place / "out/run/decontamination.json").exists()
+    process.communicate(timeout=300)
+    assert process.returncode == 0 and (place / "out/run/decontamination.json").exists()
 
 
 def test_another_launcher_runs_the_training_again(place):
@@ -95,6 +111,7 @@ def test_a_signal_reaches_the_stage_once_and_is_waited_for(place, start, sent, r
     assert not (place / "out/run/train.json").exists() and not (place / "out/run/.lock").exists()
 
 
+@pytest.mark.medium
 def test_a_training_has_the_time_it_needs_to_save(place, tmp_path):
     """Longer than other stages have after a signal."""
     (place / "launch.py").write_text(LAUNCHED.replace("sleep(0.5)", "sleep(4)"))

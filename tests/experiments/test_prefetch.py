@@ -107,6 +107,7 @@ def test_gated_and_unknown_repositories_are_lines_beside_what_is_fetched(hub, ru
     )
 
 
+@pytest.mark.medium
 def test_killed_in_the_middle_and_started_again(hub, run_file, tmp_path):
     folder = tmp_path / "folder"
     shards = sorted(path.name for path in (hub.root / "models" / "org" / "writer").glob("*.safetensors"))

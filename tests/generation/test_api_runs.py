@@ -22,6 +22,7 @@ from topxgen.common.console import counted
 pytestmark = pytest.mark.usefixtures("answers")
 
 
+@pytest.mark.medium
 def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     paid = Counter()
     answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "Basque_translate_answers.jsonl"
@@ -95,6 +96,7 @@ def test_settings_of_a_run_that_left_nothing_are_replaced(tmp_path, datagen_here
         assert code == 0 and "writer-1 holds no results yet" in error
 
 
+@pytest.mark.medium
 def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_path):
     """Every response costs 100 * 2 + 50 * 10 = 700 USD a million: 0.0007 each, in generation and back-translation alike."""
     answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "Basque_translate_answers.jsonl"
@@ -126,6 +128,7 @@ def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_pa
 
 
 @pytest.mark.parametrize(("end", "code"), [("target", 0), ("budget", 4), ("signal", 143)])
+@pytest.mark.medium
 def test_every_response_is_saved_and_counted_however_the_run_ends(tmp_path, end, code):
     """Each request takes longer than the one before, so that some are in flight at the end; a response costs 0.0007 USD."""
     delays = itertools.count(0.05, 0.02)
@@ -301,6 +304,7 @@ def spoiled(response: dict) -> dict:
 
 
 @pytest.mark.parametrize("value", ["", None, []])
+@pytest.mark.medium
 def test_empty_answers_are_asked_for_again(value, tmp_path, monkeypatch):
     """A server that was at fault leaves no folder that ends in exit 3 for good."""
     monkeypatch.setattr(api_server, "answer", lambda *args: emptied(answer(*args), value))
@@ -325,6 +329,7 @@ def test_empty_answers_are_asked_for_again(value, tmp_path, monkeypatch):
         assert not server.bodies and contents(tmp_path) == before
 
 
+@pytest.mark.medium
 def test_a_finished_language_is_no_reason_to_leave_failures_of_another(tmp_path, monkeypatch):
     with Writer() as server:
         flags = (*command(server, tmp_path), "--stages", "generate", "--number_of_instructions", 6, "--languages")

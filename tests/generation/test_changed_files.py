@@ -86,6 +86,7 @@ def test_a_translation_model_that_was_replaced_in_its_folder_is_another_one(fold
 
 
 @pytest.mark.parametrize("stage, code", [("generate", 3), ("translate", 0)])  # it writes no numbered texts
+@pytest.mark.medium
 def test_an_llm_that_was_replaced_in_its_folder_is_another_one(folder, tiny_lm, tmp_path, stage, code):
     """Also one that sees its prompts in another chat template."""
     model = other_weights(Path(tiny_lm), tmp_path / "lm")

@@ -99,6 +99,7 @@ def killed_after(lines: int, folder, source) -> bool:
     return process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.medium
 def test_killed_before_and_behind_the_texts_that_are_compared_exactly(tmp_path, source, exact_at_first):
     run(tmp_path / "whole", source, *MINHASH)
     folder = tmp_path / "killed"

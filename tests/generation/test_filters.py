@@ -131,6 +131,7 @@ def test_co_occurrence_equals_counting_every_pair():
         "1. b\n##\n" * 50_000,
     ],
 )
+@pytest.mark.medium
 def test_huge_answers_are_judged_quickly(text):
     reason(text)
     numbered_texts(text, 2)

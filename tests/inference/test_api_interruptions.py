@@ -81,6 +81,7 @@ finally:
 
 
 @one_api
+@pytest.mark.medium
 def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
     path, count, stops, checks = tmp_path / "answers.jsonl", 60, (signal.SIGKILL, signal.SIGINT, None), []
     with ApiServer() as server:
@@ -111,6 +112,7 @@ def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
 
 
 @one_api
+@pytest.mark.medium
 def test_ctrl_c_during_a_write_loses_no_response_that_has_arrived(api, tmp_path):
     path, first = tmp_path / "answers.jsonl", {"p0", "p1", "p2", "p3"}
     with ApiServer(delay=lambda name: 0 if name in first else 3600) as server:

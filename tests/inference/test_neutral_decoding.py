@@ -142,6 +142,7 @@ def test_held_out_translations(kind, peft, tiny_lm, tiny_nllb, tmp_path):
     assert answers[0] == answers[1] and len(answers[0]) == len(pairs)
 
 
+@pytest.mark.medium
 def test_what_is_sent_to_apis(monkeypatch):
     for api in inference.REMOTE:
         with ApiServer() as server:

@@ -112,6 +112,7 @@ def test_hf_penalizes_no_padding(tiny_lm, tmp_path):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.medium
 def test_hf_draws_from_the_models_distribution(hf):
     """4,000 one-token draws against the softmax of the model's logits, with temperature and top-p."""
     import torch
@@ -158,6 +159,7 @@ def test_vllm_has_the_options_of_engine_args(vllm):
         ),
     ],
 )
+@pytest.mark.medium
 def test_vllm_refuses_before_it_loads(tiny_lm, settings, problem):
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
     with pytest.raises(UsageError, match=problem):

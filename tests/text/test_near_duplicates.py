@@ -123,6 +123,7 @@ def test_texts_without_words_are_no_duplicates():
     assert index.keep("a", "...") is None and index.keep("b", "...") is None
 
 
+@pytest.mark.medium
 def test_the_decisions_of_an_index_that_grows_are_those_of_every_pair():
     """Of enough texts that the lists of the index move several times, some of them altered copies."""
     from rapidfuzz.distance import LCSseq

@@ -322,6 +322,7 @@ def test_an_adapter_of_which_peft_would_skip_tensors_is_not_resumed_from(tiny_lm
     assert f"the adapter {path.parent} does not match {tiny_lm}: the adapter lacks " in result.stderr
 
 
+@pytest.mark.medium
 def test_models_that_share_weights_resume(tiny_nllb, tmp_path):
     """Their checkpoints do not have each weight under each of its names."""
     from tests.support import tiny_models

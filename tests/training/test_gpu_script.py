@@ -40,6 +40,7 @@ def test_a_part_in_its_small_shape(tmp_path):
     assert found["decontamination"]["pairs_per_second_1_cores"] > 0 and "problem" not in found["decontamination"]
 
 
+@pytest.mark.medium
 def test_a_part_that_fails_or_takes_too_long(gpu, tmp_path):
     assert gpu.run_limited([sys.executable, "-c", "pass"], 60) is None
     assert "ValueError: no memory" in gpu.run_limited([sys.executable, "-c", "raise ValueError('no memory')"], 60)

@@ -104,6 +104,7 @@ RECORD = {
 }
 
 
+@pytest.mark.medium
 def test_generated_pairs(tiny_lm, tmp_path, run_safely):
     failures = Failures()
     path = tmp_path / "Basque_translate_filtered.jsonl"
@@ -133,6 +134,7 @@ def test_generated_pairs(tiny_lm, tmp_path, run_safely):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv", "parquet"])
+@pytest.mark.medium
 def test_tables(suffix, tiny_lm, tmp_path, run_safely):
     failures = Failures()
     path = tmp_path / f"pairs.{suffix}"
@@ -161,6 +163,7 @@ def test_tables(suffix, tiny_lm, tmp_path, run_safely):
     assert not failures.wrong, (failures.runs, failures.wrong)
 
 
+@pytest.mark.medium
 def test_smol(tiny_lm, tmp_path, run_safely):
     failures = Failures()
     for subset, row in (

@@ -15,6 +15,7 @@ def files_in(folder) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.medium
 def test_a_run_interrupted_before_its_first_checkpoint_binds_no_one(tiny_lm, tmp_path, monkeypatch):
     """Ctrl-C while the untrained model is evaluated: another learning rate may follow in the same folder."""
     from topxgen.training.trainer import PairTrainer
@@ -59,6 +60,7 @@ def test_files_that_are_changed_under_one_name_are_other_settings(tiny_lm, tmp_p
     assert in_process("train.py", *words).returncode == 0
 
 
+@pytest.mark.medium
 def test_a_log_cut_after_the_last_checkpoint_is_completed(tiny_lm, tmp_path):
     output = tmp_path / "run"
     words = flags(tiny_lm, output, max_steps=3, save_steps=3, eval_steps=3, logging_steps=2)

@@ -357,6 +357,7 @@ def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_he
 
 
 @pytest.mark.parametrize("family", ["m2m100", "madlad", "marian"])
+@pytest.mark.medium
 def test_relatives_of_nllb_train(family, tmp_path, train_here):
     from tests.support import tiny_models
 
@@ -390,6 +391,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_lm, tmp_path, train_here):
     assert "training has diverged. Lower --learning_rate" in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.medium
 def test_weights_that_are_not_finite_are_not_translated_with(tiny_lm, tmp_path, train_here):
     options = dict(learning_rate=100, num_warmup_steps=0, max_steps=6, logging_steps=6, eval_steps=1, save_steps=6)
     result = train_here(*flags(tiny_lm, tmp_path / "nan", num_eval_translations=1, **options), check=2)

@@ -33,6 +33,7 @@ from tests.support.training_runs import flags, log, timeless
         (dict(template_key="11"), "parameters, attention"),
     ],
 )
+@pytest.mark.medium
 def test_ways_to_train(changed, message, tiny_lm, tmp_path, train_here):
     result = train_here(
         *flags(tiny_lm, tmp_path / "run", **{"max_steps": 2, "save_steps": 2, "eval_steps": 2, **changed})

@@ -105,6 +105,7 @@ def test_int8_is_rounded_from_the_weights_and_not_from_their_half_precision(tiny
     assert len(written[0]) == len(written[1]) and written[0] != written[1]
 
 
+@pytest.mark.medium
 def test_a_whole_model_in_int8_is_smaller_and_nearly_the_same(tiny_nllb, tmp_path):
     for kind in ("float32", "int8"):
         result = export(
@@ -127,6 +128,7 @@ def test_a_whole_model_in_int8_is_smaller_and_nearly_the_same(tiny_nllb, tmp_pat
     assert sizes["int8"] < 0.5 * sizes["float32"]
 
 
+@pytest.mark.medium
 def test_engines_that_differ_are_shown(tiny_nllb, tmp_path, capsys):
     """The folder is another model than the one it is compared with."""
     from tests.support.tiny_models import build_nllb, udhr_pairs

@@ -214,6 +214,7 @@ def test_nothing_to_show(tmp_path):
     assert collect(tmp_path)[0] is None
 
 
+@pytest.mark.medium
 def test_charts_and_their_numbers_in_a_browser(run, browser, tmp_path):
     pages.build(run, tmp_path / "page.html")
     shown = pages.opened(browser, tmp_path / "page.html")

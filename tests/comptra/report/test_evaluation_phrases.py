@@ -17,6 +17,7 @@ def phrases_of(tree: dict) -> list[tuple[str, str]]:
     return [(node["s"], node["t"]) for node in tree["c"]]
 
 
+@pytest.mark.medium
 def test_the_tree_of_a_real_run_of_comptra(main_here, tiny_lm, tmp_path):
     flags = ("--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2, "--lid_model", "cld2")
     result = main_here("--output_dir", tmp_path, *flags, "--max_samples", 3)

@@ -173,6 +173,7 @@ def button(browser, name):
     return next(one for one in browser.all("#funnel table.steps button") if one.text == name)
 
 
+@pytest.mark.medium
 def test_a_click_on_a_reason_opens_its_examples(opened):
     shown = opened()
     pages.render(shown, "funnel")
@@ -196,6 +197,7 @@ def test_a_link_opens_a_language_and_a_reason(opened):
     assert shown.run("return location.hash") == "#funnel?language=Basque"
 
 
+@pytest.mark.medium
 def test_all_rows_of_a_reason_are_a_click_away(opened, run):
     reasons = json.loads((run / finished_run.NAME / "manifest_score_Basque.json").read_text())["counts"]["rejected"]
     shown = opened("funnel?language=Basque&reason=score_below_min")

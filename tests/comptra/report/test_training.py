@@ -159,6 +159,7 @@ def test_no_training_is_no_section(tmp_path):
     assert collected(tmp_path) == (None, [])
 
 
+@pytest.mark.medium
 def test_charts_and_warnings_in_a_browser(browser, tmp_path):
     held_out = {step: {"loss": 2 + step / 100, "loss_<b>x</b> to Basque": 1.5} for step in (0, 10, 20)}
     for name in ("train-a", "train-b", "<i>c"):
