@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from comptra.llm_calls import LLMClient
 from topxgen.common.registry import Choice, load_choice
 from topxgen.inference import SamplingSettings
-from topxgen.prompting.answers import chat_answer, clean_answer
+from topxgen.prompting.answers import chat_answer
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt
 from topxgen.prompting.one_line import Candidates, one_line_answers
 from topxgen.prompting.style import CHAT, Prompt
@@ -95,8 +95,10 @@ class Task:
 
     def clean(self, answer: str, sentence: str) -> str:
         """The translation of `sentence` in the answer to a few-shot prompt."""
-        chat = self.client.style == CHAT
-        text = chat_answer(answer, sentence, self.tgt.name) if chat else clean_answer(answer, self.template.stop)
+        if self.client.style == CHAT:
+            text = chat_answer(answer, sentence, self.tgt.name)
+        else:
+            text = self.template.translation(answer, self.client.was_cut(answer))
         return self.client.read(sentence, answer, text)
 
     def shots(self, sentences: list[str]) -> list[Shots]:

@@ -11,17 +11,19 @@ it are cancelled; its log says why. Submit again, and only what is missing runs.
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, run_main
 from topxgen.common.console import aligned, counted, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
-from topxgen.experiments import comparison, rounds, slurm
+from topxgen.experiments import assets, comparison, rounds, slurm
 from topxgen.experiments.chain import RECORDS, Command, add_flags, check_folders, commands, folder_of
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,13 @@ def plan(jobs: list[slurm.Job], folder: Path, args: argparse.Namespace) -> list[
     for line in slurm.budgets(planned):
         logger.warning(line)
     return planned
+
+
+def check_assets(planned: list[slurm.Planned]) -> None:
+    """Raise UsageError for what the Hub's cache lacks of all jobs, if they do not ask the Hub: each would say so as it starts."""
+    if os.environ.get("HF_HUB_OFFLINE", "1") not in ("", "0"):  # as their scripts have it
+        with hub.offline():
+            assets.require((one.job.step.records, one.job.step.command) for one in planned)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
                 "for the end, or scancel first"
             )
         planned = plan(jobs, folder, args)
+        check_assets(planned)
         copied.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(copied, [args.file.read_text(encoding="utf-8-sig")])
         submitted = slurm.submit(planned, folder, title, args.allow_incomplete)

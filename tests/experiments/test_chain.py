@@ -176,6 +176,7 @@ MISTAKES = [
     (("main: [{tgt: Basque, model_name_or_path: m}, {tgt: Basque, model_name_or_path: [a, b/m], dataset_name_or_path: ntrex}]",), "main-1 and main-2 have the same folder for their translations"),
     (("datagen: {languages: Basque, model_name_or_path: m, number_of_instructions: 5, scorer: confidence}",), "section datagen: --scorer confidence: an LLM gives"),
     (("train: {model_name_or_path: m, use_peft: true, lora_r: 32, output_dir: out/t}", "main: {tgt: Basque, model_name_or_path: [m, out/t/checkpoint-9]}"), "lora_rank 16 of main is less than lora_r 32 of train, which makes out/t/checkpoint-9: give main lora_rank: 32"),
+    (("train: {model_name_or_path: m, use_peft: true, use_dora: true}", "main: {tgt: Basque}"), "vLLM does not support DoRA (use_dora), by which train makes out/train: give main inference_api: hf"),
     ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
     ((SCORED, "variants: {}"), "has variants: python scripts/compare.py run.yaml runs them"),
     ((SCORED, "sed: 3"), "sed is neither a section nor a flag, and nothing refers to it (did you mean seed?)"),

@@ -207,6 +207,28 @@ def test_what_sbatch_prints_and_gets(place, monkeypatch, printed):
     assert not re.search("^(SLURM_(JOB|ARRAY)|SBATCH_ERROR)", variables, re.M)
 
 
+@pytest.mark.parametrize("offline", [None, "0"])
+def test_what_jobs_would_lack_is_said_before_any_is_submitted(place, monkeypatch, offline):
+    """Jobs do not ask the Hub unless HF_HUB_OFFLINE is set to another value where submit.py is called."""
+    write(
+        place,
+        "train: {model_name_or_path: org/base, dataset_name_or_path: udhr, target_languages: Basque}",
+        "slurm: {gres: none}",
+    )
+    put(place / "bin/squeue", "")
+    put(place / "bin/sbatch", "echo 11")
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    if offline:
+        monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    result = submit()
+    if offline:
+        assert result.returncode == 0 and "11  train: not run yet" in result.stdout, result.stderr
+    else:
+        assert result.returncode == 2 and "missing in its cache" in result.stderr and "model org/base" in result.stderr
+        assert not (place / "out/run/slurm/run.yaml").exists()
+
+
 def test_a_run_in_a_folder_with_any_letters_counts_as_queued(place, monkeypatch):
     folder = place / "a|b"
     put(place / "bin/squeue", f"printf '7 x|y R\\t%s\\n' '{folder}/run/slurm/a.sbatch'")

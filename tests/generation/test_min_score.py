@@ -241,7 +241,7 @@ def test_metricx_is_negated(run, tmp_path):
     assert kept == [score for score in scores if score >= -0.6]
 
 
-def test_other_weights_under_the_same_name_are_refused(run, tmp_path):
+def test_other_weights_or_settings_of_a_model_under_its_name_are_refused(run, tmp_path):
     """Folders of earlier versions, whose settings have no digest of the weights, are continued."""
     from safetensors.torch import load_file, save_file
 
@@ -258,6 +258,10 @@ def test_other_weights_under_the_same_name_are_refused(run, tmp_path):
     assert refused.returncode == 2 and f"scorer_weights was '{recorded['scorer_weights']}', now '" in refused.stderr
     settings.write_text(json.dumps({name: value for name, value in recorded.items() if name != "scorer_weights"}))
     assert run(tmp_path / "run", **flags).returncode == 0
+    config = model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"layer_norm_epsilon": 0.5}))
+    refused = run(tmp_path / "run", **flags)
+    assert refused.returncode == 2 and "scorer_config was '" in refused.stderr
 
 
 def test_other_weights_or_code_under_the_same_name_score_again(run, tmp_path):

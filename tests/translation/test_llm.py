@@ -88,8 +88,11 @@ def test_thoughts_are_no_translation():
     template = get_template(17, "English", "Basque")
     begun = begun_in(template.get_prompt([], "Hi."))
     assert begun == "<think>" and "\n" not in template.stops
-    assert clean_answer(begun + "He greets.\n</think> Kaixo.\n###", template.stop) == "Kaixo."
-    assert clean_answer(begun + "He greets.\nThat is", template.stop) == ""
+    assert template.translation(begun + "He greets.\n</think> Kaixo.\n###") == "Kaixo."
+    assert template.translation(begun + "He greets.\nThat is") == ""
+    # As its demonstrations are, and texts of train.py.
+    assert template.translation(begun + "Kaixo.\n###\nTranslate") == template.translation(begun + " Kaixo.") == "Kaixo."
+    assert template.translation(begun + "He greets", was_cut=True) == ""
     assert get_template(14, "English", "Basque").stops == ("\n", "###")
     assert "\n" not in get_template("llamax", "English", "Basque").stops, "its answers may begin with a line break"
 

@@ -200,16 +200,23 @@ def _check_translations(found: Iterable[Command], file: RunFile) -> None:
 
 
 def _check_adapters(mains: Iterable[Command], trains: Iterable[Command], file: RunFile) -> None:
-    """Raise UsageError for an entry of main whose lora_rank is below that of an adapter which is yet to be trained."""
+    """Raise UsageError for an entry of main that could not load an adapter which is yet to be trained: its lora_rank is lower, or vLLM lacks DoRA."""
     trained = {command.args.output_dir.absolute(): command for command in trains if command.args.use_peft}
     for command in mains:
         for name in command.args.model_name_or_path or ():
             path = Path(name).absolute()
             made_by = trained.get(path) or trained.get(path.parent)  # checkpoint-N
-            if made_by is not None and made_by.args.lora_r > command.args.lora_rank:
+            if made_by is None:
+                continue
+            if made_by.args.lora_r > command.args.lora_rank:
                 raise UsageError(
                     f"{file.path}: lora_rank {command.args.lora_rank} of {command.name} is less than lora_r {made_by.args.lora_r} of "
                     f"{made_by.name}, which makes {name}: give {command.name} lora_rank: {made_by.args.lora_r}"
+                )
+            if made_by.args.use_dora and command.args.inference_api == "vllm":
+                raise UsageError(
+                    f"{file.path}: vLLM does not support DoRA (use_dora), by which {made_by.name} makes {name}: give {command.name} "
+                    "inference_api: hf"
                 )
 
 

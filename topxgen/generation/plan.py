@@ -301,7 +301,7 @@ class GenerationConfig:
             **rows,
             "number_of_candidates": args.number_of_candidates,
             "select_by": None if self.selector is None else self.selector.id,
-            **_weights_of("select_by", self.selector),
+            **_version_of("select_by", self.selector),
             **self.translator.settings,
             **self.shard_setting,
         }
@@ -316,8 +316,8 @@ class GenerationConfig:
 
     @cached_property
     def scorer_version(self) -> dict:
-        """Digests of its weights and code, which its id does not name."""
-        return {**_weights_of("scorer", self.scorer), **provenance.code_of(scorer=[self.scorer_name])}
+        """Digests of its weights, configuration and code, which its id does not name."""
+        return {**_version_of("scorer", self.scorer), **provenance.code_of(scorer=[self.scorer_name])}
 
     @cached_property
     def translator(self):
@@ -354,7 +354,8 @@ class GenerationConfig:
         return scoring.create(self.scorer_name, self.args)
 
 
-def _weights_of(role: str, judge) -> dict[str, str]:
-    """{"scorer_weights": digest} if the judge has local weights: other ones under one name are other settings."""
-    weights = getattr(judge, "weights", "")
-    return {f"{role}_weights": weights} if weights else {}
+def _version_of(role: str, judge) -> dict[str, str]:
+    """{"scorer_weights": digest, "scorer_config": digest} if the judge has a local model: another one under its name is another
+    setting."""
+    weights, configured_by = getattr(judge, "weights", ""), getattr(judge, "configured_by", None)
+    return ({f"{role}_weights": weights} if weights else {}) | provenance.config_of(**{role: configured_by})

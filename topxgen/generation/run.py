@@ -404,10 +404,10 @@ def score(config: GenerationConfig) -> None:
             )
         earlier = language_manifest(layout, "score", name).get("settings", {})
         changed = {key for key, value in settings.items() if earlier.get(key, value) != value}
-        is_other = changed and changed <= {"scorer_weights", "scorer_code"}
+        is_other = changed and changed <= {"scorer_weights", "scorer_config", "scorer_code"}
         if is_other or scoring.was_another(layout, name, scorer.id, config.scorer_version):
             logger.info(
-                f"score: {scorer.id} has other weights or code than when it scored {name}, which is scored again"
+                f"score: {scorer.id} has other weights, configuration or code than when it scored {name}, which is scored again"
             )
             scoring.forget(layout, name, scorer.id)
     unscored = {name: scoring.count_unscored(layout, name, scorer.id) for name in config.languages}

@@ -9,6 +9,7 @@ Higher is better for every scorer. A scorer is made from the flags, and has
     score(records, source, target)      -> for each record the list of its pairs' scores, which depend on `records` alone
     truncated                           how many texts it has truncated so far
     weights                             digest of the weights of local models, "" or absent without any
+    configured_by                       the model whose configuration and tokenizer decide, too; absent without one
     close()                             free the models and their memory
 """
 
@@ -126,6 +127,11 @@ class BlaserScorer(_PairScorer):
     def weights(self) -> str:
         return _weights(self._args.blaser_name_or_path, self._args.sonar_name_or_path)
 
+    @property
+    def configured_by(self) -> str:
+        path = Path(self._args.sonar_name_or_path)
+        return str(path.parent if path.is_file() else path)
+
 
 class MetricXScorer(_PairScorer):
     """MetricX without references (topxgen.quality.metricx), negated: 0 to -25, so that higher is better as for all scorers."""
@@ -142,6 +148,10 @@ class MetricXScorer(_PairScorer):
     @property
     def weights(self) -> str:
         return _weights(self._args.metricx_name_or_path)
+
+    @property
+    def configured_by(self) -> str:
+        return self._args.metricx_name_or_path
 
     @property
     def id(self) -> str:
@@ -256,7 +266,7 @@ def _is_unscored(record: dict, scorer_id: str) -> bool:
 
 
 def was_another(layout: Layout, language: str, scorer_id: str, version: dict) -> bool:
-    """Whether an unfinished stage has scores of the same scorer with other weights or code."""
+    """Whether an unfinished stage has scores of the same scorer with other weights, configuration or code."""
     now, saved = _id(version), read_jsonl(layout.score_cache(language), ScoreRecord, on_cut=lambda _: None)
     return any(one["scorer"] == scorer_id and one.get("version", now) != now for one in saved)
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
+from topxgen.prompting.answers import clean_answer
 from topxgen.prompting.toml_prompts import fill, refuse_unknown
 from topxgen.text import languages
+from topxgen.text.thoughts import begun_in, has_marks
 
 FILE = Path(__file__).with_name("mt_templates.toml")
 PARTS = ("header", "prefix", "middle", "suffix")
@@ -51,6 +53,15 @@ class MTTemplate:
         shots = "".join(self.prefix + x + self.middle + y + self.suffix for x, y in demonstrations)
         prompt = self.header + shots + self.prefix + sentence + self.middle
         return prompt[:-1] if prompt.endswith(": ") else prompt
+
+    def translation(self, answer: str, was_cut: bool = False) -> str:
+        """The translation in the answer to a prompt; "" if it is all thoughts. Where the prompt begins these (template 17), one whole line
+        without an end of thoughts is the translation: demonstrations and training texts have no thoughts either."""
+        begun = begun_in(self.middle)
+        if begun and not was_cut and answer.startswith(begun):
+            line = answer[len(begun) :].partition(self.stop)[0].strip()
+            answer = answer if "\n" in line or has_marks(line) else line
+        return clean_answer(answer, self.stop)
 
 
 def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -> MTTemplate:

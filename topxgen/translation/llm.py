@@ -10,7 +10,7 @@ from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Answer, Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
-from topxgen.prompting.answers import chat_answer, clean_answer, is_cut
+from topxgen.prompting.answers import chat_answer, is_cut
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
 from topxgen.prompting.one_line import Candidates, one_line_answers
 from topxgen.prompting.style import CHAT, RAW, style_and_template
@@ -203,11 +203,12 @@ class LLM(WithCandidates):
                 ]
             translations = []
             for i, whole in enumerate(answer.texts):
-                text = clean_answer(whole, raw.stop) if raw else chat_answer(whole, sentence, target.name)
+                was_cut = answer.finish_reasons[i : i + 1] == ("length",)
+                text = raw.translation(whole, was_cut) if raw else chat_answer(whole, sentence, target.name)
                 error = answer.error
                 if whole.strip() and not text:
                     error = f"the answer cannot be read: {whole.strip()[:80]!r}"
-                elif answer.finish_reasons[i : i + 1] == ("length",) and is_cut(whole, text):
+                elif was_cut and is_cut(whole, text):
                     error = f"cut at the limit of {MAX_NEW_TOKENS} new tokens"
                 confidence = None
                 if answer.log_probabilities:
