@@ -4,7 +4,7 @@ import argparse
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial as partial_call
 from pathlib import Path
@@ -113,27 +113,9 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
     outputs = [] if args.audit else [f for name in inputs for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
     sources = [path for name in (*args.benchmarks, *args.demonstration_pool) if (path := benchmarks.local_source(name))]
-    for output in (*reports, *map(partial, reports), *outputs):
-        if _is_dir(output):
-            raise UsageError(
-                f"{output} is a directory, but this run writes a file of that name; pass another --output_dir"
-            )
-        for path in (*inputs.values(), *sources):
-            if _inodes([output]) & _inodes([path]):
-                raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
+    _refuse_overwriting((*reports, *map(partial, reports), *outputs), (*inputs.values(), *sources))
     for name, path in () if args.audit else inputs.items():
-        if not (filtered := layout.filtered(name)).exists():
-            continue
-        other, own = _input_of(layout.manifest(name)), path.resolve()  # beside it, in a folder that was copied
-        if other.is_file() and other != own and own.parent != filtered.parent.resolve():
-            raise UsageError(
-                f"{filtered} has the pairs of {other}, which those of {path} would replace: pass another --output_dir, or remove it"
-            )
-        if not layout.hits(name).exists():  # ours gets its name after that
-            raise UsageError(
-                f"{filtered} was not written by this script, which leaves {layout.hits(name).name} beside it, and would "
-                "be replaced: pass another --output_dir, or remove it"
-            )
+        _refuse_replacing(layout, name, path)
     report.earlier(reports[0])
     if reports[1].exists() and not reports[0].exists():
         raise UsageError(
@@ -143,19 +125,51 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
         if output in outputs:
             raise UsageError(f"--report {output} is another output of this run; pass another path")
     for source in sources:
-        inodes = _inodes(own_benchmarks.files_below(source) if source.is_dir() else [source])
-        for path in (*inputs.values(), *reports, *outputs):
-            if source.resolve() in path.resolve().parents or _inodes([path]) & inodes:
-                raise UsageError(
-                    f"{path} is part of the benchmark {source}, so it would be compared with itself; keep generated files "
-                    "and benchmarks in separate directories"
-                )
+        _refuse_parts(source, (*inputs.values(), *reports, *outputs))
     for flag, folder in (("--report", reports[0].parent), *([] if args.audit else [("--output_dir", args.output_dir)])):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error.strerror}; pass another {flag}") from None
+
+
+def _refuse_overwriting(outputs: Iterable[Path], inputs: Collection[Path]) -> None:
+    for output in outputs:
+        if _is_dir(output):
+            raise UsageError(
+                f"{output} is a directory, but this run writes a file of that name; pass another --output_dir"
+            )
+        for path in inputs:
+            if _inodes([output]) & _inodes([path]):
+                raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
+
+
+def _refuse_replacing(layout: FilteredLayout, name: str, path: Path) -> None:
+    """Raise UsageError for filtered pairs of another input than `path`, or of another program."""
+    if not (filtered := layout.filtered(name)).exists():
+        return
+    other, own = _input_of(layout.manifest(name)), path.resolve()  # beside it, in a folder that was copied
+    if other.is_file() and other != own and own.parent != filtered.parent.resolve():
+        raise UsageError(
+            f"{filtered} has the pairs of {other}, which those of {path} would replace: pass another --output_dir, or remove it"
+        )
+    if not layout.hits(name).exists():  # ours gets its name after that
+        raise UsageError(
+            f"{filtered} was not written by this script, which leaves {layout.hits(name).name} beside it, and would "
+            "be replaced: pass another --output_dir, or remove it"
+        )
+
+
+def _refuse_parts(source: Path, paths: Iterable[Path]) -> None:
+    """Raise UsageError for those of `paths` that are in the benchmark `source`, or are it."""
+    inodes = _inodes(own_benchmarks.files_below(source) if source.is_dir() else [source])
+    for path in paths:
+        if source.resolve() in path.resolve().parents or _inodes([path]) & inodes:
+            raise UsageError(
+                f"{path} is part of the benchmark {source}, so it would be compared with itself; keep generated files "
+                "and benchmarks in separate directories"
+            )
 
 
 def _input_of(manifest: Path) -> Path:

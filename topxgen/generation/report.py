@@ -1,5 +1,6 @@
 """What datagen.py prints at its end: what became of the texts and pairs, their tokens, a few pairs, and where the files are."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from topxgen.common.console import show
@@ -34,14 +35,7 @@ def report(config: GenerationConfig) -> bool:
     for stage in ("generate", "translate"):
         if usage := config.meter.usage(stage):
             show(usage)
-    for name in translation:
-        for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
-            shown = "no score" if value is None else f"score {value:.2f}"
-            show(f"  {name}: {sentence}\n  {config.target_language.name}: {text}  ({shown})\n")
-    for name in config.languages:
-        paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translation else [])]
-        files = ", ".join(map(str, paths))
-        show(f"{name}: {files}; rejected texts and pairs with reasons: *_rejects.jsonl beside them")
+    _show_files(config, translation)
     # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
     if config.shard is not None and "generate" not in config.args.stages:
         return True
@@ -52,6 +46,19 @@ def report(config: GenerationConfig) -> bool:
     funnel.warn_of_none("paragraphs", without_paragraphs)
     funnel.warn_of_none("pairs", {name for name, counts in translation.items() if not counts["pairs"]})
     return not without_paragraphs
+
+
+def _show_files(config: GenerationConfig, translated: Collection[str]) -> None:
+    """Some pairs of each language, and where its files are."""
+    layout = config.layout
+    for name in translated:
+        for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
+            shown = "no score" if value is None else f"score {value:.2f}"
+            show(f"  {name}: {sentence}\n  {config.target_language.name}: {text}  ({shown})\n")
+    for name in config.languages:
+        paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translated else [])]
+        files = ", ".join(map(str, paths))
+        show(f"{name}: {files}; rejected texts and pairs with reasons: *_rejects.jsonl beside them")
 
 
 def _check_unchanged(config: GenerationConfig, generation: dict[str, dict], translation: dict[str, dict]) -> None:
