@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -109,30 +109,12 @@ def load(
     line is an error in a test set; in a pool its pair is left out.
     Raises UsageError when something is missing, or not parallel, or does not go with `name`.
     """
-    if name not in DATASETS:
-        raise unknown_choice("--dataset_name_or_path", name, DATASETS)
-    for flag, value, needs in (
-        ("--data_dir", data_dir, "topxgen"),
-        ("--test_files", test_files, "files"),
-        ("--demonstration_pool", pool_files, "files"),
-    ):
-        if value is not None and name != needs:
-            raise UsageError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: pass that, or drop {flag}")
-    if name == "files" and test_files is None:
-        raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
-
+    _check_flags(name, data_dir, test_files, pool_files)
     dataset = DATASETS[name]
     published = partial(_published, src=src, tgt=tgt, folder=folder, allow_partial=allow_partial)
     test = published(*dataset.test) if dataset.test else _own("--test_files", test_files, src, tgt)
     refuse_copies(test)
-    for split in test:
-        for i, text in enumerate(split.texts):
-            if is_blank(text):
-                # TICO-19's ids are no numbers; its first line is a header.
-                line = i + 2 if split.benchmark == "tico" else split.ids[i]
-                raise UsageError(
-                    f"{split.source}, line {line}: it is empty, so there is nothing to translate; fix the file"
-                )
+    _refuse_blank(test)
     pairs, facts = _aligned(*test)
     if not pairs:
         raise UsageError(
@@ -156,6 +138,31 @@ def load(
     }
     sources, references = ([pair[side] for pair in pairs] for side in (0, 1))
     return TestSet(name, src, tgt, sources, references, pool, facts, leaks)
+
+
+def _check_flags(name: str, data_dir: Path | None, test_files: object, pool_files: object) -> None:
+    if name not in DATASETS:
+        raise unknown_choice("--dataset_name_or_path", name, DATASETS)
+    for flag, value, needs in (
+        ("--data_dir", data_dir, "topxgen"),
+        ("--test_files", test_files, "files"),
+        ("--demonstration_pool", pool_files, "files"),
+    ):
+        if value is not None and name != needs:
+            raise UsageError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: pass that, or drop {flag}")
+    if name == "files" and test_files is None:
+        raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
+
+
+def _refuse_blank(test: Iterable[Split]) -> None:
+    for split in test:
+        for i, text in enumerate(split.texts):
+            if is_blank(text):
+                # TICO-19's ids are no numbers; its first line is a header.
+                line = i + 2 if split.benchmark == "tico" else split.ids[i]
+                raise UsageError(
+                    f"{split.source}, line {line}: it is empty, so there is nothing to translate; fix the file"
+                )
 
 
 def _published(

@@ -22,6 +22,8 @@ CACHED = {
     # xAI's thoughts are billed, but in the total alone.
     "openai xai": {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1050, "prompt_tokens_details": {"cached_tokens": 600},
                    "completion_tokens_details": {"reasoning_tokens": 40}},
+    "openai deepseek": {"prompt_tokens": 1000, "completion_tokens": 50, "prompt_cache_hit_tokens": 600},
+    "openai kimi": {"prompt_tokens": 1000, "completion_tokens": 50, "cached_tokens": 600},
     "anthropic": {"input_tokens": 300, "cache_creation_input_tokens": 100, "cache_read_input_tokens": 600, "output_tokens": 50},
     "cohere": {"tokens": {"input_tokens": 1500, "output_tokens": 52}, "billed_units": {"input_tokens": 1000, "output_tokens": 50},
                "cached_tokens": 600},

@@ -182,7 +182,9 @@ class OpenAISampler(RemoteSampler):
             prompt_tokens,
             new_tokens,
             None if texts else f"{self.provider} gave no text: {self._errors.scrub(refusals[0])}",
-            token_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
+            # DeepSeek and Kimi name them in other places.
+            token_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
+            or token_count(usage, "prompt_cache_hit_tokens", "cached_tokens"),
             tuple(reasons * copies),
         )
 

@@ -34,6 +34,38 @@ WAITING_SHARE = 0.25  # of what the engine decodes at a time: more requests wait
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora
 
 
+def _options(settings: ModelSettings, max_model_len: int, tensor_parallel_size: int, on_cpu: bool) -> dict:
+    """Of vLLM's LLM, before those of --engine_args."""
+    options = dict(
+        model=settings.model_name_or_path,
+        tokenizer=settings.tokenizer_name_or_path or settings.model_name_or_path,
+        dtype=settings.dtype,
+        max_model_len=max_model_len,
+        seed=settings.seed,
+        tensor_parallel_size=tensor_parallel_size,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        enable_prefix_caching=True,
+        enable_lora=settings.reserve_lora or settings.adapter_name_or_path is not None,
+        language_model_only=True,  # no vision tower of gemma-3-27b-it and the like
+        trust_remote_code=settings.trust_remote_code,
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+        shutdown_timeout=int(signals.FINISH_S),  # after a SIGTERM to all processes: finish what is in flight
+        max_logprobs=-1,  # no limit: beam search reads several per beam
+    )
+    if settings.max_concurrent_requests:
+        options["max_num_seqs"] = settings.max_concurrent_requests
+    if options["enable_lora"]:
+        # The engine supports certain ranks only; one larger than the adapter's works.
+        options["max_lora_rank"] = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), LORA_RANKS[-1])
+    if on_cpu:
+        # On CPU, per-request random generators do not work with chunked prefill.
+        options |= dict(enforce_eager=True, enable_chunked_prefill=False)
+        options["max_num_batched_tokens"] = max(max_model_len, 4096)
+        options.pop("gpu_memory_utilization")
+    return options
+
+
 class VLLMSampler:
     """See topxgen.inference for the interface."""
 
@@ -66,36 +98,9 @@ class VLLMSampler:
         name, trust = settings.model_name_or_path, settings.trust_remote_code
         config = hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust))
         limit = getattr(config.get_text_config(), "max_position_embeddings", None) or DEFAULT_MODEL_LEN
-        max_model_len = min(settings.max_model_len or DEFAULT_MODEL_LEN, limit)
-        on_cpu = current_platform.is_cpu()
-        options = dict(
-            model=name,
-            tokenizer=settings.tokenizer_name_or_path or name,
-            dtype=settings.dtype,
-            max_model_len=max_model_len,
-            seed=settings.seed,
-            tensor_parallel_size=settings.tensor_parallel_size or max(1, torch.cuda.device_count()),
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            enable_prefix_caching=True,
-            enable_lora=settings.reserve_lora or settings.adapter_name_or_path is not None,
-            language_model_only=True,  # no vision tower of gemma-3-27b-it and the like
-            trust_remote_code=trust,
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-            shutdown_timeout=int(signals.FINISH_S),  # after a SIGTERM to all processes: finish what is in flight
-            max_logprobs=-1,  # no limit: beam search reads several per beam
-        )
-        if settings.max_concurrent_requests:
-            options["max_num_seqs"] = settings.max_concurrent_requests
-        if options["enable_lora"]:
-            # The engine supports certain ranks only; one larger than the adapter's works.
-            options["max_lora_rank"] = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), LORA_RANKS[-1])
-        if on_cpu:
-            # On CPU, per-request random generators do not work with chunked prefill.
-            options |= dict(enforce_eager=True, enable_chunked_prefill=False)
-            options["max_num_batched_tokens"] = max(max_model_len, 4096)
-            options.pop("gpu_memory_utilization")
-        options |= chosen
+        self._max_model_len = min(settings.max_model_len or DEFAULT_MODEL_LEN, limit)
+        parallel = settings.tensor_parallel_size or max(1, torch.cuda.device_count())
+        options = _options(settings, self._max_model_len, parallel, current_platform.is_cpu()) | chosen
         if settings.adapter_name_or_path is not None:
             self._check_adapter(settings.adapter_name_or_path)  # fails before minutes of loading
         if "hf_overrides" not in chosen:
@@ -116,20 +121,24 @@ class VLLMSampler:
         self._report_death()
         self._adapters: dict[str, int] = {}
         try:
-            # Now they are in the Hub's cache, and in memory. The engine's configuration also knows hf_quant_config.json, but no longer
-            # that embeddings are tied where the checkpoint's differ.
-            loaded = deepcopy(self._engine.vllm_config.model_config.hf_config)
-            if "hf_overrides" not in chosen:
-                loaded.tie_word_embeddings = getattr(config, "tie_word_embeddings", False)
-            hub_call(name, lambda: check_complete(name, loaded))
-            check_weights(name, loaded)
+            self._check_loaded(config, "hf_overrides" in chosen)
             self.use_adapter(settings.adapter_name_or_path)
         except UsageError:
             self.close()
             raise
         room = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.capacity = settings.max_concurrent_requests or room + int(WAITING_SHARE * room)
-        self._max_model_len = max_model_len
+
+    def _check_loaded(self, config, overridden: bool) -> None:
+        """Raise UsageError for weights that are not those of `config`: now they are in the Hub's cache, and in memory."""
+        name = self._settings.model_name_or_path
+        # The engine's configuration also knows hf_quant_config.json, but no longer that embeddings are tied where the
+        # checkpoint's differ.
+        loaded = deepcopy(self._engine.vllm_config.model_config.hf_config)
+        if not overridden:
+            loaded.tie_word_embeddings = getattr(config, "tie_word_embeddings", False)
+        hub_call(name, lambda: check_complete(name, loaded))
+        check_weights(name, loaded)
 
     def _report_death(self) -> None:
         """Have `step` and `add_lora` raise if the engine's process is killed, by a lack of memory, say: vLLM 0.32 would wait for it
