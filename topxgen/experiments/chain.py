@@ -158,8 +158,9 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
             launcher = values.pop(LAUNCHER, None) or []
             if not (isinstance(launcher, list) and all(isinstance(word, str) and word for word in launcher)):
                 raise UsageError(f"{where}: {LAUNCHER} is not a list of words, such as [accelerate, launch]")
-            if lacking := next((path for path in _configs(launcher) if not path.is_file()), None):
-                raise UsageError(f"{where}: {LAUNCHER} names {lacking}, which does not exist")
+            config = provenance.values_of_flag(launcher, "--config_file")  # other files may be what a profiler writes
+            if config and not Path(config[0]).is_file():
+                raise UsageError(f"{where}: {LAUNCHER} names {config[0]}, which does not exist")
             args, words = parser.parse_with([], values, where)
             try:
                 parser.check(args)
