@@ -40,7 +40,7 @@ def test_hours_are_those_of_the_documentation(tmp_path):
         ("accelerate, launch, --config_file, configs/multi_node.yaml", "{train: {gres: gpu:8}}", 2, "2 GPUs, ZeRO-3: 64.2 GB on each"),
         ("accelerate, launch, --config_file, configs/multi_node.yaml, --num_processes, '8'", "{}", 8, "8 processes, 2 GPUs visible here"),
         ("accelerate, launch, --config_file, configs/multi_node.yaml", "{train: {nodes: 3}}", 6, "6 GPUs of 3 nodes, ZeRO-3: 21.4 GB on each"),
-        ("accelerate, launch, --config_file, configs/multi_node.yaml", "{gres: gpu:1, train: {nodes: 2, gres: gpu:a100:4}}", 8, "8 GPUs of 2 nodes, ZeRO-3: 16.1 GB"),
+        ("accelerate, launch, --config_file, configs/multi_node.yaml", "{gres: gpu:1, train: {nodes: 2, gres: 'gpu:a100:1,gpu:h100:3'}}", 8, "8 GPUs of 2 nodes, ZeRO-3: 16.1 GB"),
         ("accelerate, launch, --config_file, configs/multi_node.yaml, --num_processes, '8'", "{train: {nodes: 2}}", 8, "4 GPUs of 2 nodes"),
         ("torchrun, --nproc_per_node, '4'", "{train: {nodes: 2, gres: gpu:4}}", 8, "8 GPUs of 2 nodes, each with all of it"),
     ],
