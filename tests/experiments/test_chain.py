@@ -331,7 +331,7 @@ def test_what_a_stage_reads(place, monkeypatch):
         "model/notes/log.txt",
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text("x")
+        (place / name).write_text("{}")
     (place / "mine.py").write_text("import limits")
     test_files = "k: 1, retriever_type: 'mine.py:Own', test_files: ['in/test.tsv[2:]:Basque=2', 'in/pool.eng[:5]']"
     write(
