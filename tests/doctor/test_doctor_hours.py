@@ -125,7 +125,8 @@ def test_each_model_of_main_counts_with_its_own_weights(tmp_path, tiny_lm):
         "as large as what it is trained from"
     )
     (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(large)}))
+    config = {"peft_type": "LORA", "lora_alpha": 1, "base_model_name_or_path": str(large)}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     shutil.copy(Path(tiny_lm) / "model.safetensors", tmp_path / "adapter" / "adapter_model.safetensors")
     run.write_text(text.replace("${train.output_dir}", str(tmp_path / "adapter")))
     assert estimates_here(run)["main: English to Basque"]["hours"] == hours["large"], "as large as its base"
