@@ -187,7 +187,7 @@ def add_prompt_style_flag(add) -> None:
 
 def add_nllb_flags(add, *, default: str) -> None:
     add("--nllb_name_or_path", default=default, metavar="MODEL",
-        help="translation model: NLLB, M2M-100, MADLAD-400 or Marian")
+        help="translation model: NLLB, M2M-100, SMaLL-100, MADLAD-400 or Marian")
     add("--nllb_engine", choices=nllb.ENGINES, default="ctranslate2",
         help="ctranslate2 is fast; transformers is the slow reference")
     add("--nllb_compute_type", choices=nllb.COMPUTE_TYPES, default="auto",

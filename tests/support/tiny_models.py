@@ -232,8 +232,9 @@ def pieces_in(path: Path) -> list[str]:
     return [model.id_to_piece(i) for i in range(model.get_piece_size())]
 
 
-def build_m2m100(folder: Path, texts: list[str]) -> str:
-    """An M2M-100 checkpoint with random weights: language tokens __eu__, __en__ ..."""
+def build_m2m100(folder: Path, texts: list[str], encoder_layers: int = 1) -> str:
+    """An M2M-100 checkpoint with random weights: language tokens __eu__, __en__ ... With more encoder layers than the one of the
+    decoder it is of SMaLL-100's kind."""
     import json
 
     import torch
@@ -250,7 +251,7 @@ def build_m2m100(folder: Path, texts: list[str]) -> str:
         M2M100Config(
             vocab_size=len(vocabulary) + len(tokenizer.lang_token_to_id) + 8,
             d_model=64,
-            encoder_layers=1,
+            encoder_layers=encoder_layers,
             decoder_layers=1,
             encoder_attention_heads=4,
             decoder_attention_heads=4,
@@ -283,7 +284,7 @@ def build_madlad(folder: Path, texts: list[str]) -> str:
         eos_id=2,
         unk_id=0,
         bos_id=-1,
-        user_defined_symbols=["<2en>", "<2eu>", "<2ne>", "<2fil>", "<2din>", "<2kr_Arab>"],
+        user_defined_symbols=["<2en>", "<2eu>", "<2ne>", "<2fil>", "<2din>", "<2ak>", "<2kr_Arab>"],
     )
     tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
     torch.manual_seed(0)

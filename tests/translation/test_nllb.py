@@ -4,9 +4,11 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from transformers import MarianConfig, MBartConfig
 
 from tests.support import tiny_models
 from topxgen import translation
@@ -186,6 +188,7 @@ def test_int8_stays_close(fast, tiny_nllb, cache):
 
 RELATIVES = {
     "m2m100": (tiny_models.build_m2m100, "M2M-100", NEPALI),
+    "small100": (partial(tiny_models.build_m2m100, encoder_layers=2), "SMaLL-100", NEPALI),
     "madlad": (tiny_models.build_madlad, "MADLAD-400", BASQUE),
     "marian": (tiny_models.build_marian, "bilingual", BASQUE),
     "opus-many": (
@@ -199,7 +202,7 @@ RELATIVES = {
 # Languages with another code there than in the language table.
 OWN_CODES = {
     "m2m100": ("Norwegian Bokmål", "Norwegian", "Northern Sotho"),
-    "madlad": ("Tagalog", "Filipino", "Dinka", "Central Kanuri (Arabic script)"),
+    "madlad": ("Tagalog", "Filipino", "Dinka", "Twi", "Central Kanuri (Arabic script)"),
 }
 
 
@@ -214,7 +217,7 @@ def test_relatives_of_nllb(name, tmp_path, cache, caplog):
         translator = open_translator(folder, cache, nllb_engine=engine)
         assert translator.family.name == family
         translator.check(source, ENGLISH)
-        if name in ("m2m100", "opus-many"):
+        if name in ("m2m100", "small100", "opus-many"):
             for script in ("Simplified", "Traditional"):
                 translator.check(source, languages.find(f"Chinese ({script})"))
         for own in OWN_CODES.get(name, ()):
@@ -226,7 +229,7 @@ def test_relatives_of_nllb(name, tmp_path, cache, caplog):
         translator.close()
     assert both["ctranslate2"] == both["transformers"] and all(both["ctranslate2"])
     warned = re.findall(r"(\S+) of \S+ names no script, and (.+) is not written", caplog.text)
-    assert set(warned) == ({("__zh__", "Chinese (Traditional)")} if name == "m2m100" else set())
+    assert set(warned) == ({("__zh__", "Chinese (Traditional)")} if name in ("m2m100", "small100") else set())
 
 
 def test_sentences_without_words_and_repeated_ones(fast):
@@ -395,7 +398,8 @@ def test_special_tokens_in_a_text_are_text(fast):
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens"), [("m2m100", ["__en__"]), ("madlad", ["<2eu>"]), ("opus-many", [">>eng<<"])]
+    ("name", "tokens"),
+    [("m2m100", ["__en__"]), ("small100", ["__en__"]), ("madlad", ["<2eu>"]), ("opus-many", [">>eng<<"])],
 )
 def test_tokens_of_relatives_of_nllb_in_a_text_are_text(name, tokens, tmp_path):
     """Where it is translated, and where it is learnt."""
@@ -409,6 +413,11 @@ def test_tokens_of_relatives_of_nllb_in_a_text_are_text(name, tokens, tmp_path):
         assert len(ids) > 5 and not {*ids} & {translator._languages._vocabulary[token] for token in tokens}
         learnt = encoder.source_ids(Pair(text, "", source.name, "English", "g"))
         assert learnt == [*before, *ids, translator._tokenizer.eos_token_id]
+
+
+def test_small100_has_the_target_language_before_the_source(tmp_path):
+    translator = translation.create("nllb", TranslatorSettings(RELATIVES["small100"][0](tmp_path, SENTENCES)))
+    assert translator._languages.prefixes(NEPALI, ENGLISH) == ([translator._languages._vocabulary["__en__"]], [])
 
 
 def test_quotation_marks_of_angle_brackets_are_no_language_of_marian(tmp_path):
@@ -444,9 +453,9 @@ def test_marian_whose_decoder_starts_from_a_trained_embedding(tmp_path, cache):
 
 def test_a_model_whose_languages_have_no_names_is_refused():
     """Only Marian has checkpoints of two languages without tokens for them; from others it would be noise."""
-    assert find_family({"a": 0}, "marian", "opus").name == "bilingual"
+    assert find_family({"a": 0}, MarianConfig(), "opus").name == "bilingual"
     with pytest.raises(UsageError, match=r"has no known language tokens"):
-        find_family({"a": 0, "eu_XX": 1}, "mbart", "mbart-50")
+        find_family({"a": 0, "eu_XX": 1}, MBartConfig(), "mbart-50")
 
 
 def test_other_architectures_and_settings_are_named(tiny_lm, tiny_nllb, cache):

@@ -1,12 +1,13 @@
 """The language tokens of encoder-decoder MT models, and where they are placed.
 
 NLLB-200 (NLLB Team 2022), M2M-100 (Fan et al. 2021), MADLAD-400 (Kudugunta et al. 2023) and Marian each have their own
-language tokens, a row of `FAMILIES`; the vocabulary of a checkpoint tells its family.
+language tokens, a row of `FAMILIES`; the vocabulary of a checkpoint tells its family. SMaLL-100 (Mohammadshahi et al. 2022),
+distilled from M2M-100, has the same tokens in another place.
 """
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
@@ -41,10 +42,19 @@ FAMILIES = (
 )
 # fmt: on
 # Codes that are not in the language table: Norwegian for Bokmål, one of M2M-100's own, and some of MADLAD-400's.
-OTHER_CODES = {"nob_Latn": "no", "nso_Latn": "ns", "tgl_Latn": "fil", "dik_Latn": "din", "knc_Arab": "kr_Arab"}
+OTHER_CODES = {
+    "nob_Latn": "no",
+    "nso_Latn": "ns",
+    "tgl_Latn": "fil",
+    "dik_Latn": "din",
+    "knc_Arab": "kr_Arab",
+    "twi_Latn": "ak",
+}
 # Of languages with several rows in the table: the script that a token without one stands for.
 MAIN_SCRIPTS = dict(ace="Latn", arb="Arab", bjn="Latn", kas="Arab", knc="Latn", min="Latn", taq="Latn", zho="Hans")
 BILINGUAL = Family("bilingual", "", (), False, "none")
+_M2M_100 = next(family for family in FAMILIES if family.name == "M2M-100")
+SMALL_100 = replace(_M2M_100, name="SMaLL-100", source_token=False, target_token="source")
 
 
 class LanguageTokens:
@@ -55,7 +65,13 @@ class LanguageTokens:
 
         self._name, self._config, self._tokenizer = name, config, tokenizer
         self._vocabulary = vocabulary(tokenizer)
-        self.family = find_family(self._vocabulary, config.model_type, name)
+        self.family = find_family(self._vocabulary, config, name)
+        if self.family is SMALL_100:
+            logger.info(
+                f"{name} has fewer layers in its decoder than in its encoder, as SMaLL-100, so the token of the target language is put "
+                "before the source",
+                extra=ONCE,
+            )
         names = re.compile(self.family.pattern or "$^")
         self.ids = frozenset(number for token, number in self._vocabulary.items() if names.fullmatch(token))
         if getattr(tokenizer, "legacy_behaviour", False):
@@ -122,17 +138,18 @@ def _is_language(code: str | None) -> bool:
     return bool(code) and any(code in (row.iso639_1, row.iso639_3, row.flores) for row in rows)
 
 
-def find_family(vocabulary: dict[str, int], model_type: str, name: str) -> Family:
-    """The family whose language tokens the vocabulary has.
+def find_family(vocabulary: dict[str, int], config, name: str) -> Family:
+    """The family whose language tokens the vocabulary has; SMaLL-100 is M2M-100 with a shallow decoder (12 and 3 layers).
 
     Raises UsageError if it has none and the model is not Marian, which alone has checkpoints for one pair without tokens.
     """
     for family in FAMILIES:
         if any(re.fullmatch(family.pattern, token) for token in vocabulary):
-            return family
-    if model_type == "marian":
+            shallow = family is _M2M_100 and config.decoder_layers < config.encoder_layers
+            return SMALL_100 if shallow else family
+    if config.model_type == "marian":
         return BILINGUAL
     raise UsageError(
-        f"the tokenizer of {name} ({model_type}) has no known language tokens "
+        f"the tokenizer of {name} ({config.model_type}) has no known language tokens "
         f"({', '.join(family.name for family in FAMILIES)}, bilingual Marian); is its tokenizer.json missing?"
     )
