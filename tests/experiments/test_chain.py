@@ -180,6 +180,7 @@ MISTAKES = [
     (("main: {tgt: Basque, model_name_or_path: in/adapter}",), "main: --lora_rank 16 is less than the rank of in/adapter: pass --lora_rank 64"),
     (("train: {model_name_or_path: in/seq2seq}", "main: {tgt: Basque}"), "in/seq2seq is an encoder-decoder model, so that out/train is no model_name_or_path of main: give main method_translate: nllb and"),
     (("train: {model_name_or_path: m, use_peft: true, use_dora: true}", "main: {tgt: Basque}"), "vLLM does not support DoRA (use_dora), by which train makes out/train: give main inference_api: hf"),
+    (("datagen: {languages: Basque, stages: translate, use_nllb: true}", "train: {model_name_or_path: m, data_dir: in/../out/checked, target_languages: [Basque, Hausa]}"), "train has target_languages 'Hausa', of which no stage before it makes pairs (they make Basque), and there is no in/../out/checked/Hausa_translate_filtered.jsonl: add"),
     ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
     ((SCORED, "variants: {}"), "has variants: python scripts/compare.py run.yaml runs them"),
     ((SCORED, "sed: 3"), "sed is neither a section nor a flag, and nothing refers to it (did you mean seed?)"),

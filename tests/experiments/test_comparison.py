@@ -132,7 +132,8 @@ def test_variants_share_what_the_same_flags_decide(tmp_path):
     )
     assert longer.variants["cold"].data == longer.variants["hot"].data
     assert len(longer.data_jobs(["cold", "hot"])) == 2
-    for changed in (f"{same[:-1]}, back_translator: llm}}", f"{same}\n    decontamination: {{ngram_size: 8}}"):
+    more = ", back_translator: llm}", ", stages: [generate, translate]}", "}\n    decontamination: {ngram_size: 8}"
+    for changed in (same[:-1] + after for after in more):
         other = read(
             tmp_path, {f"    datagen: {hot}": f"    datagen: {changed}", "    mix: [cold, hot]": "    pairs: 5"}
         )

@@ -22,10 +22,13 @@ from topxgen.common import checksums, failures, flag_rules, provenance, signals
 from topxgen.common.cli import EXIT_INCOMPLETE, FLAG
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, remove, write_json
+from topxgen.common.lineage import GENERATED
+from topxgen.common.records import FilteredLayout, default_translate_dir, translations_name
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
 from topxgen.common.schemas import fields
 from topxgen.experiments import stages
 from topxgen.inference import adapters
+from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,6 +188,7 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     mains = [command for command in found if command.stage == "main"]
     _check_translations(mains, file)
     _check_models(mains, [command for command in found if command.stage == "train"], file)
+    _check_languages(found, file)
     return [command for command in found if not chosen or {command.stage, command.name} & {*chosen}]
 
 
@@ -236,6 +240,33 @@ def _check_models(mains: Iterable[Command], trains: Iterable[Command], file: Run
                     f"{file.path}: vLLM does not support DoRA (use_dora), by which {made_by.name} makes {name}: give {command.name} "
                     "inference_api: hf"
                 )
+
+
+def _check_languages(found: Iterable[Command], file: RunFile) -> None:
+    """Raise UsageError for a language of decontamination or train of which the stages before make no pairs, where the others are, and none are there."""
+    raw, filtered = translations_name(""), FilteredLayout(Path()).filtered("").name
+    made: dict[tuple[Path, str], set[str]] = {}  # by folder and end of the files' names
+    for command in found:
+        args = command.args
+        flag = "target_languages" if command.stage == "train" else "languages"
+        names = {languages.find(name, args.languages_file).name for name in getattr(args, flag, None) or ()}
+        reads, writes = [], None
+        if command.stage == "datagen":
+            writes = args.output_dir / (args.translate_dir or default_translate_dir(vars(args))), raw
+        elif command.stage == "decontamination":
+            reads, writes = [(args.input_dir, raw)], (args.output_dir or args.input_dir, filtered)
+        elif command.stage == "train" and args.dataset_name_or_path in GENERATED:
+            reads = [(folder, filtered) for folder in args.data_dir]
+        for folder, end in reads:
+            there = made.get((stages.real(folder), end)) or names
+            for name in sorted(names - there):
+                if not (folder / f"{name}{end}").is_file():
+                    raise UsageError(
+                        f"{file.path}: {command.name} has {flag} {name!r}, of which no stage before it makes pairs (they make "
+                        f"{', '.join(sorted(there))}), and there is no {folder / f'{name}{end}'}: add it there, or remove it here"
+                    )
+        if writes and names and not getattr(args, "audit", False):
+            made.setdefault((stages.real(writes[0]), writes[1]), set()).update(names)
 
 
 def check_folders(found: Iterable[Command]) -> None:

@@ -283,12 +283,12 @@ class _Builder:
         parser = stages.STAGES["datagen"].parser()
         late = {
             action.dest for group in parser._action_groups if group.title in AFTER_GENERATION for action in group._group_actions
-        }  # fmt: skip
+        } | {"stages"}  # fmt: skip
         own = tree["datagen"]
         early = {
             flag: value
             for flag, value in given.items()
-            if flag not in late and flag not in (*NO_RESULT, "output_dir", "translate_dir", "stages")
+            if flag not in late and flag not in (*NO_RESULT, "output_dir", "translate_dir")
         }
         tree["datagen"] = own = {"output_dir": str(self._folder / f"data-{_digest(early)}"), **own}
         (datagen,) = self._commands(name, {**tree, "train": None, "main": None, "decontamination": None}, ("datagen",))
