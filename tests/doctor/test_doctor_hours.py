@@ -40,7 +40,7 @@ def test_hours_are_those_of_the_documentation(tmp_path):
         ("accelerate, launch, --config_file, configs/multi_node.yaml", "{train: {gres: gpu:8}}", 2, "2 GPUs, ZeRO-3: 64.2 GB on each"),
         ("accelerate, launch, --config_file, configs/multi_node.yaml, --num_processes, '8'", "{}", 8, "8 processes, 2 GPUs visible here"),
         ("accelerate, launch, --config_file, configs/multi_node.yaml", "{train: {nodes: 3}}", 6, "6 GPUs of 3 nodes, ZeRO-3: 21.4 GB on each"),
-        ("accelerate, launch, --config_file, configs/multi_node.yaml", "{gres: gpu:1, train: {nodes: 2, gres: gpu:a100:4}}", 8, "8 GPUs of 2 nodes, ZeRO-3: 16.1 GB"),
+        ("accelerate, launch, --config_file, configs/multi_node.yaml", "{gres: gpu:1, train: {nodes: 2, gres: 'gpu:a100:1,gpu:h100:3'}}", 8, "8 GPUs of 2 nodes, ZeRO-3: 16.1 GB"),
         ("accelerate, launch, --config_file, configs/multi_node.yaml, --num_processes, '8'", "{train: {nodes: 2}}", 8, "4 GPUs of 2 nodes"),
         ("torchrun, --nproc_per_node, '4'", "{train: {nodes: 2, gres: gpu:4}}", 8, "8 GPUs of 2 nodes, each with all of it"),
     ],
@@ -125,7 +125,8 @@ def test_each_model_of_main_counts_with_its_own_weights(tmp_path, tiny_lm):
         "as large as what it is trained from"
     )
     (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(large)}))
+    config = {"peft_type": "LORA", "lora_alpha": 1, "base_model_name_or_path": str(large)}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     shutil.copy(Path(tiny_lm) / "model.safetensors", tmp_path / "adapter" / "adapter_model.safetensors")
     run.write_text(text.replace("${train.output_dir}", str(tmp_path / "adapter")))
     assert estimates_here(run)["main: English to Basque"]["hours"] == hours["large"], "as large as its base"

@@ -142,6 +142,7 @@ def test_an_incomplete_stage_stops_the_run_unless_that_is_allowed(place):
     assert (place / "out/scores.json").exists()
 
 
+ADAPTER = {"peft_type": "LORA", "r": 64, "lora_alpha": 1}
 MISTAKES = [
     ((), "has no section of a stage"),
     (("evaluate: {dirs: in/runs, trails: 3}",), "section evaluate: unknown key trails (did you mean trials?)"),
@@ -171,11 +172,13 @@ MISTAKES = [
     (("main: {tgt: Basque, model_name_or_path: m, steps: 1, mode_divide: nope}",), "--mode_divide 'nope' does not exist"),
     (("main: {tgt: Basque, model_name_or_path: m, steps: 1, method_divide: 'no.py:F'}",), "no.py:F: there is no file no.py"),
     (("main: {tgt: [Basque, Hausa], model_name_or_path: m, metadata_dir: a}",), "--metadata_dir names the folder of one direction"),
-    (("train: [{model_name_or_path: m}, {model_name_or_path: n}]",), "two entries of train have the same output_dir"),
+    (("train: [{model_name_or_path: m}, {model_name_or_path: n, output_dir: in/../out/train}]",), "two entries of train have the same output_dir"),
     (("Train: {model_name_or_path: m}", "main: {tgt: Basque, model_name_or_path: '${train.output_dir}'}"), "Train is neither a section"),
-    (("main: [{tgt: Basque, model_name_or_path: m}, {tgt: Basque, model_name_or_path: [a, b/m], dataset_name_or_path: ntrex}]",), "main-1 and main-2 have the same folder for their translations"),
+    (("main: [{tgt: Basque, model_name_or_path: m}, {tgt: Basque, model_name_or_path: [a, b/m], output_dir: in/../out/translations}]",), "main-1 and main-2 have the same folder for their translations"),
     (("datagen: {languages: Basque, model_name_or_path: m, number_of_instructions: 5, scorer: confidence}",), "section datagen: --scorer confidence: an LLM gives"),
-    (("train: {model_name_or_path: m, use_peft: true, lora_r: 32, output_dir: out/t}", "main: {tgt: Basque, model_name_or_path: [m, out/t/checkpoint-9]}"), "lora_rank 16 of main is less than lora_r 32 of train, which makes out/t/checkpoint-9: give main lora_rank: 32"),
+    (("train: {model_name_or_path: m, use_peft: true, lora_r: 32, output_dir: in/../out/t}", "main: {tgt: Basque, model_name_or_path: [m, out/t/checkpoint-9]}"), "lora_rank 16 of main is less than lora_r 32 of train, which makes out/t/checkpoint-9: give main lora_rank: 32"),
+    (("main: {tgt: Basque, model_name_or_path: in/adapter}",), "main: --lora_rank 16 is less than the rank of in/adapter: pass --lora_rank 64"),
+    (("train: {model_name_or_path: in/seq2seq}", "main: {tgt: Basque}"), "in/seq2seq is an encoder-decoder model, so that out/train is no model_name_or_path of main: give main method_translate: nllb and"),
     (("train: {model_name_or_path: m, use_peft: true, use_dora: true}", "main: {tgt: Basque}"), "vLLM does not support DoRA (use_dora), by which train makes out/train: give main inference_api: hf"),
     ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
     ((SCORED, "variants: {}"), "has variants: python scripts/compare.py run.yaml runs them"),
@@ -188,6 +191,9 @@ MISTAKES = [
 
 @pytest.mark.parametrize("sections, message", MISTAKES)
 def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
+    for name, config in (("adapter/adapter_config", ADAPTER), ("seq2seq/config", {"is_encoder_decoder": True})):
+        (place / f"in/{name}.json").parent.mkdir()
+        (place / f"in/{name}.json").write_text(json.dumps(config))
     write(place, CHECKED, *sections) if sections else write(place)
     before = sorted(place.rglob("*"))
     for words in ((), ("--dry_run",)):
@@ -202,10 +208,7 @@ def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
     "benchmark, message",
     [
         ("my.tsv:Basque=1,English=2", "section decontamination: benchmark 'English=2' does not exist"),  # not in quotes
-        (
-            "in/other.jsonl",
-            "section decontamination: benchmark 'in/other.jsonl': there is no file or folder in/other.jsonl",
-        ),
+        ("in/other.jsonl", "section decontamination: benchmark 'in/other.jsonl': there is no file or folder in/other"),
         ("udhrr", "benchmark 'udhrr' does not exist; choose one of flores, ntrex"),
         ("in/bench.tsv], allow_missing: [Basque", "section decontamination: --allow_missing 'Basque' does not exist"),
         ("ntrex], benchmark_dir: in, languages: [Basque", "in in; copy it there, or pass another --benchmark_dir"),
@@ -328,7 +331,7 @@ def test_what_a_stage_reads(place, monkeypatch):
         "model/notes/log.txt",
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text("x")
+        (place / name).write_text("{}")
     (place / "mine.py").write_text("import limits")
     test_files = "k: 1, retriever_type: 'mine.py:Own', test_files: ['in/test.tsv[2:]:Basque=2', 'in/pool.eng[:5]']"
     write(

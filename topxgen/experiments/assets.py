@@ -128,7 +128,7 @@ def require(jobs: Iterable[tuple[Path, Command]]) -> None:
 
 def _needs(found: list[Command]) -> dict[Need, list[str]]:
     """The stages that have each need."""
-    made = [Path(value).absolute() for command in found for flag in WRITES if (value := vars(command.args).get(flag))]
+    made = [stages.real(value) for command in found for flag in WRITES if (value := vars(command.args).get(flag))]
     made = [folder for folder in made if folder not in (Path.cwd(), *Path.cwd().parents)]
     wanted: dict[Need, list[str]] = {}
     names: list[str] = []
@@ -143,7 +143,7 @@ def _needs(found: list[Command]) -> dict[Need, list[str]]:
 
 
 def _is_made(name: str, made: Iterable[Path]) -> bool:
-    path = Path(name).absolute()
+    path = stages.real(name)
     return any(path == folder or folder in path.parents for folder in made)
 
 

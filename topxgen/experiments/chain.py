@@ -25,6 +25,7 @@ from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
 from topxgen.common.schemas import fields
 from topxgen.experiments import stages
+from topxgen.inference import adapters
 
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,12 +179,12 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     for name in chosen:
         if name not in names:
             raise unknown_choice("--stages", name, names)
-    trained = [command.args.output_dir for command in found if command.stage == "train"]
+    trained = [stages.real(command.args.output_dir) for command in found if command.stage == "train"]
     if len(set(trained)) < len(trained):
         raise UsageError(f"{file.path}: two entries of train have the same output_dir; give each one of its own")
     mains = [command for command in found if command.stage == "main"]
     _check_translations(mains, file)
-    _check_adapters(mains, [command for command in found if command.stage == "train"], file)
+    _check_models(mains, [command for command in found if command.stage == "train"], file)
     return [command for command in found if not chosen or {command.stage, command.name} & {*chosen}]
 
 
@@ -192,7 +193,7 @@ def _check_translations(found: Iterable[Command], file: RunFile) -> None:
     names: dict[Path, str] = {}
     for command in found:
         for pattern in stages.translation_folders(command.args):
-            other = names.setdefault(command.args.output_dir / pattern, command.name)
+            other = names.setdefault(stages.real(command.args.output_dir) / pattern, command.name)
             if other != command.name:
                 raise UsageError(
                     f"{file.path}: {other} and {command.name} have the same folder for their translations; give one of them a "
@@ -200,14 +201,30 @@ def _check_translations(found: Iterable[Command], file: RunFile) -> None:
                 )
 
 
-def _check_adapters(mains: Iterable[Command], trains: Iterable[Command], file: RunFile) -> None:
-    """Raise UsageError for an entry of main that could not load an adapter which is yet to be trained: its lora_rank is lower, or vLLM lacks DoRA."""
-    trained = {command.args.output_dir.absolute(): command for command in trains if command.args.use_peft}
+def _check_models(mains: Iterable[Command], trains: Iterable[Command], file: RunFile) -> None:
+    """Raise UsageError for an entry of main that could not load what is to be trained, or a model that is there: an encoder-decoder, an adapter
+    of a rank above its lora_rank, or with DoRA for vLLM."""
+    trained = {stages.real(command.args.output_dir): command for command in trains}
     for command in mains:
+        if command.args.inference_api in inference.REMOTE:  # names that mean something to the server
+            continue
         for name in command.args.model_name_or_path or ():
-            path = Path(name).absolute()
+            path = stages.real(name)
             made_by = trained.get(path) or trained.get(path.parent)  # checkpoint-N
-            if made_by is None:
+            base = Path(made_by.args.model_name_or_path) if made_by else path
+            is_nllb = command.args.method_translate == "nllb" and name == command.args.nllb_name_or_path
+            config = base / "config.json"
+            if not is_nllb and config.is_file() and read_json(config).get("is_encoder_decoder"):
+                raise UsageError(
+                    f"{file.path}: {base} is an encoder-decoder model, so that {name} is no model_name_or_path of {command.name}: give "
+                    f"{command.name} method_translate: nllb and nllb_name_or_path: {name}"
+                )
+            try:
+                if made_by is None and (path / "adapter_config.json").is_file():
+                    adapters.check_rank(name, adapters.read_adapter(name), command.args.lora_rank)
+            except UsageError as error:
+                raise UsageError(f"{file.path}: {command.name}: {error}") from None
+            if made_by is None or not made_by.args.use_peft:
                 continue
             if made_by.args.lora_r > command.args.lora_rank:
                 raise UsageError(
@@ -230,17 +247,17 @@ def check_folders(found: Iterable[Command]) -> None:
         for flag in READ_FOLDERS if is_remote else (*READ_FOLDERS, *MODELS):
             value = flags.get(flag) or ()
             for name in value if isinstance(value, list | tuple) else [value]:
-                path = Path(name).absolute()
+                path = stages.real(name)
                 may_be_hub_id = flag in MODELS and not str(name).startswith((".", "/"))
                 if not (
                     may_be_hub_id
-                    or os.path.lexists(path)
+                    or os.path.lexists(name)
                     or any(path in (one, *one.parents) or one in path.parents for one in written)
                 ):
                     raise UsageError(
                         f"{command.name}: {flag} {name} does not exist, and no stage before it writes to it"
                     )
-        written += [Path(flags[flag]).absolute() for flag in WRITTEN_FOLDERS if flags.get(flag)]
+        written += [stages.real(flags[flag]) for flag in WRITTEN_FOLDERS if flags.get(flag)]
 
 
 class Chain:

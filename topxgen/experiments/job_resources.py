@@ -95,8 +95,8 @@ def training_nodes(file: RunFile) -> tuple[int, int | None]:
     """How many nodes train together, and if they are several, how many GPUs each has. Raises UsageError."""
     by_stage, gres = resources(file)
     train = by_stage["train"]
-    listed = re.search(r"(?:^|,)gpu(?::[^:,]*)??:(\d+)(?:[(,]|$)", train.gres or gres or "")
-    return train.nodes, int(listed[1]) if listed and train.nodes > 1 else None
+    listed = re.findall(r"(?:^|,)gpu(?::[^:,]*)??:(\d+)(?=[(,]|$)", train.gres or gres or "")  # several kinds, too
+    return train.nodes, sum(map(int, listed)) if listed and train.nodes > 1 else None
 
 
 def seconds(time: str) -> int:

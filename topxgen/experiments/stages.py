@@ -28,6 +28,11 @@ from topxgen.text import languages
 Parsed = argparse.Namespace
 
 
+def real(path: str | Path) -> Path:
+    """The path without links and "..", by which two names of one folder are equal. Path.resolve ends with an error where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def _generated(args: Parsed) -> Iterator[Path]:
     names = [languages.find(name, args.languages_file).name for name in args.languages]
     files = (f"{file.removesuffix('.jsonl')}.jsonl" for file in args.output_filenames or ())
@@ -170,10 +175,10 @@ def check(args: Parsed, folder: Path) -> None:
     pools = [value for value in values.get("demonstration_pool", ()) if isinstance(value, Path)]  # of datagen.py: names
     for flag, paths in (*((flag, values.get(flag, ())) for flag in EXISTING), ("demonstration_pool", pools)):
         for path in paths:
-            if _local(path) is None and folder.absolute() not in Path(path).absolute().parents:
+            if _local(path) is None and real(folder) not in real(path).parents:
                 raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
     for name in values.get("benchmarks", ()):
-        if folder.absolute() not in Path(name).absolute().parents and name not in args.allow_missing:
+        if real(folder) not in real(name).parents and name not in args.allow_missing:
             benchmarks.check(name, args.languages_file)
     for flag in LANGUAGES:
         for name in values.get(flag, ()):

@@ -63,12 +63,17 @@ def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool 
     """The folder of the adapter `name` of the model `base`. Raises UsageError if it does not fit, or its rank exceeds `lora_rank`."""
     folder = adapter_folder(name)
     settings = read_adapter(folder)
-    rank = max([settings.get("r") or 0, *(settings.get("rank_pattern") or {}).values()])
-    if rank > lora_rank:
-        raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {name}: pass --lora_rank {rank}")
+    check_rank(name, settings, lora_rank)
     check_fits(folder, base, None, trust_remote_code)
     _refuse_changes_of_base(folder, settings)
     return folder
+
+
+def check_rank(name: str, settings: dict, lora_rank: int) -> None:
+    """Raise UsageError if the rank of the adapter `name` exceeds `lora_rank`."""
+    rank = max([settings.get("r") or 0, *(settings.get("rank_pattern") or {}).values()])
+    if rank > lora_rank:
+        raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {name}: pass --lora_rank {rank}")
 
 
 def read_adapter(folder: str) -> dict:
