@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.attack.faults import Undisturbed
 from tests.attack.hostile import INSTEAD, KINDS, NEVER_ANOTHER_CONTENT, NEVER_IN_JSON, OTHER, VALUES, bytes_instead
 from tests.attack.shooting_range import Outcome, Range, differences, digests, results
 from tests.attack.table import API, STAGES
+from topxgen.common.provenance import config_of
 
 BENCHMARKS = (
     "decontamination.py",
@@ -273,10 +275,12 @@ def attack(place: Range, prepared: Prepared, what: str, content: bytes | None) -
     if row.is_ours and content and outcome.code == 2 and not (is_record or _is_kept(path, content)):
         outcome.problems.append("the file was changed")
     if outcome.code == 0 and not _may_differ(row, what):
-        # Which bytes were read is on record.
-        old, new = (hashlib.sha256(data).hexdigest() for data in (prepared.data, content or prepared.data))
+        # Which bytes were read is on record, of models in one digest for all their small files.
+        new = {hashlib.sha256(content or prepared.data).hexdigest(), *config_of(model=path.parent).values()}
+        old = {hashlib.sha256(prepared.data).hexdigest(), *config_of(model=(prepared.ready / row.path).parent).values()}
+        digest = re.compile("|".join(old | new))
         right, found = (
-            {name: text.replace(old, new) for name, text in of_run.items() if f"out/{name}" != row.path}
+            {name: digest.sub("DIGEST", text) for name, text in of_run.items() if f"out/{name}" != row.path}
             for of_run in (prepared.results, results(folder / "out"))
         )
         if wrong := differences(right, found):
