@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,15 +217,14 @@ def _check_models(mains: Iterable[Command], trains: Iterable[Command], file: Run
             made_by = trained.get(path) or trained.get(path.parent)  # checkpoint-N
             base = Path(made_by.args.model_name_or_path) if made_by else path
             is_nllb = command.args.method_translate == "nllb" and name == command.args.nllb_name_or_path
-            config = base / "config.json"
-            if not is_nllb and config.is_file() and read_json(config).get("is_encoder_decoder"):
+            if not is_nllb and _settings(read_json, base / "config.json").get("is_encoder_decoder"):
                 raise UsageError(
                     f"{file.path}: {base} is an encoder-decoder model, so that {name} is no model_name_or_path of {command.name}: give "
                     f"{command.name} method_translate: nllb and nllb_name_or_path: {name}"
                 )
             try:
-                if made_by is None and (path / "adapter_config.json").is_file():
-                    adapters.check_rank(name, adapters.read_adapter(name), command.args.lora_rank)
+                adapter = _settings(adapters.read_adapter, path) if made_by is None else {}
+                adapters.check_rank(name, adapter, command.args.lora_rank)
             except UsageError as error:
                 raise UsageError(f"{file.path}: {command.name}: {error}") from None
             if made_by is None or not made_by.args.use_peft:
@@ -240,6 +239,14 @@ def _check_models(mains: Iterable[Command], trains: Iterable[Command], file: Run
                     f"{file.path}: vLLM does not support DoRA (use_dora), by which {made_by.name} makes {name}: give {command.name} "
                     "inference_api: hf"
                 )
+
+
+def _settings(read: Callable[[Path], dict], path: Path) -> dict:
+    """{} for those that are not there or damaged, which doctor.py, prefetch.py and the stage itself report."""
+    try:
+        return read(path)
+    except UsageError:
+        return {}
 
 
 def _check_languages(found: Iterable[Command], file: RunFile) -> None:

@@ -76,7 +76,7 @@ def check_rank(name: str, settings: dict, lora_rank: int) -> None:
         raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {name}: pass --lora_rank {rank}")
 
 
-def read_adapter(folder: str) -> dict:
+def read_adapter(folder: str | Path) -> dict:
     """The adapter's config. Raises UsageError for another kind of adapter."""
     settings = read_json(Path(folder) / "adapter_config.json", _AdapterConfig, "download or save the adapter again")
     if settings.get("peft_type") != "LORA":
