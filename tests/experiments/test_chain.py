@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from comptra.settings import flag_settings
-from tests.support.processes import locked
 from tests.support.run_files import CHECKED, SCORED, record, write
 from tests.support.runs import ROOT, in_process
 from topxgen.common.errors import UsageError
-from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
 from topxgen.training import arguments
@@ -172,10 +170,13 @@ MISTAKES = [
     (("main: {tgt: Basque, model_name_or_path: m, steps: 1, mode_divide: nope}",), "--mode_divide 'nope' does not exist"),
     (("main: {tgt: Basque, model_name_or_path: m, steps: 1, method_divide: 'no.py:F'}",), "no.py:F: there is no file no.py"),
     (("main: {tgt: [Basque, Hausa], model_name_or_path: m, metadata_dir: a}",), "--metadata_dir names the folder of one direction"),
+    (("train: [{model_name_or_path: m}, {model_name_or_path: n}]",), "two entries of train have the same output_dir"),
     (("train: [{model_name_or_path: m}, {model_name_or_path: n, output_dir: in/../out/train}]",), "two entries of train have the same output_dir"),
     (("Train: {model_name_or_path: m}", "main: {tgt: Basque, model_name_or_path: '${train.output_dir}'}"), "Train is neither a section"),
+    (("main: [{tgt: Basque, model_name_or_path: m}, {tgt: Basque, model_name_or_path: [a, b/m], dataset_name_or_path: ntrex}]",), "main-1 and main-2 have the same folder for their translations"),
     (("main: [{tgt: Basque, model_name_or_path: m}, {tgt: Basque, model_name_or_path: [a, b/m], output_dir: in/../out/translations}]",), "main-1 and main-2 have the same folder for their translations"),
     (("datagen: {languages: Basque, model_name_or_path: m, number_of_instructions: 5, scorer: confidence}",), "section datagen: --scorer confidence: an LLM gives"),
+    (("train: {model_name_or_path: m, use_peft: true, lora_r: 32, output_dir: out/t}", "main: {tgt: Basque, model_name_or_path: [m, out/t/checkpoint-9]}"), "lora_rank 16 of main is less than lora_r 32 of train, which makes out/t/checkpoint-9: give main lora_rank: 32"),
     (("train: {model_name_or_path: m, use_peft: true, lora_r: 32, output_dir: in/../out/t}", "main: {tgt: Basque, model_name_or_path: [m, out/t/checkpoint-9]}"), "lora_rank 16 of main is less than lora_r 32 of train, which makes out/t/checkpoint-9: give main lora_rank: 32"),
     (("main: {tgt: Basque, model_name_or_path: in/adapter}",), "main: --lora_rank 16 is less than the rank of in/adapter: pass --lora_rank 64"),
     (("train: {model_name_or_path: in/seq2seq}", "main: {tgt: Basque}"), "in/seq2seq is an encoder-decoder model, so that out/train is no model_name_or_path of main: give main method_translate: nllb and"),
@@ -209,7 +210,10 @@ def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
     "benchmark, message",
     [
         ("my.tsv:Basque=1,English=2", "section decontamination: benchmark 'English=2' does not exist"),  # not in quotes
-        ("in/other.jsonl", "section decontamination: benchmark 'in/other.jsonl': there is no file or folder in/other"),
+        (
+            "in/other.jsonl",
+            "section decontamination: benchmark 'in/other.jsonl': there is no file or folder in/other.jsonl",
+        ),
         ("udhrr", "benchmark 'udhrr' does not exist; choose one of flores, ntrex"),
         ("in/bench.tsv], allow_missing: [Basque", "section decontamination: --allow_missing 'Basque' does not exist"),
         ("ntrex], benchmark_dir: in, languages: [Basque", "in in; copy it there, or pass another --benchmark_dir"),
@@ -332,7 +336,7 @@ def test_what_a_stage_reads(place, monkeypatch):
         "model/notes/log.txt",
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text("{}")
+        (place / name).write_text("x")
     (place / "mine.py").write_text("import limits")
     test_files = "k: 1, retriever_type: 'mine.py:Own', test_files: ['in/test.tsv[2:]:Basque=2', 'in/pool.eng[:5]']"
     write(
@@ -453,16 +457,6 @@ def test_shared_values_go_where_they_have_an_effect(place):
     assert words["main"][-4:-2] == ("--seed", "7") and words["evaluate"][-2:] == ("--seed", "7")
     assert "--tokenize" not in words["evaluate"]
     assert words["decontamination"][-2:] == ("--languages", "Basque")
-
-
-def test_two_runs_on_one_folder(place):
-    write(place, CHECKED)
-    with locked(place / "out/run"):
-        result = run()
-    assert result.returncode == 2 and "out/run is in use by process" in result.stderr and result.stderr.count("\n") == 1
-    assert run().returncode == 0
-    with OutputLock(place / "out/run"):  # it was released
-        pass
 
 
 def test_the_launcher_starts_train(place):

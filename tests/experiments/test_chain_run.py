@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.attack.shooting_range import Stub
+from tests.support.processes import locked
 from tests.support.run_files import CHECKED, SCORED, record, write
 from tests.support.runs import ROOT, in_process
+from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
 
@@ -44,6 +46,16 @@ def test_the_order_of_flags_in_the_file_does_not_count(place):
     assert "decontamination: complete" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
     write(place, CHECKED.replace("in/bench.tsv", "udhr"))
     assert "will run (its flags have changed)" in in_process("scripts/run.py", "run.yaml", "--dry_run").stdout
+
+
+def test_two_runs_on_one_folder(place):
+    write(place, CHECKED)
+    with locked(place / "out/run"):
+        result = in_process("scripts/run.py", "run.yaml")
+    assert result.returncode == 2 and "out/run is in use by process" in result.stderr and result.stderr.count("\n") == 1
+    assert in_process("scripts/run.py", "run.yaml").returncode == 0
+    with OutputLock(place / "out/run"):  # it was released
+        pass
 
 
 def test_what_a_killed_run_has_left_is_waited_for(place):

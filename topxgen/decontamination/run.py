@@ -4,7 +4,7 @@ import argparse
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial as partial_call
 from pathlib import Path
@@ -134,15 +134,15 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
             raise UsageError(f"cannot write to {folder}: {error.strerror}; pass another {flag}") from None
 
 
-def _refuse_overwriting(outputs: Iterable[Path], inputs: Collection[Path]) -> None:
+def _refuse_overwriting(outputs: Iterable[Path], inputs: Sequence[Path]) -> None:
+    read = {inode: path for path in reversed(inputs) for inode in _inodes([path])}
     for output in outputs:
         if _is_dir(output):
             raise UsageError(
                 f"{output} is a directory, but this run writes a file of that name; pass another --output_dir"
             )
-        for path in inputs:
-            if _inodes([output]) & _inodes([path]):
-                raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
+        for inode in _inodes([output]) & read.keys():
+            raise UsageError(f"{output} would overwrite the input {read[inode]}: pass another --output_dir or --report")
 
 
 def _refuse_replacing(layout: FilteredLayout, name: str, path: Path) -> None:

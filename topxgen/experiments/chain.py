@@ -222,23 +222,26 @@ def _check_models(mains: Iterable[Command], trains: Iterable[Command], file: Run
                     f"{file.path}: {base} is an encoder-decoder model, so that {name} is no model_name_or_path of {command.name}: give "
                     f"{command.name} method_translate: nllb and nllb_name_or_path: {name}"
                 )
-            try:
-                adapter = _settings(adapters.read_adapter, path) if made_by is None else {}
-                adapters.check_rank(name, adapter, command.args.lora_rank)
-            except UsageError as error:
-                raise UsageError(f"{file.path}: {command.name}: {error}") from None
-            if made_by is None or not made_by.args.use_peft:
-                continue
-            if made_by.args.lora_r > command.args.lora_rank:
-                raise UsageError(
-                    f"{file.path}: lora_rank {command.args.lora_rank} of {command.name} is less than lora_r {made_by.args.lora_r} of "
-                    f"{made_by.name}, which makes {name}: give {command.name} lora_rank: {made_by.args.lora_r}"
-                )
-            if made_by.args.use_dora and command.args.inference_api == "vllm":
-                raise UsageError(
-                    f"{file.path}: vLLM does not support DoRA (use_dora), by which {made_by.name} makes {name}: give {command.name} "
-                    "inference_api: hf"
-                )
+            if made_by is None:
+                try:
+                    adapters.check_rank(name, _settings(adapters.read_adapter, path), command.args.lora_rank)
+                except UsageError as error:
+                    raise UsageError(f"{file.path}: {command.name}: {error}") from None
+            elif made_by.args.use_peft:
+                _check_trained_adapter(name, made_by, command, file)
+
+
+def _check_trained_adapter(name: str, made_by: Command, command: Command, file: RunFile) -> None:
+    if made_by.args.lora_r > command.args.lora_rank:
+        raise UsageError(
+            f"{file.path}: lora_rank {command.args.lora_rank} of {command.name} is less than lora_r {made_by.args.lora_r} of "
+            f"{made_by.name}, which makes {name}: give {command.name} lora_rank: {made_by.args.lora_r}"
+        )
+    if made_by.args.use_dora and command.args.inference_api == "vllm":
+        raise UsageError(
+            f"{file.path}: vLLM does not support DoRA (use_dora), by which {made_by.name} makes {name}: give {command.name} "
+            "inference_api: hf"
+        )
 
 
 def _settings(read: Callable[[Path], dict], path: Path) -> dict:
